@@ -1,0 +1,1 @@
+//! Promises to the customer, kept by real processes.
