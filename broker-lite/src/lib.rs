@@ -1,1 +1,3 @@
 //! broker-lite
+pub mod packet;
+pub mod topic;
