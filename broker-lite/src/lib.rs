@@ -15,3 +15,5 @@
 pub mod config;
 pub mod keeper;
 pub mod message;
+pub mod packet;
+pub mod topic;
