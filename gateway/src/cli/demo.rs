@@ -3,9 +3,12 @@
 use anyhow::anyhow;
 use settings::Period;
 
-use crate::{demo, logging};
+use crate::{
+    demo,
+    logging::{self, LogFormat},
+};
 
-use super::{Exit, Failure, Logging, runtime};
+use super::{Exit, Failure, runtime};
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
@@ -16,15 +19,15 @@ pub(super) struct Args {
     /// Port of the local broker on 127.0.0.1; by default a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
-    #[command(flatten)]
-    logging: Logging,
+    /// Also log, at this level or filter; log lines tear the screen
+    #[arg(long = "log-level", value_name = "FILTER")]
+    log_level: Option<String>,
 }
 
 /// Shows the demonstration; fails when a reading was lost.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    // Log lines would tear the screen; whoever asks for them gets them.
-    if args.logging.level != "info" {
-        logging::init(args.logging.format, &args.logging.level)?;
+    if let Some(level) = &args.log_level {
+        logging::init(LogFormat::Text, level)?;
     }
     let options = demo::Options { length: args.length.map(Period::as_duration), port: args.port };
     let runtime = runtime()?;
