@@ -213,7 +213,7 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
     );
     check(
         "frobnicate = 1\n",
-        &["1:1: unknown key \"frobnicate\" in the top of the file; \
+        &["1:1: unknown key \"frobnicate\" in the file; \
            it may have broker, decode, device, id, limits, link"],
     );
 }
@@ -244,6 +244,25 @@ fn a_key_that_nesting_has_swallowed_is_said_to_belong_above() {
            above the first [broker] (line 1), for TOML gives a key to the nearest header above it",
         ],
     );
+}
+
+#[test]
+fn a_key_is_sent_only_where_its_value_would_fit() {
+    check(
+        "[broker]\ndevice = \"meter\"\n",
+        &["2:1: unknown key \"device\" in [broker]; \
+           it may have address, password, publish, retain"],
+    );
+}
+
+#[test]
+fn a_long_text_is_repeated_in_part() {
+    let long = "x".repeat(100_000);
+    let messages = refused(&format!(
+        "[[device]]\nname = \"{long}\"\nparity = \"{long}\"\n{long} = 1\n"
+    ));
+    assert_eq!(messages.len(), 3);
+    assert!(messages.iter().all(|message| message.len() < 300));
 }
 
 #[test]
@@ -509,6 +528,19 @@ fn the_schema_bears_its_title_and_the_documents_of_the_types() {
         schema["$defs"]["Device"]["properties"]["interval"]["format"],
         "duration"
     );
+}
+
+#[test]
+fn keys_nested_without_end_are_refused_before_the_stack_is() {
+    let deep = "a.".repeat(100_000);
+    for text in [
+        format!("{deep}a = 1\n"),
+        format!("[{deep}a]\n"),
+        format!("a = {{ {deep}a = 1 }}\n"),
+        format!("a = {}1", "[".repeat(100_000)),
+    ] {
+        assert!(!refused(&text).is_empty());
+    }
 }
 
 /// Pieces from which a file is put together that may go wrong anywhere.
