@@ -131,7 +131,7 @@ impl Check<'_> {
     /// How the value at hand becomes one of the wanted type.
     fn retype(&self, shape: &Shape<'_>, node: &Node) -> String {
         let wants = |name: &str| shape.types().contains(&name);
-        let header = self.document.source(node);
+        let source = self.document.source(node);
         match &node.value {
             Value::String(text)
                 if (wants("integer") && text.parse::<i64>().is_ok())
@@ -141,15 +141,18 @@ impl Check<'_> {
                 format!("leave out the quotes: {text}")
             }
             Value::Table(_) if wants("array") && self.document.has_header(node) => {
-                format!("write [{header}] in place of {header}")
+                format!("write [{source}] in place of {source}")
             }
             Value::Array(items)
                 if wants("object") && items.iter().any(|item| self.document.has_header(item)) =>
             {
-                let single = header.trim_start_matches('[').trim_end_matches(']');
-                format!("write [{single}], once, in place of {header}")
+                let single = source.trim_start_matches('[').trim_end_matches(']');
+                format!("write [{single}], once, in place of {source}")
             }
             Value::Array(_) | Value::Table(_) => String::new(),
+            _ if shape.values().contains(&&Json::from(source)) => {
+                format!("put it in quotes: {source:?}")
+            }
             _ if wants("array") => "put it in square brackets: [ … ]".to_owned(),
             _ if wants("string") => "put it in quotes".to_owned(),
             _ => String::new(),

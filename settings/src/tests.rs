@@ -72,6 +72,9 @@ enum Parity {
     Even,
     /// Odd.
     Odd,
+    /// A word that is a number to TOML.
+    #[serde(rename = "2")]
+    Two,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -195,7 +198,7 @@ fn all_problems_come_at_once_in_the_order_of_the_file() {
         &[
             "1:6: id is an integer, must be a string; put it in quotes",
             "4:8: unit is 300, must be between 1 and 247",
-            "5:10: parity is \"evne\", must be one of \"none\", \"even\", \"odd\"; \
+            "5:10: parity is \"evne\", must be one of \"none\", \"even\", \"odd\", \"2\"; \
              did you mean \"even\"?",
         ],
     );
@@ -296,7 +299,7 @@ fn a_wrong_type_says_what_stands_there_and_what_must() {
         &device("name2 = 1\nparity = true"),
         &[
             "3:1: unknown key \"name2\" in [[device]]; did you mean \"name\"?",
-            "4:10: parity is a boolean, must be one of \"none\", \"even\", \"odd\"",
+            "4:10: parity is a boolean, must be one of \"none\", \"even\", \"odd\", \"2\"",
         ],
     );
     check(
@@ -309,6 +312,17 @@ fn a_wrong_type_says_what_stands_there_and_what_must() {
     check(
         "id = 2026-11-22\n",
         &["1:6: id is a date or time, must be a string; put it in quotes"],
+    );
+}
+
+#[test]
+fn a_word_that_toml_takes_for_a_number_needs_quotes() {
+    check(
+        &device("parity = 2"),
+        &[
+            "3:10: parity is an integer, must be one of \"none\", \"even\", \"odd\", \"2\"; \
+           put it in quotes: \"2\"",
+        ],
     );
 }
 
