@@ -16,6 +16,8 @@ mod encode;
 mod fault;
 mod property;
 mod reason;
+#[cfg(test)]
+mod tests;
 mod text;
 mod wire;
 
