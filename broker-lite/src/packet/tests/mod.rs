@@ -6,9 +6,12 @@ mod examples;
 mod malformed;
 mod properties;
 
-use bytes::BytesMut;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
 
 use super::*;
+use crate::topic::{SubscriptionFilter, TopicName};
 
 /// Larger than any example.
 const AMPLE: usize = 300_000;
