@@ -278,10 +278,10 @@ fn subscriptions() -> Vec<Example> {
             ("82 03 0001 00", Fault::NoFilters),
             (r#"82 07 0000 00 0001 "a" 00"#, Fault::ZeroPacketId),
             (r#"82 06 0001 00 0001 "a""#, Fault::Truncated),
-            ("82 06 0001 00 0000 00", Fault::FilterInvalid),
-            (r#"82 08 0001 00 0002 "a#" 00"#, Fault::FilterInvalid),
-            (r#"82 09 0001 00 0003 23 "/a" 00"#, Fault::FilterInvalid),
-            (r#"82 08 0001 00 0002 "a+" 00"#, Fault::FilterInvalid),
+            ("82 06 0001 00 0000 00", Fault::EmptyFilter),
+            (r#"82 08 0001 00 0002 "a#" 00"#, Fault::MisplacedHash),
+            (r#"82 09 0001 00 0003 23 "/a" 00"#, Fault::MisplacedHash),
+            (r#"82 08 0001 00 0002 "a+" 00"#, Fault::MisplacedPlus),
             (r#"82 0e 0001 00 0008 "$share/g" 00"#, Fault::ShareInvalid),
             (r#"82 0f 0001 00 0009 "$share//a" 00"#, Fault::ShareInvalid),
             (r#"82 10 0001 00 000a "$share/+/a" 00"#, Fault::ShareInvalid),
@@ -304,7 +304,7 @@ fn subscriptions() -> Vec<Example> {
             ),
             ("a2 03 0001 00", Fault::NoFiltersToEnd),
             (r#"a2 06 0000 00 0001 "a""#, Fault::ZeroPacketId),
-            ("a2 05 0001 00 0000", Fault::FilterInvalid),
+            ("a2 05 0001 00 0000", Fault::EmptyFilter),
             (r#"a2 08 0001 02 0b01 0001 "a""#, Fault::PropertyNotAllowed),
         ],
     );
@@ -412,6 +412,19 @@ fn every_fault_has_an_example() {
     let shown: Vec<Fault> = examples().into_iter().map(|(_, _, fault)| fault).collect();
     for fault in Fault::ALL {
         assert!(shown.contains(fault), "{fault:?} is shown by no example");
+    }
+}
+
+#[test]
+fn every_statement_is_written_as_the_specifications_number_them() {
+    for fault in Fault::ALL {
+        let both = [Version::V3, Version::V5].map(|version| fault.statement(version));
+        for statement in both.into_iter().flatten() {
+            let numbers = statement.strip_prefix("MQTT-").unwrap_or_default();
+            let parts: Vec<&str> = numbers.split(['.', '-']).collect();
+            let numbered = parts.iter().all(|part| part.parse::<u8>().is_ok());
+            assert!(parts.len() == 4 && numbered, "{fault:?}: {statement}");
+        }
     }
 }
 
