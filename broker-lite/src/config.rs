@@ -1,0 +1,200 @@
+//! What can be configured: listeners, access rules, limits, persistence. Values only.
+//!
+//! Invariant: every limit of the broker is a key here, with its default.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use settings::{Period, Secret, Size};
+
+/// The `[broker]` table: everything a broker is told from outside.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Addresses to serve; none means that only the process itself uses the broker.
+    #[serde(rename = "listener")]
+    pub listeners: Vec<Listener>,
+    /// Access rules; the first that fits an identity and a topic decides, and without one it is no.
+    #[serde(rename = "access")]
+    pub access: Vec<AccessRule>,
+    /// User names and passwords.
+    #[serde(rename = "user")]
+    pub users: Vec<User>,
+    /// Where sessions and retained messages are kept; without it they live in memory alone.
+    pub persistence: Option<Persistence>,
+    /// Bounds against faults and floods.
+    pub limits: Limits,
+}
+
+/// One address on which clients are served.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// `ADDRESS:PORT` to listen on; port 0 takes a free one.
+    #[schemars(with = "String", extend("format" = "socket-address"))]
+    pub address: std::net::SocketAddr,
+    /// Serve TLS with this certificate; without it the listener is plain TCP.
+    pub tls: Option<ListenerTls>,
+    /// Let clients in that name no identity. Refused off loopback unless it is said here.
+    /// Default: yes on loopback without TLS, no elsewhere.
+    pub anonymous: Option<bool>,
+}
+
+impl Listener {
+    /// Whether a client without certificate and password may connect here.
+    pub fn allows_anonymous(&self) -> bool {
+        self.anonymous
+            .unwrap_or(self.address.ip().is_loopback() && self.tls.is_none())
+    }
+}
+
+/// Certificates of a TLS listener, as PEM files.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// The server's certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// The server's private key.
+    pub key: PathBuf,
+    /// Trust anchors for clients' certificates.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients must show a certificate. Default: required where `client_ca` is given.
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// Whether a TLS client must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAuth {
+    /// No handshake without a certificate from `client_ca`.
+    Required,
+    /// A certificate is checked when shown; without one a password is needed.
+    Optional,
+    /// Certificates are not asked for.
+    None,
+}
+
+/// One access rule: whom it is for, and what they may do.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessRule {
+    /// User name, or the certificate's common name; absent: everyone, anonymous clients included.
+    pub user: Option<String>,
+    /// Client identifier; absent: any.
+    pub client: Option<String>,
+    /// Topic filters they may publish to; `%c` stands for the client identifier, `%u` for the user.
+    pub publish: Vec<TopicPattern>,
+    /// Topic filters they may receive from.
+    pub subscribe: Vec<TopicPattern>,
+}
+
+/// A topic filter in which `%c` and `%u` stand for one level: the client identifier, the user.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("format" = "topic-pattern"))]
+pub struct TopicPattern(pub String);
+
+/// A user name and where its password's hash is.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The MQTT user name.
+    pub name: String,
+    /// The password itself, by reference.
+    pub password: Secret,
+}
+
+/// Durable sessions and retained messages.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Persistence {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// Longest wait of an acknowledgement for its group commit.
+    #[serde(default = "default_commit_delay")]
+    pub commit_delay: Period,
+}
+
+fn default_commit_delay() -> Period {
+    Period::from_millis(5)
+}
+
+/// Bounds against faults and floods; each is enforced where its name says.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at once.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub connections: u32,
+    /// Connections at once from one address.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub connections_per_address: u32,
+    /// Time for a TLS handshake.
+    pub handshake_timeout: Period,
+    /// Time from connection to a whole CONNECT.
+    pub connect_timeout: Period,
+    /// Largest packet accepted.
+    pub packet_size: Size,
+    /// Bytes of a topic.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub topic_length: u32,
+    /// Levels of a topic.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub topic_levels: u32,
+    /// Subscriptions of one client.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub subscriptions: u32,
+    /// Unacknowledged QoS 1 and 2 messages of one client, each way.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub in_flight: u16,
+    /// Messages waiting for one client.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub queued_messages: u32,
+    /// Bytes waiting for one client.
+    pub queued_bytes: Size,
+    /// Retained messages.
+    #[schemars(range(min = 0, max = 10_000_000))]
+    pub retained_messages: u32,
+    /// Bytes of retained messages.
+    pub retained_bytes: Size,
+    /// Longest session expiry granted.
+    pub session_expiry: Period,
+    /// Longest keep alive granted; also what a client that asks for none is given.
+    pub keep_alive: Period,
+    /// Topic aliases a client may set up.
+    pub topic_aliases: u16,
+    /// Failed logins from one address in a minute before it is banned.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub authentication_failures: u32,
+    /// First ban; it doubles up to `ban_max`.
+    pub ban: Period,
+    /// Longest ban.
+    pub ban_max: Period,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 1_024,
+            connections_per_address: 256,
+            handshake_timeout: Period::from_secs(10),
+            connect_timeout: Period::from_secs(10),
+            packet_size: Size::from_kib(256),
+            topic_length: 512,
+            topic_levels: 32,
+            subscriptions: 256,
+            in_flight: 32,
+            queued_messages: 10_000,
+            queued_bytes: Size::from_mib(16),
+            retained_messages: 10_000,
+            retained_bytes: Size::from_mib(64),
+            session_expiry: Period::from_secs(7 * 86_400),
+            keep_alive: Period::from_secs(3_600),
+            topic_aliases: 16,
+            authentication_failures: 5,
+            ban: Period::from_secs(60),
+            ban_max: Period::from_secs(3_600),
+        }
+    }
+}
