@@ -12,26 +12,6 @@ use bytes::Bytes;
 use super::{ReasonCode, SubscriptionId, Text, UserProperties};
 use crate::topic::TopicName;
 
-/// How surely a message is delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum QoS {
-    /// QoS 0.
-    AtMostOnce = 0,
-    /// QoS 1.
-    AtLeastOnce = 1,
-    /// QoS 2.
-    ExactlyOnce = 2,
-}
-
-/// Pairs a packet with its acknowledgements; never zero `[MQTT-2.2.1-3]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PacketId(pub NonZeroU16);
-
-/// Stands for a topic name on one connection; never zero `[MQTT-3.3.2-8]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TopicAlias(pub NonZeroU16);
-
 /// PUBLISH. What belongs to one hop stands here; what travels end to end is in `properties`,
 /// which a fan-out shares.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,6 +91,26 @@ pub struct Details {
     /// In the sender's order.
     pub user_properties: UserProperties,
 }
+
+/// How surely a message is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum QoS {
+    /// QoS 0.
+    AtMostOnce = 0,
+    /// QoS 1.
+    AtLeastOnce = 1,
+    /// QoS 2.
+    ExactlyOnce = 2,
+}
+
+/// Pairs a packet with its acknowledgements; never zero `[MQTT-2.2.1-3]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PacketId(pub NonZeroU16);
+
+/// Stands for a topic name on one connection; never zero `[MQTT-3.3.2-8]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicAlias(pub NonZeroU16);
 
 impl Publish {
     /// The QoS of this hop.
