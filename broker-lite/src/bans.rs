@@ -70,7 +70,7 @@ impl Bans {
         if self.records.len() < TRACKED_MAX || self.records.contains_key(&address) {
             return;
         }
-        let memory = limits.ban_max.get() + WINDOW;
+        let memory = limits.ban_max.as_duration() + WINDOW;
         self.records
             .retain(|_, record| now.saturating_duration_since(record.counted_from) < memory);
         if self.records.len() >= TRACKED_MAX {
@@ -83,8 +83,8 @@ impl Bans {
 }
 
 fn ban_length(bans: u32, limits: &Limits) -> Duration {
-    let doubled = limits.ban.get().saturating_mul(1 << bans.min(16));
-    doubled.min(limits.ban_max.get())
+    let doubled = limits.ban.as_duration().saturating_mul(1 << bans.min(16));
+    doubled.min(limits.ban_max.as_duration())
 }
 
 #[cfg(test)]
@@ -104,16 +104,16 @@ mod tests {
     fn bans_double_up_to_their_maximum() {
         let (mut bans, limits) = (Bans::default(), Limits::default());
         let mut now = crate::broker::sim::start();
-        let mut expected = limits.ban.get();
+        let mut expected = limits.ban.as_duration();
         for _ in 0..10 {
             let ban = fail_until_banned(&mut bans, &limits, now);
             assert_eq!(ban, expected);
             assert!(bans.is_banned(ADDRESS, now));
             now += ban;
             assert!(!bans.is_banned(ADDRESS, now));
-            expected = (expected * 2).min(limits.ban_max.get());
+            expected = (expected * 2).min(limits.ban_max.as_duration());
         }
-        assert_eq!(expected, limits.ban_max.get());
+        assert_eq!(expected, limits.ban_max.as_duration());
     }
 
     #[test]

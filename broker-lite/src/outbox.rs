@@ -115,7 +115,7 @@ impl Outbox {
     pub(crate) fn push(&mut self, outgoing: Outgoing, limits: &Limits) -> bool {
         let size = outgoing.publication.size();
         let fits = self.queue.len() < limits.queued_messages as usize
-            && self.queued_bytes + size <= limits.queued_bytes.get() as usize;
+            && self.queued_bytes + size <= limits.queued_bytes.as_len();
         if fits {
             self.queued_bytes += size;
             self.queue.push_back(outgoing);

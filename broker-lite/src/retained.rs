@@ -67,7 +67,7 @@ impl RetainedMessages {
 
     fn has_room(&self, size: usize, limits: &Limits) -> bool {
         self.by_topic.len() < limits.retained_messages as usize
-            && self.bytes + size <= limits.retained_bytes.get() as usize
+            && self.bytes + size <= limits.retained_bytes.as_len()
     }
 
     fn remove(&mut self, topic: &TopicName) {
