@@ -10,8 +10,14 @@
 //! packet alone can show; what needs memory of earlier packets is the session's to judge.
 //! One set of types serves both versions: properties are absent in 3.1.1.
 
+mod body;
+mod decode;
+mod encode;
+mod fault;
+mod property;
 mod reason;
 mod text;
+mod wire;
 
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -19,6 +25,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use decode::{Expect, Sender, decode};
+pub use encode::{EncodeError, encode, encoded_len};
+pub use fault::{DecodeError, Fault};
 pub use reason::ReasonCode;
 pub use text::{Text, TextError, UserProperties};
 
