@@ -46,7 +46,10 @@ impl Message {
 
     /// The same, retained.
     pub fn retained(self) -> Message {
-        Message { retain: true, ..self }
+        Message {
+            retain: true,
+            ..self
+        }
     }
 
     /// The same, with another QoS.
@@ -56,6 +59,9 @@ impl Message {
 
     /// The same, numbered within its topic.
     pub fn numbered(self, sequence: u64) -> Message {
-        Message { sequence: Some(sequence), ..self }
+        Message {
+            sequence: Some(sequence),
+            ..self
+        }
     }
 }

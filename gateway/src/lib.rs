@@ -1,1 +1,15 @@
-//! gateway
+//! The edge gateway: sensors on wires become messages upstream, and commands find their way back.
+//!
+//! ```text
+//!  wire ─▶ fieldbus ─▶ Reading ─▶ payload ─▶ broker-lite ─┬─▶ local subscribers
+//!                                                        └─▶ buffer ─▶ upstream ─▶ cloud
+//!  wire ◀─ fieldbus ◀─ Command ◀──────────── broker-lite ◀──────────── upstream ◀─ cloud
+//! ```
+//!
+//! `appliance` starts these parts, joins them with bounded channels and stops them in reverse.
+
+pub mod config;
+
+pub mod fieldbus;
+
+pub mod reading;

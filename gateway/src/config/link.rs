@@ -1,0 +1,169 @@
+//! Buffer, upstream and the rules between them, in `gateway.toml`. Values.
+//!
+//! Invariant: nothing goes up or comes down unless a rule says so.
+
+use std::path::PathBuf;
+
+use broker_lite::{packet::QoS, topic::TopicFilter};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use settings::{Period, Size};
+
+/// The `[buffer]` table.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Buffer {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// Most that the file and its log may take on disk.
+    pub max_size: Size,
+    /// What happens when that is reached.
+    pub when_full: WhenFull,
+    /// Longest wait of an acknowledgement for its group commit.
+    pub commit_delay: Period,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Buffer {
+            path: "/var/lib/gateway/buffer.db".into(),
+            max_size: Size::from_gib(2),
+            when_full: WhenFull::DropOldest,
+            commit_delay: Period::from_millis(10),
+        }
+    }
+}
+
+/// What a full buffer does with a new message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// The oldest of the lowest priority makes room.
+    DropOldest,
+    /// The new message is dropped, and counted.
+    DropNewest,
+    /// The publisher is refused.
+    Refuse,
+}
+
+/// The `[upstream]` table: the broker that the gateway forwards to.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// `mqtts://HOST:PORT`; `mqtt://` only to loopback.
+    #[schemars(extend("format" = "upstream-url"))]
+    pub url: String,
+    /// Client identifier; by default the gateway's id.
+    pub client_id: Option<String>,
+    /// MQTT version spoken.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Trust anchors for the server's certificate, PEM. Needed with `mqtts`.
+    pub ca: Option<PathBuf>,
+    /// The gateway's certificate for mutual TLS, PEM, followed by its intermediates.
+    pub certificate: Option<PathBuf>,
+    /// The private key of that certificate, PEM.
+    pub key: Option<PathBuf>,
+    /// Name expected in the server's certificate; by default the host of `url`.
+    pub server_name: Option<String>,
+    /// Longest silence before the link is probed.
+    #[serde(default = "default_keep_alive")]
+    pub keep_alive: Period,
+    /// Time to connect and be accepted.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Period,
+    /// Messages under way at once.
+    #[serde(default = "default_in_flight")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub in_flight: u16,
+    /// First pause before trying again; it doubles, with jitter, up to `retry_max`.
+    #[serde(default = "default_retry")]
+    pub retry: Period,
+    /// Longest pause before trying again.
+    #[serde(default = "default_retry_max")]
+    pub retry_max: Period,
+}
+
+fn default_keep_alive() -> Period {
+    Period::from_secs(30)
+}
+
+fn default_connect_timeout() -> Period {
+    Period::from_secs(10)
+}
+
+fn default_in_flight() -> u16 {
+    100
+}
+
+fn default_retry() -> Period {
+    Period::from_secs(1)
+}
+
+fn default_retry_max() -> Period {
+    Period::from_secs(120)
+}
+
+/// MQTT version of the upstream link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+pub enum Protocol {
+    /// MQTT 5.0.
+    #[default]
+    #[serde(rename = "5")]
+    V5,
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V3,
+}
+
+/// A `[[forward]]`: local messages that go upstream. The first rule that matches counts.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// Local topics taken.
+    pub filter: TopicFilter,
+    /// Topic upstream; `{gateway}` and `{topic}` are replaced.
+    #[serde(default = "default_topic")]
+    #[schemars(extend("format" = "topic-template"))]
+    pub topic: String,
+    /// Delivery upstream.
+    #[serde(default = "default_qos")]
+    #[schemars(with = "u8", range(min = 0, max = 1))]
+    pub qos: QoS,
+    /// What leaves last when the buffer is full, and first when the link returns.
+    #[serde(default)]
+    pub priority: Priority,
+}
+
+/// A `[[receive]]`: upstream messages that are published locally.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Receive {
+    /// Local topics that the upstream may publish to, such as `command/#`.
+    pub filter: TopicFilter,
+    /// Where upstream finds them; `{gateway}` and `{topic}` are replaced.
+    #[serde(default = "default_topic")]
+    #[schemars(extend("format" = "topic-template"))]
+    pub topic: String,
+}
+
+fn default_topic() -> String {
+    "{gateway}/{topic}".to_owned()
+}
+
+fn default_qos() -> QoS {
+    QoS::AtLeastOnce
+}
+
+/// Rank of a forward rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    /// Evicted first.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// Evicted last, sent first.
+    High,
+}

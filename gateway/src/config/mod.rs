@@ -1,0 +1,66 @@
+//! The types of `gateway.toml`. Values only: what may be written, its defaults, its words.
+//!
+//! Invariant: the JSON Schema, the checks and the documents all derive from these types.
+//! What one key says about another is checked in [`check`].
+
+mod bus;
+mod link;
+mod serial;
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use bus::{Access, Bus, Device, Framing, Parity, Point, PointType, Publish, WordOrder};
+pub use link::{Buffer, Forward, Priority, Protocol, Receive, Upstream, WhenFull};
+pub use serial::{Checksum, CsvDecode, Decode, Frame, SerialPoint, SerialSensor};
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The gateway itself.
+    pub gateway: Gateway,
+    /// The local MQTT broker.
+    pub broker: broker_lite::config::Config,
+    /// Modbus lines and connections.
+    #[serde(rename = "bus")]
+    pub buses: Vec<Bus>,
+    /// Modbus devices and their points.
+    #[serde(rename = "device")]
+    pub devices: Vec<Device>,
+    /// Serial lines that speak something else than Modbus.
+    #[serde(rename = "serial")]
+    pub serials: Vec<SerialSensor>,
+    /// Where messages wait for the upstream.
+    pub buffer: Buffer,
+    /// The broker in the cloud or the control room; none: the plant keeps to itself.
+    pub upstream: Option<Upstream>,
+    /// What is sent upstream.
+    #[serde(rename = "forward")]
+    pub forwards: Vec<Forward>,
+    /// What is taken from upstream and published locally, commands above all. None by default.
+    #[serde(rename = "receive")]
+    pub receives: Vec<Receive>,
+}
+
+/// The `[gateway]` table.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gateway {
+    /// The gateway's name in upstream topics; by default `gw-` and the start of the machine id.
+    #[schemars(extend("format" = "name"))]
+    pub id: Option<String>,
+    /// Where the control socket stands, for `gateway status`.
+    pub control: PathBuf,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Gateway {
+            id: None,
+            control: "/run/gateway/control.sock".into(),
+        }
+    }
+}

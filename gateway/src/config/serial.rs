@@ -1,0 +1,144 @@
+//! Serial lines that are not Modbus, in `gateway.toml`. Values.
+//!
+//! Invariant: exactly one framing and one decoder per line, checked beside the types.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use settings::Period;
+
+use super::Parity;
+
+/// A `[[serial]]`: an instrument that talks by itself, line by line.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SerialSensor {
+    /// Its name in topics.
+    #[schemars(extend("format" = "name"))]
+    pub name: String,
+    /// Serial port, best by identity.
+    pub port: PathBuf,
+    /// Line rate in bits per second.
+    #[serde(default = "default_baud")]
+    #[schemars(range(min = 50, max = 4_000_000))]
+    pub baud: u32,
+    /// Parity bit.
+    #[serde(default = "default_parity")]
+    pub parity: Parity,
+    /// Data bits.
+    #[serde(default = "default_data_bits")]
+    #[schemars(range(min = 7, max = 8))]
+    pub data_bits: u8,
+    /// Stop bits.
+    #[serde(default = "default_stop_bits")]
+    #[schemars(range(min = 1, max = 2))]
+    pub stop_bits: u8,
+    /// Where one message of the instrument ends and the next begins. Default: lines.
+    #[serde(default)]
+    pub frame: Frame,
+    /// How a message becomes values.
+    pub decode: Decode,
+    /// The check that each message carries.
+    pub checksum: Option<Checksum>,
+    /// Silence after which the sensor counts as offline.
+    #[serde(default = "default_timeout")]
+    pub timeout: Period,
+    /// Units and deadbands of decoded values, by name. What is not listed is published as it is.
+    #[serde(default, rename = "point")]
+    pub points: Vec<SerialPoint>,
+}
+
+fn default_baud() -> u32 {
+    9_600
+}
+
+fn default_parity() -> Parity {
+    Parity::None
+}
+
+fn default_data_bits() -> u8 {
+    8
+}
+
+fn default_stop_bits() -> u8 {
+    1
+}
+
+fn default_timeout() -> Period {
+    Period::from_secs(30)
+}
+
+/// How the byte stream is cut; exactly one key.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Frame {
+    /// Bytes that end a frame. Default: `"\n"`, a carriage return before it removed.
+    #[schemars(length(min = 1, max = 16))]
+    pub delimiter: Option<String>,
+    /// Every frame has this many bytes.
+    #[schemars(range(min = 1, max = 4096))]
+    pub length: Option<u16>,
+    /// A frame begins with a byte that counts those after it.
+    pub prefix: Option<bool>,
+    /// A silence this long ends a frame.
+    pub silence: Option<Period>,
+}
+
+/// How a frame becomes values; exactly one key.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decode {
+    /// NMEA 0183 sentence types to take, such as `["GGA", "MWV"]`; empty: every known one.
+    pub nmea: Option<Vec<String>>,
+    /// A pattern whose named groups are the values: `(?P<weight>[-0-9.]+) kg`.
+    #[schemars(extend("format" = "regex"))]
+    pub regex: Option<String>,
+    /// Columns of a separated line.
+    pub csv: Option<CsvDecode>,
+    /// Values of a JSON object, by their keys; empty: all numbers, texts and booleans in it.
+    pub json: Option<Vec<String>>,
+    /// The frame as one value in hexadecimal, under this name.
+    pub raw: Option<String>,
+}
+
+/// A separated line.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CsvDecode {
+    /// Between the columns. Default: a comma.
+    #[serde(default = "default_separator")]
+    pub separator: char,
+    /// Names of the columns in order; an empty name skips one.
+    pub columns: Vec<String>,
+}
+
+fn default_separator() -> char {
+    ','
+}
+
+/// Checks at the end of a frame. NMEA sentences carry their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Checksum {
+    /// The last byte is the sum of all before it, modulo 256.
+    Sum,
+    /// The last byte is the exclusive or of all before it.
+    Xor,
+    /// The last two bytes are the CRC-16/MODBUS of all before them, low byte first.
+    CrcModbus,
+}
+
+/// What is known of one decoded value.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SerialPoint {
+    /// The decoder's name for it.
+    #[schemars(extend("format" = "name"))]
+    pub name: String,
+    /// Unit, as printed in messages.
+    pub unit: Option<String>,
+    /// Publish only when the value has moved by more than this.
+    #[schemars(range(min = 0.0))]
+    pub deadband: Option<f64>,
+}

@@ -1,0 +1,90 @@
+//! From the wire to readings, and from commands to the wire.
+//!
+//! ```text
+//!  wire ──▶ modbus ──▶ decode ──▶ Reading ─┐
+//!   ▲         ▲ schedule ◀── plan          ├──▶ Event
+//!   └─────────┴── Command                  │
+//!  wire ──▶ serial ──▶ line ──▶ Reading ───┘
+//! ```
+//!
+//! `plan`, `schedule`, `decode`, `line` are cores; `wire`, `modbus`, `serial` drive them.
+//! Invariant: one task owns a bus, and one bus' trouble is never another's.
+
+pub mod register;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::reading::{Reading, Stamp};
+
+/// What the field tells the rest of the appliance.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// What one answer or one sentence brought; all of one device.
+    Readings(Vec<Reading>),
+    /// A device came or went; told once per change.
+    Device {
+        /// The device's name.
+        device: Arc<str>,
+        /// What it is now.
+        state: DeviceState,
+        /// Since when.
+        stamp: Stamp,
+    },
+    /// What became of a command.
+    Result(CommandResult),
+}
+
+/// Whether a device answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceState {
+    /// It answers.
+    Online,
+    /// It does not, and why: as the operator reads it.
+    Offline {
+        /// `no answer in 1s`, `port /dev/ttyUSB0: no such file or directory`.
+        reason: String,
+    },
+}
+
+/// A value to be written to a point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command {
+    /// The device's name.
+    pub device: Arc<str>,
+    /// The point's name.
+    pub point: Arc<str>,
+    /// The value as the sender wrote it, in the point's unit.
+    pub value: serde_json::Value,
+    /// Not to be executed when this long has passed since `received`.
+    pub expires: Option<Duration>,
+    /// When the command reached this process.
+    pub received: Stamp,
+    /// Given back with the result: MQTT 5 correlation data, or the payload's `id`.
+    pub correlation: Option<Bytes>,
+    /// Where the sender wants the result, besides `result/<device>/<point>`.
+    pub response_topic: Option<Arc<str>>,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandResult {
+    /// The command.
+    pub command: Command,
+    /// Executed, refused or failed.
+    pub outcome: Outcome,
+    /// When that was known.
+    pub stamp: Stamp,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Written, read back and found equal; the value as read back.
+    Executed(crate::reading::Value),
+    /// Not sent to the device: unknown point, not writable, out of range, expired.
+    Refused(String),
+    /// Sent, and the device did not confirm it. It may or may not have been executed.
+    Failed(String),
+}

@@ -1,0 +1,120 @@
+//! Addresses in a Modbus device: `input:0`, `holding:40`, `coil:3`, `discrete:7`. A value.
+//!
+//! Invariant: addresses are zero-based, as they stand in the frame.
+
+use std::{fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, de};
+
+/// The four tables of a Modbus device (application protocol 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Single bits, read and written (function codes 1, 5, 15).
+    Coil,
+    /// Single bits, read only (2).
+    Discrete,
+    /// 16-bit registers, read only (4).
+    Input,
+    /// 16-bit registers, read and written (3, 6, 16).
+    Holding,
+}
+
+impl Table {
+    /// Whether its elements are single bits.
+    pub fn is_bits(self) -> bool {
+        matches!(self, Table::Coil | Table::Discrete)
+    }
+
+    /// Whether a client may write it.
+    pub fn is_writable(self) -> bool {
+        matches!(self, Table::Coil | Table::Holding)
+    }
+
+    /// The word in configuration, logs and commands.
+    pub fn word(self) -> &'static str {
+        match self {
+            Table::Coil => "coil",
+            Table::Discrete => "discrete",
+            Table::Input => "input",
+            Table::Holding => "holding",
+        }
+    }
+}
+
+/// One address in one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(with = "String", extend("format" = "register"))]
+pub struct Register {
+    /// Which table.
+    pub table: Table,
+    /// Zero-based address.
+    pub address: u16,
+}
+
+/// Why a text is no register.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// No colon, or another table.
+    #[error("{0:?} names no register; write coil:N, discrete:N, input:N or holding:N")]
+    Table(String),
+    /// Not a number from 0 to 65535.
+    #[error("{0:?} is no register address; write a zero-based number from 0 to 65535")]
+    Address(String),
+}
+
+impl FromStr for Register {
+    type Err = RegisterError;
+
+    fn from_str(text: &str) -> Result<Register, RegisterError> {
+        let table_error = || RegisterError::Table(text.to_owned());
+        let (table, address) = text.split_once(':').ok_or_else(table_error)?;
+        let table = match table {
+            "coil" => Table::Coil,
+            "discrete" => Table::Discrete,
+            "input" => Table::Input,
+            "holding" => Table::Holding,
+            _ => return Err(table_error()),
+        };
+        let address = address
+            .parse()
+            .map_err(|_| RegisterError::Address(address.to_owned()))?;
+        Ok(Register { table, address })
+    }
+}
+
+impl fmt::Display for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.table.word(), self.address)
+    }
+}
+
+impl<'de> Deserialize<'de> for Register {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_read_as_they_print() {
+        for text in ["coil:0", "discrete:7", "input:65535", "holding:40"] {
+            assert_eq!(
+                text.parse::<Register>()
+                    .map(|register| register.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_register_is_told_what_to_write() {
+        let refused = |text: &str| text.parse::<Register>().expect_err("refused").to_string();
+        assert!(refused("40001").contains("holding:N"));
+        assert!(refused("input:65536").contains("0 to 65535"));
+    }
+}
