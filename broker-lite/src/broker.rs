@@ -35,7 +35,7 @@ use std::{
 use settings::SecretText;
 
 use crate::{
-    access::Permissions,
+    access::Identity,
     arena::{Arena, Id},
     audit::{Event, Refusal, Who},
     bans::Bans,
@@ -115,7 +115,8 @@ struct Pending {
 #[derive(Debug, Clone)]
 struct Origin {
     session: Option<SessionId>,
-    permissions: Arc<Permissions>,
+    /// Absent for publishers in this process, which need no permission.
+    identity: Option<Arc<Identity>>,
 }
 
 /// One user name with its password.

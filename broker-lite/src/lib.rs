@@ -32,11 +32,4 @@ mod router;
 mod session;
 
 mod audit;
-mod connection;
-mod listener;
-mod local;
-mod server;
-mod tls;
 
-pub use local::{Delivery, LocalClient, Published, Publishing};
-pub use server::{Broker, Reloaded, StartError};

@@ -5,17 +5,18 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Instant};
 
 use crate::{
-    access::Permissions,
+    access::Identity,
     config::Limits,
     outbox::Publication,
     topic::{TopicFilter, TopicName},
 };
 
-/// A retained message and what its publisher may do, should that change (CVE-2018-12546).
+/// A retained message and who published it.
 #[derive(Debug)]
 pub(crate) struct Retained {
     pub(crate) publication: Arc<Publication>,
-    pub(crate) publisher: Arc<Permissions>,
+    /// Absent for publishers in this process.
+    pub(crate) publisher: Option<Arc<Identity>>,
 }
 
 /// There is no room for another retained message.
@@ -54,14 +55,14 @@ impl RetainedMessages {
     }
 
     /// What a new subscriber to `filter` is to be sent.
-    pub(crate) fn matching(&self, filter: &TopicFilter, now: Instant) -> Vec<&Retained> {
+    pub(crate) fn matching(&self, filter: &TopicFilter, now: Instant) -> Vec<Arc<Publication>> {
         let prefix = literal_prefix(filter);
         let from = TopicName::parse(prefix).map_or(Bound::Unbounded, Bound::Included);
         self.by_topic
             .range((from, Bound::Unbounded))
             .take_while(|(topic, _)| topic.as_str().starts_with(prefix))
             .filter(|(topic, retained)| filter.matches(topic) && !retained.publication.is_expired(now))
-            .map(|(_, retained)| retained)
+            .map(|(_, retained)| Arc::clone(&retained.publication))
             .collect()
     }
 
@@ -76,8 +77,20 @@ impl RetainedMessages {
         }
     }
 
+    /// Drops what its publisher could no longer publish (CVE-2018-12546).
+    pub(crate) fn recheck(&mut self, may_publish: impl Fn(&Identity, &TopicName) -> bool) {
+        self.by_topic.retain(|topic, retained| {
+            retained.publisher.as_ref().is_none_or(|publisher| may_publish(publisher, topic))
+        });
+        self.count_bytes();
+    }
+
     fn drop_expired(&mut self, now: Instant) {
         self.by_topic.retain(|_, retained| !retained.publication.is_expired(now));
+        self.count_bytes();
+    }
+
+    fn count_bytes(&mut self) {
         self.bytes = self.by_topic.values().map(|retained| retained.publication.size()).sum();
     }
 }
@@ -102,14 +115,14 @@ mod tests {
         let now = crate::broker::sim::start();
         Retained {
             publication: Arc::new(Publication::new(message, now)),
-            publisher: Arc::new(Permissions::unrestricted()),
+            publisher: None,
         }
     }
 
     fn topics(all: &RetainedMessages, filter: &str) -> Vec<String> {
         let filter = TopicFilter::parse(filter).expect("a filter");
         let found = all.matching(&filter, crate::broker::sim::start());
-        found.iter().map(|r| r.publication.message.topic.as_str().to_owned()).collect()
+        found.iter().map(|publication| publication.message.topic.as_str().to_owned()).collect()
     }
 
     #[test]

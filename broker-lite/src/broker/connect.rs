@@ -84,7 +84,7 @@ impl Core {
         }
         match self.admit(connection, &connect, now) {
             Ok((identity, permissions)) => self.welcome(connection, &connect, identity, permissions, now),
-            Err(rejected) => self.turn_away(connection, &connect, rejected, now),
+            Err(rejected) => self.turn_away(connection, &connect, rejected),
         }
     }
 
@@ -136,6 +136,10 @@ impl Core {
         self.check_owner(&client, user.as_deref())?;
         let identity = Identity { user, client, address };
         let permissions = Permissions::of(&identity, &self.rules.access);
+        if permissions.is_nothing() {
+            let why = "no access rule speaks for this client";
+            return Err(rejected(ReasonCode::NotAuthorized, Refusal::Authentication, why));
+        }
         if let Some(will) = &connect.will
             && !(permissions.may_publish(&will.topic) && self.topic_fits(will.topic.as_str()))
         {
@@ -186,7 +190,7 @@ impl Core {
         }
     }
 
-    fn turn_away(&mut self, connection: ConnectionId, connect: &Connect, rejected: Rejected, now: Instant) {
+    fn turn_away(&mut self, connection: ConnectionId, connect: &Connect, rejected: Rejected) {
         let mut who = self.who(connection);
         who.client = Some(connect.client_id.as_str().into());
         who.user = connect.user_name.as_ref().map(|name| name.as_str().to_owned());
@@ -197,7 +201,7 @@ impl Core {
             properties: ConnAckProperties::default(),
         };
         self.send(connection, Packet::ConnAck(Box::new(answer)));
-        self.close(connection, now);
+        self.close(connection);
     }
 
     fn welcome(
@@ -360,7 +364,7 @@ impl Core {
         } else {
             let why = "no whole CONNECT came (limits.connect_timeout)";
             self.refuse(who, Refusal::ConnectTimeout, None, why.to_owned());
-            self.close(connection, now);
+            self.close(connection);
         }
     }
 }

@@ -53,7 +53,7 @@ impl Core {
             state.will = None;
         }
         self.detach(connection, disconnect.reason.text(), now);
-        self.close(connection, now);
+        self.close(connection);
     }
 
     /// Ends a connection with a word to the client, where its version has one.
@@ -67,11 +67,11 @@ impl Core {
             self.send(connection, Packet::Disconnect(disconnect));
         }
         self.detach(connection, why, now);
-        self.close(connection, now);
+        self.close(connection);
     }
 
     /// Has the driver close a connection once its bytes are written.
-    pub(super) fn close(&mut self, connection: ConnectionId, now: Instant) {
+    pub(super) fn close(&mut self, connection: ConnectionId) {
         if let Some(link) = self.links.get_mut(connection.0)
             && !link.is_closing()
         {
@@ -158,14 +158,14 @@ impl Core {
         let Some(will) = state.will.take() else {
             return;
         };
-        let permissions = Arc::clone(&state.permissions);
+        let (identity, permissions) = (Arc::clone(&state.identity), Arc::clone(&state.permissions));
         let Will { message, .. } = *will;
         if !permissions.may_publish(&message.topic) {
             let who = self.who_is(session);
             let why = "the access rules no longer allow its will".to_owned();
             return self.refuse(who, Refusal::Will, Some(message.topic.as_str()), why);
         }
-        let origin = Origin { session: Some(session), permissions };
+        let origin = Origin { session: Some(session), identity: Some(identity) };
         self.publish(Arc::new(Publication::new(message, now)), origin, Waiter::Nobody, now);
     }
 }

@@ -36,10 +36,7 @@ impl Core {
     /// Publishes; the ticket, if any, is settled when the keeper has answered.
     pub(crate) fn publish_local(&mut self, session: SessionId, message: Message, now: Instant) -> Option<Ticket> {
         self.counters.received += 1;
-        let origin = Origin {
-            session: Some(session),
-            permissions: Arc::new(Permissions::unrestricted()),
-        };
+        let origin = Origin { session: Some(session), identity: None };
         let publication = Arc::new(Publication::new(message, now));
         match self.publish(publication, origin, Waiter::Local, now) {
             Verdict::Awaits(ticket) => Some(ticket),

@@ -101,6 +101,8 @@ impl Core {
             session.permissions = Arc::new(Permissions::of(&session.identity, &self.rules.access));
             self.drop_forbidden_subscriptions(id);
         }
+        let rules = &self.rules.access;
+        self.retained.recheck(|publisher, topic| Permissions::of(publisher, rules).may_publish(topic));
     }
 
     /// A client is sent away when its password changed, or no rule names it any more.

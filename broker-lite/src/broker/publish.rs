@@ -142,8 +142,8 @@ impl Core {
         let Some(publisher) = self.sessions.get(session.0) else {
             return Verdict::Settled(ReasonCode::UnspecifiedError);
         };
-        let permissions = Arc::clone(&publisher.permissions);
-        let origin = Origin { session: Some(session), permissions };
+        let identity = Some(Arc::clone(&publisher.identity));
+        let origin = Origin { session: Some(session), identity };
         self.publish(Arc::new(Publication::new(message, now)), origin, waiter, now)
     }
 
@@ -180,7 +180,7 @@ impl Core {
         if publication.message.retain {
             let retained = Retained {
                 publication: Arc::clone(publication),
-                publisher: Arc::clone(&origin.permissions),
+                publisher: origin.identity.clone(),
             };
             if self.retained.set(retained, &self.rules.limits, now).is_err() {
                 let who = origin.session.map(|session| self.who_is(session)).unwrap_or_default();

@@ -149,13 +149,7 @@ impl Core {
         if !wanted || request.filter.share.is_some() {
             return;
         }
-        let found: Vec<_> = self
-            .retained
-            .matching(&request.filter.filter, now)
-            .into_iter()
-            .filter(|retained| retained.publisher.may_publish(&retained.publication.message.topic))
-            .map(|retained| Arc::clone(&retained.publication))
-            .collect();
+        let found = self.retained.matching(&request.filter.filter, now);
         for publication in found {
             let qos = publication.message.qos.min(request.options.qos);
             let subscription_ids = id.into_iter().collect();
