@@ -155,6 +155,8 @@ pub(crate) struct Core {
     /// Prefix of the client identifiers we assign, different at each start.
     assigned_prefix: String,
     assigned: u64,
+    /// The broker stops: nothing more is read, what is on its way is finished.
+    draining: bool,
     /// Reused by each routing.
     matches: Vec<Match>,
 }
@@ -180,6 +182,7 @@ impl Core {
             refused: [0; Refusal::ALL.len()],
             assigned_prefix,
             assigned: 0,
+            draining: false,
             matches: Vec::new(),
         }
     }

@@ -10,13 +10,14 @@
 //! ```
 //!
 //! Values and cores decide; `listener`, `tls`, `connection` and `server` are the drivers that give
-//! them sockets and a clock. The gateway's own publishers use a [`LocalClient`], which walks the
+//! them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
 //! same path as a socket.
 
 pub mod config;
 pub mod keeper;
 pub mod message;
 pub mod packet;
+pub mod server;
 pub mod status;
 pub mod topic;
 
@@ -32,4 +33,8 @@ mod router;
 mod session;
 
 mod audit;
-
+mod connection;
+mod listener;
+mod local;
+mod log;
+mod tls;

@@ -34,8 +34,12 @@ pub use format::Formats;
 
 mod shape;
 
-mod alternatives;
 mod check;
+
+mod bounds;
+mod keys;
+
+mod alternatives;
 
 mod load;
 pub use load::{LoadError, Loaded, MAX_FILE_BYTES, load, parse, schema};

@@ -16,8 +16,8 @@ use crate::{
 };
 
 impl Core {
-    /// Makes a session for a publisher or consumer in this process. Its name is marked, so that no
-    /// client over the network can claim it.
+    /// Makes a session for a publisher or consumer in this process. Clients over
+    /// the network never meet it: it is found by its handle alone.
     pub(crate) fn open_local(&mut self, client_id: &str) -> SessionId {
         let identity = Identity {
             user: None,
@@ -44,10 +44,9 @@ impl Core {
         }
     }
 
-    /// Subscribes a local consumer; its own messages do not come back to it.
+    /// Subscribes a local consumer.
     pub(crate) fn subscribe_local(&mut self, session: SessionId, filter: SubscriptionFilter, qos: QoS, now: Instant) {
-        let options = SubscribeOptions { no_local: filter.share.is_none(), ..SubscribeOptions::at(qos) };
-        let request = SubscribeRequest { filter, options };
+        let request = SubscribeRequest { filter, options: SubscribeOptions::at(qos) };
         let is_new = self.add(session, &request, None);
         self.deliver_retained(session, &request, is_new, None, now);
     }

@@ -2,7 +2,7 @@
 //!
 //! Core. Invariant: other rules take nothing from a client that they still allow.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::{Duration, Instant}};
 
 use crate::{
     access::Permissions,
@@ -34,6 +34,26 @@ impl Core {
             retained: self.retained.len(),
             counters: self.counters(),
         }
+    }
+
+    /// Takes no more packets; what was taken is still acknowledged.
+    pub(crate) fn stop_taking(&mut self) {
+        self.draining = true;
+    }
+
+    /// The largest packet that clients may send, in bytes.
+    pub(crate) fn packet_size(&self) -> usize {
+        self.rules.limits.packet_size.as_len()
+    }
+
+    /// How long a TLS handshake may take.
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        self.rules.limits.handshake_timeout.as_duration()
+    }
+
+    /// Whether a connection has to be closed once its bytes are written.
+    pub(crate) fn is_closing(&self, connection: ConnectionId) -> bool {
+        self.links.get(connection.0).is_none_or(|link| link.is_closing())
     }
 
     /// Whether acknowledgements still wait for the keeper.

@@ -28,7 +28,7 @@ impl Core {
         let Some(link) = self.links.get(connection.0).filter(|link| !link.is_closing()) else {
             return false;
         };
-        if link.is_stalled() {
+        if self.draining || link.is_stalled() {
             return false;
         }
         if link.terms.version == Version::V5 {

@@ -645,3 +645,10 @@ impl fmt::Display for PacketType {
         })
     }
 }
+
+impl<'de> serde::Deserialize<'de> for QoS {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = <u8 as serde::Deserialize>::deserialize(deserializer)?;
+        QoS::from_u8(value).ok_or_else(|| serde::de::Error::custom("a QoS is 0, 1 or 2"))
+    }
+}
