@@ -31,7 +31,10 @@ pub(crate) struct Permissions {
 impl Permissions {
     /// Everything, for the process' own publishers.
     pub(crate) fn unrestricted() -> Permissions {
-        Permissions { unrestricted: true, ..Permissions::default() }
+        Permissions {
+            unrestricted: true,
+            ..Permissions::default()
+        }
     }
 
     /// What the rules allow an identity.
@@ -42,8 +45,12 @@ impl Permissions {
         let mut permissions = Permissions::default();
         for rule in rules.iter().filter(|rule| fits(rule, identity)) {
             let filled = |pattern: &crate::config::TopicPattern| fill_in(&pattern.0, identity);
-            permissions.publish.extend(rule.publish.iter().filter_map(filled));
-            permissions.subscribe.extend(rule.subscribe.iter().filter_map(filled));
+            permissions
+                .publish
+                .extend(rule.publish.iter().filter_map(filled));
+            permissions
+                .subscribe
+                .extend(rule.subscribe.iter().filter_map(filled));
         }
         permissions
     }
@@ -52,7 +59,12 @@ impl Permissions {
         if identity.user.is_some() || !identity.address.is_loopback() {
             return Permissions::default();
         }
-        let filters = |texts: &[&str]| texts.iter().filter_map(|text| TopicFilter::parse(text).ok()).collect();
+        let filters = |texts: &[&str]| {
+            texts
+                .iter()
+                .filter_map(|text| TopicFilter::parse(text).ok())
+                .collect()
+        };
         Permissions {
             publish: filters(&["#"]),
             subscribe: filters(&["#", "$SYS/#"]),
@@ -78,13 +90,20 @@ impl Permissions {
 
     /// Whether every topic that this filter matches may be received.
     pub(crate) fn may_subscribe(&self, filter: &TopicFilter) -> bool {
-        self.unrestricted || self.subscribe.iter().any(|pattern| pattern.contains(filter))
+        self.unrestricted
+            || self
+                .subscribe
+                .iter()
+                .any(|pattern| pattern.contains(filter))
     }
 }
 
 fn fits(rule: &AccessRule, identity: &Identity) -> bool {
     let user_fits = rule.user.is_none() || rule.user == identity.user;
-    let client_fits = rule.client.as_ref().is_none_or(|client| *client == identity.client);
+    let client_fits = rule
+        .client
+        .as_ref()
+        .is_none_or(|client| *client == identity.client);
     user_fits && client_fits
 }
 
@@ -112,7 +131,11 @@ mod tests {
     use crate::config::TopicPattern;
 
     fn identity(user: Option<&str>, client: &str, address: [u8; 4]) -> Identity {
-        Identity { user: user.map(str::to_owned), client: client.to_owned(), address: address.into() }
+        Identity {
+            user: user.map(str::to_owned),
+            client: client.to_owned(),
+            address: address.into(),
+        }
     }
 
     fn rule(user: Option<&str>, publish: &str, subscribe: &str) -> AccessRule {
@@ -148,7 +171,8 @@ mod tests {
     fn names_with_wildcards_do_not_widen_a_pattern() {
         let rules = [rule(None, "t/%c", "t/%u")];
         for level in ["+", "#", "a/b", "", "$SYS", "%u"] {
-            let permissions = Permissions::of(&identity(Some(level), level, [127, 0, 0, 1]), &rules);
+            let permissions =
+                Permissions::of(&identity(Some(level), level, [127, 0, 0, 1]), &rules);
             assert_eq!(permissions, Permissions::default(), "{level:?}");
         }
     }

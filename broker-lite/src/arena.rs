@@ -32,18 +32,30 @@ pub(crate) struct Arena<T> {
 
 impl<T> Arena<T> {
     pub(crate) fn new() -> Arena<T> {
-        Arena { slots: Vec::new(), free: Vec::new() }
+        Arena {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
     }
 
     pub(crate) fn insert(&mut self, value: T) -> Id {
         if let Some(index) = self.free.pop() {
             let slot = &mut self.slots[index as usize];
             slot.value = Some(value);
-            return Id { index, generation: slot.generation };
+            return Id {
+                index,
+                generation: slot.generation,
+            };
         }
         let index = u32::try_from(self.slots.len()).expect("connections and sessions are bounded");
-        self.slots.push(Slot { generation: 0, value: Some(value) });
-        Id { index, generation: 0 }
+        self.slots.push(Slot {
+            generation: 0,
+            value: Some(value),
+        });
+        Id {
+            index,
+            generation: 0,
+        }
     }
 
     pub(crate) fn remove(&mut self, id: Id) -> Option<T> {
@@ -59,12 +71,16 @@ impl<T> Arena<T> {
 
     pub(crate) fn get(&self, id: Id) -> Option<&T> {
         let slot = self.slots.get(id.index())?;
-        slot.value.as_ref().filter(|_| slot.generation == id.generation)
+        slot.value
+            .as_ref()
+            .filter(|_| slot.generation == id.generation)
     }
 
     pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut T> {
         let slot = self.slots.get_mut(id.index())?;
-        slot.value.as_mut().filter(|_| slot.generation == id.generation)
+        slot.value
+            .as_mut()
+            .filter(|_| slot.generation == id.generation)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -73,7 +89,10 @@ impl<T> Arena<T> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
         self.slots.iter().zip(0..).filter_map(|(slot, index)| {
-            let id = Id { index, generation: slot.generation };
+            let id = Id {
+                index,
+                generation: slot.generation,
+            };
             slot.value.as_ref().map(|value| (id, value))
         })
     }

@@ -114,9 +114,21 @@ pub(crate) struct Who {
 /// Something an operator may want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    Connected { who: Who, version: u8, resumed: bool },
-    Disconnected { who: Who, reason: String },
-    Refused { who: Who, refusal: Refusal, topic: Option<String>, reason: String },
+    Connected {
+        who: Who,
+        version: u8,
+        resumed: bool,
+    },
+    Disconnected {
+        who: Who,
+        reason: String,
+    },
+    Refused {
+        who: Who,
+        refusal: Refusal,
+        topic: Option<String>,
+        reason: String,
+    },
 }
 
 /// Keeps a flood of refusals from becoming a flood of log lines.
@@ -144,7 +156,10 @@ impl Limiter {
     /// Decides about a refusal that happened now.
     pub(crate) fn admit(&mut self, refusal: Refusal, now: Instant) -> Logging {
         let slot = &mut self.kinds[refusal as usize];
-        let fresh = Window { from: now, count: 0 };
+        let fresh = Window {
+            from: now,
+            count: 0,
+        };
         let old = slot.filter(|window| now.saturating_duration_since(window.from) < MINUTE);
         let left_out = match (&old, &slot) {
             (None, Some(ended)) => ended.count.saturating_sub(LOGGED_PER_MINUTE),
@@ -152,7 +167,11 @@ impl Limiter {
         };
         let window = slot.insert(old.unwrap_or(fresh));
         window.count = window.count.saturating_add(1);
-        if window.count > LOGGED_PER_MINUTE { Logging::LeaveOut } else { Logging::Log { left_out } }
+        if window.count > LOGGED_PER_MINUTE {
+            Logging::LeaveOut
+        } else {
+            Logging::Log { left_out }
+        }
     }
 }
 
@@ -170,9 +189,16 @@ mod tests {
     #[test]
     fn a_flood_of_one_kind_is_cut_and_counted_and_hides_no_other() {
         let (mut limiter, now) = (Limiter::default(), crate::broker::sim::start());
-        let logged = |limiter: &mut Limiter| limiter.admit(Refusal::Publish, now) != Logging::LeaveOut;
+        let logged =
+            |limiter: &mut Limiter| limiter.admit(Refusal::Publish, now) != Logging::LeaveOut;
         assert_eq!((0..25).filter(|_| logged(&mut limiter)).count(), 10);
-        assert_eq!(limiter.admit(Refusal::Subscribe, now), Logging::Log { left_out: 0 });
-        assert_eq!(limiter.admit(Refusal::Publish, now + MINUTE), Logging::Log { left_out: 15 });
+        assert_eq!(
+            limiter.admit(Refusal::Subscribe, now),
+            Logging::Log { left_out: 0 }
+        );
+        assert_eq!(
+            limiter.admit(Refusal::Publish, now + MINUTE),
+            Logging::Log { left_out: 15 }
+        );
     }
 }

@@ -41,7 +41,12 @@ impl Bans {
     }
 
     /// Counts a failure; says how long the ban is, if this one brought it.
-    pub(crate) fn failed(&mut self, address: IpAddr, limits: &Limits, now: Instant) -> Option<Duration> {
+    pub(crate) fn failed(
+        &mut self,
+        address: IpAddr,
+        limits: &Limits,
+        now: Instant,
+    ) -> Option<Duration> {
         self.make_room(address, limits, now);
         let record = self.records.entry(address).or_insert(Record {
             failures: 0,
@@ -74,7 +79,10 @@ impl Bans {
         self.records
             .retain(|_, record| now.saturating_duration_since(record.counted_from) < memory);
         if self.records.len() >= TRACKED_MAX {
-            let oldest = self.records.iter().min_by_key(|(_, record)| record.counted_from);
+            let oldest = self
+                .records
+                .iter()
+                .min_by_key(|(_, record)| record.counted_from);
             if let Some(oldest) = oldest.map(|(address, _)| *address) {
                 self.records.remove(&oldest);
             }
@@ -97,7 +105,8 @@ mod tests {
         for _ in 1..limits.authentication_failures {
             assert_eq!(bans.failed(ADDRESS, limits, now), None);
         }
-        bans.failed(ADDRESS, limits, now).expect("the last failure bans")
+        bans.failed(ADDRESS, limits, now)
+            .expect("the last failure bans")
     }
 
     #[test]

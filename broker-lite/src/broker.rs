@@ -24,6 +24,8 @@ mod manage;
 mod link;
 #[cfg(test)]
 pub(crate) mod sim;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -41,7 +43,7 @@ use crate::{
     bans::Bans,
     broker::link::Link,
     config::{AccessRule, Limits},
-    keeper::{Kept, Keeper},
+    keeper::{Keeper, Kept},
     outbox::Publication,
     packet::{DecodeError, Packet, PacketId, ReasonCode},
     retained::RetainedMessages,
@@ -83,7 +85,10 @@ pub(crate) enum Output {
     /// Write what waits for this connection, then close it.
     Close(ConnectionId),
     /// Hand a message to the keeper; its receipt comes back by [`Core::handle_kept`].
-    Keep { ticket: Ticket, publication: Arc<Publication> },
+    Keep {
+        ticket: Ticket,
+        publication: Arc<Publication>,
+    },
     /// A message published in this process is kept, or not.
     Settled { ticket: Ticket, kept: Kept },
     /// Deliveries wait for a consumer in this process: [`Core::take_delivery`].
@@ -96,7 +101,10 @@ pub(crate) enum Output {
 #[derive(Debug)]
 enum Waiter {
     /// A client, for its PUBACK or PUBREC.
-    Client { session: SessionId, packet_id: PacketId },
+    Client {
+        session: SessionId,
+        packet_id: PacketId,
+    },
     /// A publisher in this process.
     Local,
     /// Nobody: QoS 0, wills.
@@ -163,7 +171,11 @@ pub(crate) struct Core {
 
 impl Core {
     /// `assigned_prefix` begins the client identifiers we assign, so it should differ at each start.
-    pub(crate) fn new(rules: Rules, keeper: Option<Arc<dyn Keeper>>, assigned_prefix: String) -> Core {
+    pub(crate) fn new(
+        rules: Rules,
+        keeper: Option<Arc<dyn Keeper>>,
+        assigned_prefix: String,
+    ) -> Core {
         Core {
             rules,
             keeper,
@@ -213,14 +225,22 @@ impl Core {
 
     /// A packet came over a connection.
     pub(crate) fn handle_packet(&mut self, connection: ConnectionId, packet: Packet, now: Instant) {
-        let Some(link) = self.links.get_mut(connection.0).filter(|link| !link.is_closing()) else {
+        let Some(link) = self
+            .links
+            .get_mut(connection.0)
+            .filter(|link| !link.is_closing())
+        else {
             return;
         };
         link.heard(now);
         let Some(session) = link.session() else {
             return match packet {
                 Packet::Connect(connect) => self.connect(connection, *connect, now),
-                _ => self.violated(connection, "the first packet is no CONNECT [MQTT-3.1.0-1]", now),
+                _ => self.violated(
+                    connection,
+                    "the first packet is no CONNECT [MQTT-3.1.0-1]",
+                    now,
+                ),
             };
         };
         match packet {
@@ -232,8 +252,14 @@ impl Core {
             Packet::Subscribe(subscribe) => self.subscribe(connection, session, subscribe, now),
             Packet::Unsubscribe(packet) => self.unsubscribe(connection, session, &packet),
             Packet::PingReq => self.send(connection, Packet::PingResp),
-            Packet::Disconnect(disconnect) => self.client_leaves(connection, session, &disconnect, now),
-            Packet::Auth(_) => self.violated(connection, "AUTH without an authentication method [MQTT-4.12.0-1]", now),
+            Packet::Disconnect(disconnect) => {
+                self.client_leaves(connection, session, &disconnect, now)
+            }
+            Packet::Auth(_) => self.violated(
+                connection,
+                "AUTH without an authentication method [MQTT-4.12.0-1]",
+                now,
+            ),
             Packet::Connect(_) => self.violated(connection, "a second CONNECT [MQTT-3.1.0-2]", now),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 self.violated(connection, "a packet that only servers send", now);
@@ -242,7 +268,12 @@ impl Core {
     }
 
     /// The bytes of a connection are no packet.
-    pub(crate) fn handle_malformed(&mut self, connection: ConnectionId, error: &DecodeError, now: Instant) {
+    pub(crate) fn handle_malformed(
+        &mut self,
+        connection: ConnectionId,
+        error: &DecodeError,
+        now: Instant,
+    ) {
         let who = self.who(connection);
         let refusal = match error.reason() {
             ReasonCode::PacketTooLarge => Refusal::PacketTooLarge,
@@ -279,14 +310,21 @@ impl Core {
     fn refuse(&mut self, who: Who, refusal: Refusal, topic: Option<&str>, reason: String) {
         self.refused[refusal as usize] += 1;
         let topic = topic.map(str::to_owned);
-        self.outputs.push_back(Output::Tell(Event::Refused { who, refusal, topic, reason }));
+        self.outputs.push_back(Output::Tell(Event::Refused {
+            who,
+            refusal,
+            topic,
+            reason,
+        }));
     }
 
     fn who(&self, connection: ConnectionId) -> Who {
         let Some(link) = self.links.get(connection.0) else {
             return Who::default();
         };
-        let session = link.session().and_then(|session| self.sessions.get(session.0));
+        let session = link
+            .session()
+            .and_then(|session| self.sessions.get(session.0));
         Who {
             address: Some(link.peer.address),
             client: session.map(|session| session.identity.client.as_str().into()),

@@ -64,8 +64,12 @@ struct Wire<S> {
 }
 
 /// Serves a stream until either side closes it. The caller reports the end to the core.
-pub(crate) async fn serve<S>(shared: &Arc<Shared>, stream: S, connection: ConnectionId, call: &Notify)
-where
+pub(crate) async fn serve<S>(
+    shared: &Arc<Shared>,
+    stream: S,
+    connection: ConnectionId,
+    call: &Notify,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let packet_size = shared.lock().core.packet_size();
@@ -115,7 +119,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    fn poll(&mut self, called: Pin<&mut Notified<'_>>, cx: &mut Context<'_>) -> Poll<io::Result<Progress>> {
+    fn poll(
+        &mut self,
+        called: Pin<&mut Notified<'_>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Progress>> {
         if !self.output.is_empty() {
             if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, &self.output) {
                 return Poll::Ready(written.and_then(|count| match count {
@@ -190,10 +198,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
             }
         }
+        let closing = locked.core.is_closing(self.connection);
         if self.output.is_empty() {
             self.output = locked.core.take_bytes(self.connection, now);
+        } else if closing {
+            self.output
+                .unsplit(locked.core.take_bytes(self.connection, now));
         }
-        let closing = locked.core.is_closing(self.connection);
         shared.drain(&mut locked, Some(self.connection), now);
         if self.waiting.is_empty() {
             self.waiting = VecDeque::new();

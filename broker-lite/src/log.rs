@@ -11,7 +11,11 @@ use crate::audit::{Event, Limiter, Logging, Who};
 /// Writes one event.
 pub(crate) fn write(event: &Event, limiter: &mut Limiter, now: Instant) {
     match event {
-        Event::Connected { who, version, resumed } => info!(
+        Event::Connected {
+            who,
+            version,
+            resumed,
+        } => info!(
             target: "broker_lite::session",
             client = client(who), identity = identity(who), address = %Address(who), version, resumed,
             "client connected"
@@ -21,7 +25,12 @@ pub(crate) fn write(event: &Event, limiter: &mut Limiter, now: Instant) {
             client = client(who), identity = identity(who), address = %Address(who), reason,
             "client disconnected"
         ),
-        Event::Refused { who, refusal, topic, reason } => {
+        Event::Refused {
+            who,
+            refusal,
+            topic,
+            reason,
+        } => {
             let Logging::Log { left_out } = limiter.admit(*refusal, now) else {
                 return;
             };

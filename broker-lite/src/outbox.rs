@@ -29,7 +29,10 @@ pub(crate) struct Publication {
 impl Publication {
     pub(crate) fn new(message: Message, now: Instant) -> Publication {
         let lives = message.expiry_s.map(|s| Duration::from_secs(s.into()));
-        Publication { expires_at: lives.and_then(|lives| now.checked_add(lives)), message }
+        Publication {
+            expires_at: lives.and_then(|lives| now.checked_add(lives)),
+            message,
+        }
     }
 
     /// Whether its time has passed, so that it must not be delivered any more [MQTT-3.3.2-5].
@@ -85,7 +88,11 @@ pub(crate) enum Next {
     /// At QoS 0: forgotten once sent.
     Once(Outgoing),
     /// A PUBLISH that stays in flight; `dup` on a repetition [MQTT-3.3.1-1].
-    Publish { packet_id: PacketId, outgoing: Outgoing, dup: bool },
+    Publish {
+        packet_id: PacketId,
+        outgoing: Outgoing,
+        dup: bool,
+    },
     /// A PUBREL that a reconnect repeats.
     Release(PacketId),
 }
@@ -142,7 +149,11 @@ impl Outbox {
                 return Some(Next::Once(outgoing));
             }
             let packet_id = self.start(outgoing.clone());
-            return Some(Next::Publish { packet_id, outgoing, dup: false });
+            return Some(Next::Publish {
+                packet_id,
+                outgoing,
+                dup: false,
+            });
         }
     }
 
@@ -163,13 +174,24 @@ impl Outbox {
             entry.sent = false;
         }
         self.unsent = self.in_flight.len();
-        self.queue.retain(|outgoing| outgoing.qos != QoS::AtMostOnce);
-        self.queued_bytes = self.queue.iter().map(|outgoing| outgoing.publication.size()).sum();
+        self.queue
+            .retain(|outgoing| outgoing.qos != QoS::AtMostOnce);
+        self.queued_bytes = self
+            .queue
+            .iter()
+            .map(|outgoing| outgoing.publication.size())
+            .sum();
     }
 
     /// PUBACK or PUBCOMP, or a PUBREC that refuses: the message is done.
-    pub(crate) fn complete(&mut self, packet_id: PacketId, is_expected: fn(&Stage) -> bool) -> bool {
-        let found = self.position(packet_id).filter(|at| is_expected(&self.in_flight[*at].stage));
+    pub(crate) fn complete(
+        &mut self,
+        packet_id: PacketId,
+        is_expected: fn(&Stage) -> bool,
+    ) -> bool {
+        let found = self
+            .position(packet_id)
+            .filter(|at| is_expected(&self.in_flight[*at].stage));
         let Some(done) = found.and_then(|at| self.in_flight.remove(at)) else {
             return false;
         };
@@ -200,17 +222,26 @@ impl Outbox {
 
     /// What another member of a shared subscription must get when this session ends.
     pub(crate) fn into_shared(self) -> impl Iterator<Item = Outgoing> {
-        let in_flight = self.in_flight.into_iter().filter_map(|entry| match entry.stage {
-            Stage::Published(outgoing) => Some(outgoing),
-            Stage::Received => None,
-        });
-        in_flight.chain(self.queue).filter(|outgoing| outgoing.shared.is_some())
+        let in_flight = self
+            .in_flight
+            .into_iter()
+            .filter_map(|entry| match entry.stage {
+                Stage::Published(outgoing) => Some(outgoing),
+                Stage::Received => None,
+            });
+        in_flight
+            .chain(self.queue)
+            .filter(|outgoing| outgoing.shared.is_some())
     }
 
     /// Puts a message in flight that needs no queue.
     pub(crate) fn start(&mut self, outgoing: Outgoing) -> PacketId {
         let packet_id = self.free_id();
-        self.in_flight.push_back(InFlight { packet_id, stage: Stage::Published(outgoing), sent: true });
+        self.in_flight.push_back(InFlight {
+            packet_id,
+            stage: Stage::Published(outgoing),
+            sent: true,
+        });
         packet_id
     }
 
@@ -228,15 +259,19 @@ impl Outbox {
         entry.sent = true;
         self.unsent -= 1;
         Some(match &entry.stage {
-            Stage::Published(outgoing) => {
-                Next::Publish { packet_id: entry.packet_id, outgoing: outgoing.clone(), dup: true }
-            }
+            Stage::Published(outgoing) => Next::Publish {
+                packet_id: entry.packet_id,
+                outgoing: outgoing.clone(),
+                dup: true,
+            },
             Stage::Received => Next::Release(entry.packet_id),
         })
     }
 
     fn position(&self, packet_id: PacketId) -> Option<usize> {
-        self.in_flight.iter().position(|entry| entry.packet_id == packet_id)
+        self.in_flight
+            .iter()
+            .position(|entry| entry.packet_id == packet_id)
     }
 
     /// The window is smaller than the space of identifiers, so one is always free.

@@ -36,7 +36,12 @@ impl RetainedMessages {
     }
 
     /// Keeps a message as its topic's value; one without payload clears it [MQTT-3.3.1-6].
-    pub(crate) fn set(&mut self, retained: Retained, limits: &Limits, now: Instant) -> Result<(), Full> {
+    pub(crate) fn set(
+        &mut self,
+        retained: Retained,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<(), Full> {
         let topic = &retained.publication.message.topic;
         self.remove(&topic.clone());
         if retained.publication.message.payload.is_empty() {
@@ -50,7 +55,8 @@ impl RetainedMessages {
             return Err(Full);
         }
         self.bytes += size;
-        self.by_topic.insert(retained.publication.message.topic.clone(), retained);
+        self.by_topic
+            .insert(retained.publication.message.topic.clone(), retained);
         Ok(())
     }
 
@@ -61,7 +67,9 @@ impl RetainedMessages {
         self.by_topic
             .range((from, Bound::Unbounded))
             .take_while(|(topic, _)| topic.as_str().starts_with(prefix))
-            .filter(|(topic, retained)| filter.matches(topic) && !retained.publication.is_expired(now))
+            .filter(|(topic, retained)| {
+                filter.matches(topic) && !retained.publication.is_expired(now)
+            })
             .map(|(_, retained)| Arc::clone(&retained.publication))
             .collect()
     }
@@ -80,18 +88,26 @@ impl RetainedMessages {
     /// Drops what its publisher could no longer publish (CVE-2018-12546).
     pub(crate) fn recheck(&mut self, may_publish: impl Fn(&Identity, &TopicName) -> bool) {
         self.by_topic.retain(|topic, retained| {
-            retained.publisher.as_ref().is_none_or(|publisher| may_publish(publisher, topic))
+            retained
+                .publisher
+                .as_ref()
+                .is_none_or(|publisher| may_publish(publisher, topic))
         });
         self.count_bytes();
     }
 
     fn drop_expired(&mut self, now: Instant) {
-        self.by_topic.retain(|_, retained| !retained.publication.is_expired(now));
+        self.by_topic
+            .retain(|_, retained| !retained.publication.is_expired(now));
         self.count_bytes();
     }
 
     fn count_bytes(&mut self) {
-        self.bytes = self.by_topic.values().map(|retained| retained.publication.size()).sum();
+        self.bytes = self
+            .by_topic
+            .values()
+            .map(|retained| retained.publication.size())
+            .sum();
     }
 }
 
@@ -122,7 +138,10 @@ mod tests {
     fn topics(all: &RetainedMessages, filter: &str) -> Vec<String> {
         let filter = TopicFilter::parse(filter).expect("a filter");
         let found = all.matching(&filter, crate::broker::sim::start());
-        found.iter().map(|publication| publication.message.topic.as_str().to_owned()).collect()
+        found
+            .iter()
+            .map(|publication| publication.message.topic.as_str().to_owned())
+            .collect()
     }
 
     #[test]
@@ -151,7 +170,10 @@ mod tests {
 
     #[test]
     fn a_full_store_takes_no_new_topic_but_new_values() {
-        let limits = Limits { retained_messages: 1, ..Limits::default() };
+        let limits = Limits {
+            retained_messages: 1,
+            ..Limits::default()
+        };
         let mut all = RetainedMessages::default();
         let now = crate::broker::sim::start();
         assert_eq!(all.set(retained("a", "1"), &limits, now), Ok(()));

@@ -40,7 +40,9 @@ impl Group {
     fn choose(&mut self, connected: &dyn Fn(SessionId) -> bool) -> Option<Subscriber> {
         let count = self.members.len();
         let turn = (0..count).map(|step| (self.next + step) % count);
-        let chosen = turn.clone().find(|index| connected(self.members[*index].session));
+        let chosen = turn
+            .clone()
+            .find(|index| connected(self.members[*index].session));
         let index = chosen.or_else(|| turn.clone().next())?;
         self.next = (index + 1) % count;
         Some(self.members[index])
@@ -62,14 +64,25 @@ impl Subscribers {
     fn insert(&mut self, filter: &SubscriptionFilter, subscriber: Subscriber) -> bool {
         let members = if filter.share.is_none() {
             &mut self.plain
-        } else if let Some(index) = self.groups.iter().position(|group| *group.filter == *filter) {
+        } else if let Some(index) = self
+            .groups
+            .iter()
+            .position(|group| *group.filter == *filter)
+        {
             &mut self.groups[index].members
         } else {
-            self.groups.push(Group { filter: Arc::new(filter.clone()), members: Vec::new(), next: 0 });
+            self.groups.push(Group {
+                filter: Arc::new(filter.clone()),
+                members: Vec::new(),
+                next: 0,
+            });
             let last = self.groups.len() - 1;
             &mut self.groups[last].members
         };
-        match members.iter_mut().find(|member| member.session == subscriber.session) {
+        match members
+            .iter_mut()
+            .find(|member| member.session == subscriber.session)
+        {
             Some(member) => {
                 *member = subscriber;
                 false
@@ -85,7 +98,11 @@ impl Subscribers {
         if filter.share.is_none() {
             return remove_member(&mut self.plain, session);
         }
-        let Some(index) = self.groups.iter().position(|group| *group.filter == *filter) else {
+        let Some(index) = self
+            .groups
+            .iter()
+            .position(|group| *group.filter == *filter)
+        else {
             return false;
         };
         let removed = remove_member(&mut self.groups[index].members, session);
@@ -96,11 +113,17 @@ impl Subscribers {
     }
 
     fn collect(&mut self, connected: &dyn Fn(SessionId) -> bool, matches: &mut Vec<Match>) {
-        let plain = self.plain.iter().map(|subscriber| Match { subscriber: *subscriber, shared: None });
+        let plain = self.plain.iter().map(|subscriber| Match {
+            subscriber: *subscriber,
+            shared: None,
+        });
         matches.extend(plain);
         for group in &mut self.groups {
             if let Some(subscriber) = group.choose(connected) {
-                matches.push(Match { subscriber, shared: Some(Arc::clone(&group.filter)) });
+                matches.push(Match {
+                    subscriber,
+                    shared: Some(Arc::clone(&group.filter)),
+                });
             }
         }
     }
@@ -147,7 +170,11 @@ impl Router {
     }
 
     /// Adds or replaces a session's subscription; says whether it is new.
-    pub(crate) fn subscribe(&mut self, filter: &SubscriptionFilter, subscriber: Subscriber) -> bool {
+    pub(crate) fn subscribe(
+        &mut self,
+        filter: &SubscriptionFilter,
+        subscriber: Subscriber,
+    ) -> bool {
         let mut node = &mut self.root;
         for level in filter.filter.as_str().split('/') {
             if level == "#" {
@@ -200,8 +227,15 @@ impl Router {
                 node = node.children.get_mut(level)?;
             }
         }
-        let subscribers = if below { &mut node.below } else { &mut node.here };
-        let group = subscribers.groups.iter_mut().find(|group| *group.filter == *filter)?;
+        let subscribers = if below {
+            &mut node.below
+        } else {
+            &mut node.here
+        };
+        let group = subscribers
+            .groups
+            .iter_mut()
+            .find(|group| *group.filter == *filter)?;
         group.choose(connected)
     }
 }
@@ -237,7 +271,12 @@ impl Search<'_> {
     }
 }
 
-fn remove(node: &mut Node, levels: &[&str], filter: &SubscriptionFilter, session: SessionId) -> bool {
+fn remove(
+    node: &mut Node,
+    levels: &[&str],
+    filter: &SubscriptionFilter,
+    session: SessionId,
+) -> bool {
     match levels {
         [] => node.here.remove(filter, session),
         ["#"] => node.below.remove(filter, session),
@@ -279,8 +318,13 @@ mod tests {
             let mut matches = Vec::new();
             let connected: Vec<SessionId> = connected.iter().map(|index| self.0[*index]).collect();
             let topic = TopicName::parse(topic).expect("a topic name");
-            router.matches(&topic, &|session| connected.contains(&session), &mut matches);
-            let index = |found: &Match| self.0.iter().position(|id| *id == found.subscriber.session);
+            router.matches(
+                &topic,
+                &|session| connected.contains(&session),
+                &mut matches,
+            );
+            let index =
+                |found: &Match| self.0.iter().position(|id| *id == found.subscriber.session);
             let mut found: Vec<usize> = matches.iter().filter_map(index).collect();
             found.sort_unstable();
             found
@@ -296,7 +340,11 @@ mod tests {
         let sessions = Sessions::new(1);
         for (text, topic, fits) in [
             ("sport/tennis/player1/#", "sport/tennis/player1", true),
-            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1/score/wimbledon",
+                true,
+            ),
             ("sport/#", "sport", true),
             ("#", "a/b", true),
             ("sport/tennis/+", "sport/tennis/player1", true),
@@ -346,7 +394,9 @@ mod tests {
         for index in 0..3 {
             router.subscribe(&filter("$share/g/t"), sessions.subscriber(index));
         }
-        let turns: Vec<_> = (0..4).map(|_| sessions.found(&mut router, "t", &[0, 2])).collect();
+        let turns: Vec<_> = (0..4)
+            .map(|_| sessions.found(&mut router, "t", &[0, 2]))
+            .collect();
         assert_eq!(turns, [vec![0], vec![2], vec![0], vec![2]]);
         assert_eq!(sessions.found(&mut router, "t", &[]).len(), 1);
     }

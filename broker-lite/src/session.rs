@@ -14,7 +14,7 @@ use crate::{
     broker::{ConnectionId, Ticket},
     message::Message,
     outbox::Outbox,
-    packet::{PacketId, QoS, ReasonCode, SubscribeOptions, SubscriptionId},
+    packet::{PacketId, QoS, ReasonCode},
     topic::SubscriptionFilter,
 };
 
@@ -27,14 +27,6 @@ pub(crate) enum Link {
     Connected(ConnectionId),
     /// A consumer in this process, which takes messages from the queue itself.
     Local,
-}
-
-/// One subscription, as the session owns it.
-#[derive(Debug, Clone)]
-pub(crate) struct Subscription {
-    pub(crate) filter: SubscriptionFilter,
-    pub(crate) options: SubscribeOptions,
-    pub(crate) id: Option<SubscriptionId>,
 }
 
 /// What to publish when the client vanishes, and when.
@@ -75,7 +67,11 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// QoS 1 and 2 messages that the client cannot count as done [MQTT-3.3.4-7].
     pub(crate) fn outstanding(&self) -> usize {
-        let held = self.acks.iter().filter(|ack| ack.qos == QoS::AtLeastOnce).count();
+        let held = self
+            .acks
+            .iter()
+            .filter(|ack| ack.qos == QoS::AtLeastOnce)
+            .count();
         self.received.len() + held
     }
 
@@ -112,7 +108,7 @@ pub(crate) struct Session {
     /// How long it outlives the connection; `None` is for ever.
     pub(crate) expiry: Option<Duration>,
     pub(crate) expires_at: Option<Instant>,
-    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) subscriptions: Vec<SubscriptionFilter>,
     /// Messages that may be unacknowledged towards the client.
     pub(crate) window: u16,
     pub(crate) will: Option<Box<Will>>,
@@ -124,7 +120,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(identity: Arc<Identity>, permissions: Arc<Permissions>, link: Link) -> Session {
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        permissions: Arc<Permissions>,
+        link: Link,
+    ) -> Session {
         Session {
             identity,
             permissions,

@@ -2,7 +2,10 @@
 //!
 //! Invariant: a certificate names a client only after rustls has verified it.
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     RootCertStore, ServerConfig,
@@ -10,7 +13,10 @@ use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio_rustls::TlsAcceptor;
-use x509_parser::{extensions::GeneralName, prelude::{FromDer, X509Certificate}};
+use x509_parser::{
+    extensions::GeneralName,
+    prelude::{FromDer, X509Certificate},
+};
 
 use crate::config::{ClientAuth, ListenerTls};
 
@@ -74,7 +80,11 @@ pub(crate) fn acceptor(tls: &ListenerTls) -> Result<TlsAcceptor, TlsError> {
 
 /// Whether clients of this listener must, may or need not show a certificate.
 pub(crate) fn client_auth(tls: &ListenerTls) -> ClientAuth {
-    let default = if tls.client_ca.is_some() { ClientAuth::Required } else { ClientAuth::None };
+    let default = if tls.client_ca.is_some() {
+        ClientAuth::Required
+    } else {
+        ClientAuth::None
+    };
     tls.client_auth.unwrap_or(default)
 }
 
@@ -87,22 +97,32 @@ fn verifier(
         return Ok(None);
     }
     let path = tls.client_ca.as_ref().ok_or(TlsError::NoAnchors)?;
-    let unusable = |reason: String| TlsError::Anchors { path: path.clone(), reason };
+    let unusable = |reason: String| TlsError::Anchors {
+        path: path.clone(),
+        reason,
+    };
     let mut anchors = RootCertStore::empty();
     for certificate in certificates(path, "a trust anchor")? {
-        anchors.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        anchors
+            .add(certificate)
+            .map_err(|error| unusable(error.to_string()))?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider);
     let builder = match wish {
         ClientAuth::Optional => builder.allow_unauthenticated(),
         ClientAuth::Required | ClientAuth::None => builder,
     };
-    builder.build().map(Some).map_err(|error| unusable(error.to_string()))
+    builder
+        .build()
+        .map(Some)
+        .map_err(|error| unusable(error.to_string()))
 }
 
 fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |error: rustls::pki_types::pem::Error| unreadable(what, path, &error);
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(unreadable)?.collect();
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(unreadable)?
+        .collect();
     let found = found.map_err(unreadable)?;
     if found.is_empty() {
         return Err(unreadable(rustls::pki_types::pem::Error::NoItemsFound));
@@ -111,7 +131,11 @@ fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'s
 }
 
 fn unreadable(what: &'static str, path: &Path, error: &rustls::pki_types::pem::Error) -> TlsError {
-    TlsError::File { what, path: path.to_owned(), reason: error.to_string() }
+    TlsError::File {
+        what,
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
 }
 
 /// The name in a client's certificate: its common name, else its first URI as alternative name.
@@ -120,13 +144,21 @@ pub(crate) fn identity(certificate: &CertificateDer<'_>) -> Option<String> {
     let common_name = certificate.subject().iter_common_name().next();
     if let Some(name) = common_name {
         // One that is not text names nobody, rather than whom its readable part resembles.
-        return name.as_str().ok().filter(|name| is_plain(name)).map(str::to_owned);
+        return name
+            .as_str()
+            .ok()
+            .filter(|name| is_plain(name))
+            .map(str::to_owned);
     }
     let names = certificate.subject_alternative_name().ok()??;
-    names.value.general_names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) if is_plain(uri) => Some((*uri).to_owned()),
-        _ => None,
-    })
+    names
+        .value
+        .general_names
+        .iter()
+        .find_map(|name| match name {
+            GeneralName::URI(uri) if is_plain(uri) => Some((*uri).to_owned()),
+            _ => None,
+        })
 }
 
 fn is_plain(name: &str) -> bool {

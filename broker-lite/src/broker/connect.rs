@@ -12,7 +12,10 @@ use std::{
 use crate::{
     access::{Identity, Permissions},
     audit::{Event, Refusal, Who},
-    broker::{ConnectionId, Core, Login, SessionId, Timer, link::{Link, Peer, Terms}},
+    broker::{
+        ConnectionId, Core, Login, SessionId, Timer,
+        link::{Link, Peer, Terms},
+    },
     message::Message,
     packet::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Text, Version},
     session::{self, Session, Will},
@@ -29,7 +32,11 @@ struct Rejected {
 }
 
 fn rejected(code: ReasonCode, refusal: Refusal, why: impl Into<String>) -> Rejected {
-    Rejected { code, refusal, why: why.into() }
+    Rejected {
+        code,
+        refusal,
+        why: why.into(),
+    }
 }
 
 impl Core {
@@ -37,20 +44,29 @@ impl Core {
     pub(crate) fn open(&mut self, peer: Peer, now: Instant) -> Result<ConnectionId, Refusal> {
         let address = peer.address.ip();
         if let Some((refusal, why)) = self.why_not_open(address, now) {
-            let who = Who { address: Some(peer.address), ..Who::default() };
+            let who = Who {
+                address: Some(peer.address),
+                ..Who::default()
+            };
             self.refuse(who, refusal, None, why);
             return Err(refusal);
         }
         *self.by_address.entry(address).or_insert(0) += 1;
         let limits = &self.rules.limits;
-        let patience = limits.handshake_timeout.as_duration() + limits.connect_timeout.as_duration();
+        let patience =
+            limits.handshake_timeout.as_duration() + limits.connect_timeout.as_duration();
         let connection = ConnectionId(self.links.insert(Link::new(peer, now)));
         self.arm(connection, Some(now + patience));
         Ok(connection)
     }
 
     /// The TLS handshake is done; from here on a whole CONNECT is awaited.
-    pub(crate) fn handle_secured(&mut self, connection: ConnectionId, certificate: Option<String>, now: Instant) {
+    pub(crate) fn handle_secured(
+        &mut self,
+        connection: ConnectionId,
+        certificate: Option<String>,
+        now: Instant,
+    ) {
         let patience = self.rules.limits.connect_timeout.as_duration();
         if let Some(link) = self.links.get_mut(connection.0) {
             link.peer.certificate = certificate;
@@ -59,7 +75,12 @@ impl Core {
     }
 
     /// The TLS handshake failed: counted like a failed login.
-    pub(crate) fn handle_handshake_failed(&mut self, connection: ConnectionId, why: String, now: Instant) {
+    pub(crate) fn handle_handshake_failed(
+        &mut self,
+        connection: ConnectionId,
+        why: String,
+        now: Instant,
+    ) {
         let who = self.who(connection);
         let address = who.address;
         self.refuse(who, Refusal::Handshake, None, why);
@@ -83,7 +104,9 @@ impl Core {
             link.terms = terms;
         }
         match self.admit(connection, &connect, now) {
-            Ok((identity, permissions)) => self.welcome(connection, &connect, identity, permissions, now),
+            Ok((identity, permissions)) => {
+                self.welcome(connection, &connect, identity, permissions, now)
+            }
             Err(rejected) => self.turn_away(connection, &connect, rejected),
         }
     }
@@ -94,12 +117,16 @@ impl Core {
             return Some((Refusal::Banned, "too many failed logins".to_owned()));
         }
         if self.links.len() >= limits.connections as usize {
-            let why = format!("{} connections are open (limits.connections)", limits.connections);
+            let why = format!(
+                "{} connections are open (limits.connections)",
+                limits.connections
+            );
             return Some((Refusal::TooManyConnections, why));
         }
         let from_there = self.by_address.get(&address).copied().unwrap_or(0);
         (from_there >= limits.connections_per_address).then(|| {
-            let why = format!("{from_there} connections from there (limits.connections_per_address)");
+            let why =
+                format!("{from_there} connections from there (limits.connections_per_address)");
             (Refusal::TooManyConnectionsFromAddress, why)
         })
     }
@@ -119,11 +146,19 @@ impl Core {
             ));
         }
         let Some(link) = self.links.get(connection.0) else {
-            return Err(rejected(ReasonCode::UnspecifiedError, Refusal::ClientId, "the connection is gone"));
+            return Err(rejected(
+                ReasonCode::UnspecifiedError,
+                Refusal::ClientId,
+                "the connection is gone",
+            ));
         };
         let address = link.peer.address.ip();
         if self.bans.is_banned(address, now) {
-            return Err(rejected(ReasonCode::Banned, Refusal::Banned, "too many failed logins"));
+            return Err(rejected(
+                ReasonCode::Banned,
+                Refusal::Banned,
+                "too many failed logins",
+            ));
         }
         let user = match authenticate(&link.peer, connect, &self.rules.logins) {
             Ok(user) => user,
@@ -134,11 +169,19 @@ impl Core {
         };
         let client = self.client_id(connect)?;
         self.check_owner(&client, user.as_deref())?;
-        let identity = Identity { user, client, address };
+        let identity = Identity {
+            user,
+            client,
+            address,
+        };
         let permissions = Permissions::of(&identity, &self.rules.access);
         if permissions.is_nothing() {
             let why = "no access rule speaks for this client";
-            return Err(rejected(ReasonCode::NotAuthorized, Refusal::Authentication, why));
+            return Err(rejected(
+                ReasonCode::NotAuthorized,
+                Refusal::Authentication,
+                why,
+            ));
         }
         if let Some(will) = &connect.will
             && !(permissions.may_publish(&will.topic) && self.topic_fits(will.topic.as_str()))
@@ -155,7 +198,10 @@ impl Core {
             return;
         }
         if let Some(ban) = self.bans.failed(address, &self.rules.limits, now) {
-            let who = Who { address: Some((address, 0).into()), ..Who::default() };
+            let who = Who {
+                address: Some((address, 0).into()),
+                ..Who::default()
+            };
             let why = format!("failed too often; not served for {} s", ban.as_secs());
             self.refuse(who, Refusal::Banned, None, why);
         }
@@ -165,14 +211,22 @@ impl Core {
         let id = connect.client_id.as_str();
         if id.len() > CLIENT_ID_BYTES_MAX {
             let why = format!("the client identifier has more than {CLIENT_ID_BYTES_MAX} bytes");
-            return Err(rejected(ReasonCode::ClientIdNotValid, Refusal::ClientId, why));
+            return Err(rejected(
+                ReasonCode::ClientIdNotValid,
+                Refusal::ClientId,
+                why,
+            ));
         }
         if !id.is_empty() {
             return Ok(id.to_owned());
         }
         if connect.version == Version::V3 && !connect.clean_start {
             let why = "a lasting session needs a client identifier [MQTT-3.1.3-8]";
-            return Err(rejected(ReasonCode::ClientIdNotValid, Refusal::ClientId, why));
+            return Err(rejected(
+                ReasonCode::ClientIdNotValid,
+                Refusal::ClientId,
+                why,
+            ));
         }
         self.assigned += 1;
         Ok(format!("{}-{}", self.assigned_prefix, self.assigned))
@@ -180,11 +234,20 @@ impl Core {
 
     /// Nobody takes over the session of another user, whatever identifier he gives.
     fn check_owner(&self, client: &str, user: Option<&str>) -> Result<(), Rejected> {
-        let owner = self.by_client.get(client).and_then(|session| self.sessions.get(session.0));
+        let owner = self
+            .by_client
+            .get(client)
+            .and_then(|session| self.sessions.get(session.0));
         match owner {
-            Some(owner) if owner.identity.user.as_deref() != user || owner.link == session::Link::Local => {
+            Some(owner)
+                if owner.identity.user.as_deref() != user || owner.link == session::Link::Local =>
+            {
                 let why = format!("client identifier {client:?} belongs to another user's session");
-                Err(rejected(ReasonCode::NotAuthorized, Refusal::ForeignSession, why))
+                Err(rejected(
+                    ReasonCode::NotAuthorized,
+                    Refusal::ForeignSession,
+                    why,
+                ))
             }
             _ => Ok(()),
         }
@@ -193,7 +256,10 @@ impl Core {
     fn turn_away(&mut self, connection: ConnectionId, connect: &Connect, rejected: Rejected) {
         let mut who = self.who(connection);
         who.client = Some(connect.client_id.as_str().into());
-        who.user = connect.user_name.as_ref().map(|name| name.as_str().to_owned());
+        who.user = connect
+            .user_name
+            .as_ref()
+            .map(|name| name.as_str().to_owned());
         self.refuse(who, rejected.refusal, None, rejected.why);
         let answer = ConnAck {
             session_present: false,
@@ -212,7 +278,10 @@ impl Core {
         permissions: Permissions,
         now: Instant,
     ) {
-        let assigned = connect.client_id.is_empty().then(|| Text::lossy(&identity.client));
+        let assigned = connect
+            .client_id
+            .is_empty()
+            .then(|| Text::lossy(&identity.client));
         let (session, present) = self.claim(connect, identity, permissions, now);
         self.agree(session, connection, connect);
         if let Some(link) = self.links.get_mut(connection.0) {
@@ -224,10 +293,19 @@ impl Core {
             Version::V3 => ConnAckProperties::default(),
             Version::V5 => self.offer(connect, assigned),
         };
-        let answer = ConnAck { session_present: present, reason: ReasonCode::Success, properties };
+        let answer = ConnAck {
+            session_present: present,
+            reason: ReasonCode::Success,
+            properties,
+        };
         self.send(connection, Packet::ConnAck(Box::new(answer)));
         let (who, version) = (self.who(connection), level(connect.version));
-        self.outputs.push_back(crate::broker::Output::Tell(Event::Connected { who, version, resumed: present }));
+        self.outputs
+            .push_back(crate::broker::Output::Tell(Event::Connected {
+                who,
+                version,
+                resumed: present,
+            }));
         self.pump(session, now);
     }
 
@@ -251,7 +329,11 @@ impl Core {
             return (existing, true);
         }
         let client: Arc<str> = identity.client.as_str().into();
-        let session = Session::new(Arc::new(identity), Arc::new(permissions), session::Link::Absent);
+        let session = Session::new(
+            Arc::new(identity),
+            Arc::new(permissions),
+            session::Link::Absent,
+        );
         let session = SessionId(self.sessions.insert(session));
         self.by_client.insert(client, session);
         (session, false)
@@ -262,7 +344,12 @@ impl Core {
             return;
         };
         if let session::Link::Connected(old) = session.link {
-            self.disconnect(old, ReasonCode::SessionTakenOver, "the client connected again", now);
+            self.disconnect(
+                old,
+                ReasonCode::SessionTakenOver,
+                "the client connected again",
+                now,
+            );
         }
     }
 
@@ -284,7 +371,10 @@ impl Core {
     /// Applies what CONNECT says about the session.
     fn agree(&mut self, session: SessionId, connection: ConnectionId, connect: &Connect) {
         let expiry = self.granted_expiry(connect);
-        let wished = connect.properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
+        let wished = connect
+            .properties
+            .receive_maximum
+            .map_or(u16::MAX, NonZeroU16::get);
         let window = wished.min(self.rules.limits.in_flight);
         let Some(session) = self.sessions.get_mut(session.0) else {
             return;
@@ -316,7 +406,8 @@ impl Core {
             Version::V3 if connect.clean_start => Duration::ZERO,
             Version::V3 => maximum,
             Version::V5 => {
-                Duration::from_secs(connect.properties.session_expiry_s.unwrap_or(0).into()).min(maximum)
+                Duration::from_secs(connect.properties.session_expiry_s.unwrap_or(0).into())
+                    .min(maximum)
             }
         }
     }
@@ -331,7 +422,9 @@ impl Core {
         ConnAckProperties {
             session_expiry_s: (granted != wished).then_some(granted),
             receive_maximum: NonZeroU16::new(limits.in_flight),
-            maximum_packet_size: u32::try_from(limits.packet_size.as_bytes()).ok().and_then(NonZeroU32::new),
+            maximum_packet_size: u32::try_from(limits.packet_size.as_bytes())
+                .ok()
+                .and_then(NonZeroU32::new),
             assigned_client_id: assigned,
             topic_alias_maximum: (limits.topic_aliases > 0).then_some(limits.topic_aliases),
             server_keep_alive_s: shorter.then_some(keep_alive),
@@ -371,7 +464,11 @@ impl Core {
 
 /// Who the client is: the name in its certificate, else the user whose password it knows, else,
 /// where the listener allows it, nobody.
-fn authenticate(peer: &Peer, connect: &Connect, logins: &[Login]) -> Result<Option<String>, Rejected> {
+fn authenticate(
+    peer: &Peer,
+    connect: &Connect,
+    logins: &[Login],
+) -> Result<Option<String>, Rejected> {
     if let Some(name) = &peer.certificate {
         return Ok(Some(name.clone()));
     }
@@ -380,10 +477,17 @@ fn authenticate(peer: &Peer, connect: &Connect, logins: &[Login]) -> Result<Opti
             Ok(None)
         } else {
             let why = "this listener serves no anonymous clients";
-            Err(rejected(ReasonCode::NotAuthorized, Refusal::Authentication, why))
+            Err(rejected(
+                ReasonCode::NotAuthorized,
+                Refusal::Authentication,
+                why,
+            ))
         };
     };
-    let given = connect.password.as_ref().map_or(&[][..], |password| &password.0[..]);
+    let given = connect
+        .password
+        .as_ref()
+        .map_or(&[][..], |password| &password.0[..]);
     // Every login is compared in full, so that time tells neither names nor passwords.
     let mut known = false;
     for login in logins {
@@ -395,7 +499,11 @@ fn authenticate(peer: &Peer, connect: &Connect, logins: &[Login]) -> Result<Opti
         Ok(Some(user.as_str().to_owned()))
     } else {
         let why = "unknown user name or wrong password";
-        Err(rejected(ReasonCode::BadUserNameOrPassword, Refusal::Authentication, why))
+        Err(rejected(
+            ReasonCode::BadUserNameOrPassword,
+            Refusal::Authentication,
+            why,
+        ))
     }
 }
 

@@ -49,9 +49,17 @@ impl Core {
             let alike = |found: &&Match| {
                 found.shared.is_none() && found.subscriber.session == first.subscriber.session
             };
-            let count = if first.shared.is_some() { 1 } else { rest.iter().take_while(alike).count() };
+            let count = if first.shared.is_some() {
+                1
+            } else {
+                rest.iter().take_while(alike).count()
+            };
             let (overlapping, others) = rest.split_at(count);
-            self.deliver(first.subscriber.session, outgoing(publication, overlapping), now);
+            self.deliver(
+                first.subscriber.session,
+                outgoing(publication, overlapping),
+                now,
+            );
             reached += 1;
             rest = others;
         }
@@ -65,7 +73,10 @@ impl Core {
         let Some(session) = self.sessions.get_mut(id.0) else {
             return;
         };
-        if !session.permissions.may_receive(&outgoing.publication.message.topic) {
+        if !session
+            .permissions
+            .may_receive(&outgoing.publication.message.topic)
+        {
             return;
         }
         if let Link::Connected(connection) = session.link
@@ -91,24 +102,37 @@ impl Core {
     pub(super) fn pump(&mut self, id: SessionId, now: Instant) {
         while let Some(session) = self.sessions.get_mut(id.0)
             && let Link::Connected(connection) = session.link
-            && self.links.get(connection.0).is_some_and(|link| link.has_room())
+            && self
+                .links
+                .get(connection.0)
+                .is_some_and(|link| link.has_room())
         {
             let window = session.window;
-            let next = session.pending_outbox().and_then(|outbox| outbox.next(window, now));
+            let next = session
+                .pending_outbox()
+                .and_then(|outbox| outbox.next(window, now));
             let Some(next) = next else {
                 session.shrink();
                 return;
             };
             let allowed = |outgoing: &Outgoing| {
-                session.permissions.may_receive(&outgoing.publication.message.topic)
+                session
+                    .permissions
+                    .may_receive(&outgoing.publication.message.topic)
             };
             match next {
-                Next::Release(packet_id) => self.send(connection, Packet::PubRel(Ack::success(packet_id))),
+                Next::Release(packet_id) => {
+                    self.send(connection, Packet::PubRel(Ack::success(packet_id)))
+                }
                 Next::Once(outgoing) if allowed(&outgoing) => {
                     self.counters.delivered += 1;
                     self.transmit(id, connection, &outgoing, None, false, now);
                 }
-                Next::Publish { packet_id, outgoing, dup } if allowed(&outgoing) => {
+                Next::Publish {
+                    packet_id,
+                    outgoing,
+                    dup,
+                } if allowed(&outgoing) => {
                     self.counters.delivered += u64::from(!dup);
                     self.transmit(id, connection, &outgoing, Some(packet_id), dup, now);
                 }
@@ -122,47 +146,84 @@ impl Core {
 
     /// PUBACK.
     pub(super) fn acknowledged(&mut self, session: SessionId, ack: &Ack, now: Instant) {
-        self.complete(session, ack.packet_id, now, |stage| {
-            matches!(stage, Stage::Published(outgoing) if outgoing.qos == QoS::AtLeastOnce)
-        });
+        self.complete(
+            session,
+            ack.packet_id,
+            now,
+            |stage| matches!(stage, Stage::Published(outgoing) if outgoing.qos == QoS::AtLeastOnce),
+        );
     }
 
     /// PUBREC: answered with PUBREL, unless the client refuses the message.
-    pub(super) fn received(&mut self, connection: ConnectionId, session: SessionId, ack: &Ack, now: Instant) {
+    pub(super) fn received(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        ack: &Ack,
+        now: Instant,
+    ) {
         if ack.reason.is_failure() {
             return self.complete(session, ack.packet_id, now, |stage| {
                 matches!(stage, Stage::Published(outgoing) if outgoing.qos == QoS::ExactlyOnce)
             });
         }
-        let outbox = self.sessions.get_mut(session.0).and_then(|session| session.pending_outbox());
+        let outbox = self
+            .sessions
+            .get_mut(session.0)
+            .and_then(|session| session.pending_outbox());
         let known = outbox.is_some_and(|outbox| outbox.received(ack.packet_id));
-        let v3 = self.links.get(connection.0).is_some_and(|link| link.terms.version == Version::V3);
+        let v3 = self
+            .links
+            .get(connection.0)
+            .is_some_and(|link| link.terms.version == Version::V3);
         // 3.1.1 has no other answer than PUBREL [MQTT-4.3.3-1].
-        let reason = if known || v3 { ReasonCode::Success } else { ReasonCode::PacketIdNotFound };
+        let reason = if known || v3 {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdNotFound
+        };
         self.send(connection, Packet::PubRel(Ack::new(ack.packet_id, reason)));
     }
 
     /// PUBCOMP.
     pub(super) fn completed(&mut self, session: SessionId, ack: &Ack, now: Instant) {
-        self.complete(session, ack.packet_id, now, |stage| matches!(stage, Stage::Received));
+        self.complete(session, ack.packet_id, now, |stage| {
+            matches!(stage, Stage::Received)
+        });
     }
 
     /// Hands the messages that a shared subscription's leaving member did not acknowledge to
     /// another one (MQTT 5, 4.8.2).
     pub(super) fn hand_over(&mut self, orphans: impl Iterator<Item = Outgoing>, now: Instant) {
         for orphan in orphans {
-            let Some(filter) = orphan.shared.clone() else { continue };
+            let Some(filter) = orphan.shared.clone() else {
+                continue;
+            };
             let sessions = &self.sessions;
-            let chosen = self.router.choose(&filter, &|id| is_connected(sessions.get(id.0)));
+            let chosen = self
+                .router
+                .choose(&filter, &|id| is_connected(sessions.get(id.0)));
             if let Some(heir) = chosen {
-                let found = [Match { subscriber: heir, shared: Some(filter) }];
+                let found = [Match {
+                    subscriber: heir,
+                    shared: Some(filter),
+                }];
                 self.deliver(heir.session, outgoing(&orphan.publication, &found), now);
             }
         }
     }
 
-    fn complete(&mut self, id: SessionId, packet_id: PacketId, now: Instant, expected: fn(&Stage) -> bool) {
-        let outbox = self.sessions.get_mut(id.0).and_then(|session| session.pending_outbox());
+    fn complete(
+        &mut self,
+        id: SessionId,
+        packet_id: PacketId,
+        now: Instant,
+        expected: fn(&Stage) -> bool,
+    ) {
+        let outbox = self
+            .sessions
+            .get_mut(id.0)
+            .and_then(|session| session.pending_outbox());
         if outbox.is_some_and(|outbox| outbox.complete(packet_id, expected)) {
             self.pump(id, now);
         }
@@ -194,8 +255,14 @@ impl Core {
         session.dropped += 1;
         session.shrink();
         let who = self.who_is(id);
-        let why = "the queue is full (limits.queued_messages, queued_bytes); the message is lost to it";
-        self.refuse(who, Refusal::QueueFull, Some(topic.as_str()), why.to_owned());
+        let why =
+            "the queue is full (limits.queued_messages, queued_bytes); the message is lost to it";
+        self.refuse(
+            who,
+            Refusal::QueueFull,
+            Some(topic.as_str()),
+            why.to_owned(),
+        );
     }
 
     /// Encodes one message; false when it is too large for the client and so counts as delivered
@@ -237,19 +304,27 @@ fn is_connected(session: Option<&Session>) -> bool {
 
 fn is_open(session: &mut Session, qos: QoS) -> bool {
     let window = session.window;
-    session.pending_outbox().is_none_or(|outbox| outbox.is_open(qos, window))
+    session
+        .pending_outbox()
+        .is_none_or(|outbox| outbox.is_open(qos, window))
 }
 
 /// One copy for all the subscriptions of a session that match: with the highest of their QoS and
 /// all of their identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-3].
 fn outgoing(publication: &Arc<Publication>, matches: &[Match]) -> Outgoing {
     let options = || matches.iter().map(|found| found.subscriber.options);
-    let granted = options().map(|options| options.qos).max().unwrap_or(QoS::AtMostOnce);
+    let granted = options()
+        .map(|options| options.qos)
+        .max()
+        .unwrap_or(QoS::AtMostOnce);
     let as_published = options().any(|options| options.retain_as_published);
     Outgoing {
         qos: granted.min(publication.message.qos),
         retain: publication.message.retain && as_published,
-        subscription_ids: matches.iter().filter_map(|found| found.subscriber.id).collect(),
+        subscription_ids: matches
+            .iter()
+            .filter_map(|found| found.subscriber.id)
+            .collect(),
         shared: matches.first().and_then(|found| found.shared.clone()),
         publication: Arc::clone(publication),
     }
@@ -274,8 +349,16 @@ fn publish(
         },
         topic: Some(message.topic.clone()),
         topic_alias: None,
-        message_expiry_s: if v5 { outgoing.publication.remaining_s(now) } else { None },
-        subscription_ids: if v5 { outgoing.subscription_ids.clone() } else { Vec::new() },
+        message_expiry_s: if v5 {
+            outgoing.publication.remaining_s(now)
+        } else {
+            None
+        },
+        subscription_ids: if v5 {
+            outgoing.subscription_ids.clone()
+        } else {
+            Vec::new()
+        },
         properties: if v5 { message.properties.clone() } else { None },
         payload: message.payload.clone(),
     }

@@ -3,7 +3,10 @@
 //! Core. Invariant: a will is published once or called off, never both [MQTT-3.1.2-8]
 //! [MQTT-3.1.2-10].
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     audit::{Event, Refusal},
@@ -57,13 +60,25 @@ impl Core {
     }
 
     /// Ends a connection with a word to the client, where its version has one.
-    pub(super) fn disconnect(&mut self, connection: ConnectionId, code: ReasonCode, why: &str, now: Instant) {
+    pub(super) fn disconnect(
+        &mut self,
+        connection: ConnectionId,
+        code: ReasonCode,
+        why: &str,
+        now: Instant,
+    ) {
         let Some(link) = self.links.get(connection.0) else {
             return;
         };
         if link.session().is_some() && link.terms.version == Version::V5 {
-            let details = link.terms.problem_information.then(|| Details::because(Text::lossy(why)));
-            let disconnect = Disconnect { details, ..Disconnect::new(code) };
+            let details = link
+                .terms
+                .problem_information
+                .then(|| Details::because(Text::lossy(why)));
+            let disconnect = Disconnect {
+                details,
+                ..Disconnect::new(code)
+            };
             self.send(connection, Packet::Disconnect(disconnect));
         }
         self.detach(connection, why, now);
@@ -87,7 +102,10 @@ impl Core {
             return;
         };
         let who = self.who(connection);
-        self.outputs.push_back(Output::Tell(Event::Disconnected { who, reason: why.to_owned() }));
+        self.outputs.push_back(Output::Tell(Event::Disconnected {
+            who,
+            reason: why.to_owned(),
+        }));
         if let Some(link) = self.links.get_mut(connection.0) {
             link.close();
             self.outputs.push_back(Output::Close(connection));
@@ -120,8 +138,8 @@ impl Core {
         self.by_client.remove(state.identity.client.as_str());
         self.set_timer(state.will_at, None, Timer::Will(session));
         self.set_timer(state.expires_at, None, Timer::Expiry(session));
-        for subscription in &state.subscriptions {
-            self.router.unsubscribe(&subscription.filter, session);
+        for filter in &state.subscriptions {
+            self.router.unsubscribe(filter, session);
         }
         if let Some(outbox) = state.into_outbox() {
             self.hand_over(outbox.into_shared(), now);
@@ -165,7 +183,15 @@ impl Core {
             let why = "the access rules no longer allow its will".to_owned();
             return self.refuse(who, Refusal::Will, Some(message.topic.as_str()), why);
         }
-        let origin = Origin { session: Some(session), identity: Some(identity) };
-        self.publish(Arc::new(Publication::new(message, now)), origin, Waiter::Nobody, now);
+        let origin = Origin {
+            session: Some(session),
+            identity: Some(identity),
+        };
+        self.publish(
+            Arc::new(Publication::new(message, now)),
+            origin,
+            Waiter::Nobody,
+            now,
+        );
     }
 }

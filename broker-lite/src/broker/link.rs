@@ -222,7 +222,8 @@ impl Link {
         let Some(maximum) = self.terms.maximum_packet_size else {
             return true;
         };
-        packet::encoded_len(packet, self.terms.version).is_ok_and(|len| len + more <= maximum as usize)
+        packet::encoded_len(packet, self.terms.version)
+            .is_ok_and(|len| len + more <= maximum as usize)
     }
 
     fn encode(&mut self, packet: &Packet) -> bool {
@@ -240,7 +241,10 @@ pub(crate) struct UnknownAlias;
 /// Without "request problem information" only CONNACK, PUBLISH and DISCONNECT may explain
 /// themselves [MQTT-3.1.2-29].
 fn drop_unwanted_details(packet: &mut Packet) {
-    if !matches!(packet, Packet::ConnAck(_) | Packet::Publish(_) | Packet::Disconnect(_)) {
+    if !matches!(
+        packet,
+        Packet::ConnAck(_) | Packet::Publish(_) | Packet::Disconnect(_)
+    ) {
         packet.drop_details();
     }
 }

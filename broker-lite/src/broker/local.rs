@@ -25,7 +25,10 @@ impl Core {
             address: std::net::Ipv4Addr::LOCALHOST.into(),
         };
         let permissions = Arc::new(Permissions::unrestricted());
-        SessionId(self.sessions.insert(Session::new(Arc::new(identity), permissions, Link::Local)))
+        SessionId(
+            self.sessions
+                .insert(Session::new(Arc::new(identity), permissions, Link::Local)),
+        )
     }
 
     /// Ends a local session.
@@ -34,9 +37,17 @@ impl Core {
     }
 
     /// Publishes; the ticket, if any, is settled when the keeper has answered.
-    pub(crate) fn publish_local(&mut self, session: SessionId, message: Message, now: Instant) -> Option<Ticket> {
+    pub(crate) fn publish_local(
+        &mut self,
+        session: SessionId,
+        message: Message,
+        now: Instant,
+    ) -> Option<Ticket> {
         self.counters.received += 1;
-        let origin = Origin { session: Some(session), identity: None };
+        let origin = Origin {
+            session: Some(session),
+            identity: None,
+        };
         let publication = Arc::new(Publication::new(message, now));
         match self.publish(publication, origin, Waiter::Local, now) {
             Verdict::Awaits(ticket) => Some(ticket),
@@ -45,8 +56,17 @@ impl Core {
     }
 
     /// Subscribes a local consumer.
-    pub(crate) fn subscribe_local(&mut self, session: SessionId, filter: SubscriptionFilter, qos: QoS, now: Instant) {
-        let request = SubscribeRequest { filter, options: SubscribeOptions::at(qos) };
+    pub(crate) fn subscribe_local(
+        &mut self,
+        session: SessionId,
+        filter: SubscriptionFilter,
+        qos: QoS,
+        now: Instant,
+    ) {
+        let request = SubscribeRequest {
+            filter,
+            options: SubscribeOptions::at(qos),
+        };
         let is_new = self.add(session, &request, None);
         self.deliver_retained(session, &request, is_new, None, now);
     }
@@ -66,6 +86,8 @@ impl Core {
 
     /// Messages that a local consumer lost because its queue was full.
     pub(crate) fn lost_locally(&self, session: SessionId) -> u64 {
-        self.sessions.get(session.0).map_or(0, |session| session.dropped)
+        self.sessions
+            .get(session.0)
+            .map_or(0, |session| session.dropped)
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! Core. Invariant: other rules take nothing from a client that they still allow.
 
-use std::{net::SocketAddr, sync::Arc, time::{Duration, Instant}};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     access::Permissions,
@@ -15,17 +19,21 @@ use crate::{
 impl Core {
     /// The state at this moment.
     pub(crate) fn status(&self) -> Status {
-        let mut clients: Vec<ClientStatus> = self.links.iter().filter_map(|(_, link)| {
-            let session = self.sessions.get(link.session()?.0)?;
-            Some(ClientStatus {
-                id: session.identity.client.clone(),
-                identity: session.identity.user.clone(),
-                address: link.peer.address,
-                version: level(link.terms.version),
-                queued: session.queued(),
-                dropped: session.dropped,
+        let mut clients: Vec<ClientStatus> = self
+            .links
+            .iter()
+            .filter_map(|(_, link)| {
+                let session = self.sessions.get(link.session()?.0)?;
+                Some(ClientStatus {
+                    id: session.identity.client.clone(),
+                    identity: session.identity.user.clone(),
+                    address: link.peer.address,
+                    version: level(link.terms.version),
+                    queued: session.queued(),
+                    dropped: session.dropped,
+                })
             })
-        }).collect();
+            .collect();
         clients.sort_by(|a, b| a.id.cmp(&b.id));
         Status {
             clients,
@@ -53,7 +61,9 @@ impl Core {
 
     /// Whether a connection has to be closed once its bytes are written.
     pub(crate) fn is_closing(&self, connection: ConnectionId) -> bool {
-        self.links.get(connection.0).is_none_or(|link| link.is_closing())
+        self.links
+            .get(connection.0)
+            .is_none_or(|link| link.is_closing())
     }
 
     /// Whether acknowledgements still wait for the keeper.
@@ -64,7 +74,12 @@ impl Core {
     /// Puts other rules in force: clients that may no longer connect are disconnected, and
     /// subscriptions that are no longer covered end.
     pub(crate) fn replace_rules(&mut self, rules: Rules, now: Instant) -> usize {
-        let known_before: Vec<String> = self.rules.logins.iter().map(|login| login.name.clone()).collect();
+        let known_before: Vec<String> = self
+            .rules
+            .logins
+            .iter()
+            .map(|login| login.name.clone())
+            .collect();
         let changed: Vec<String> = known_before
             .into_iter()
             .filter(|name| password_of(&self.rules, name) != password_of(&rules, name))
@@ -80,7 +95,13 @@ impl Core {
         for (connection, session) in connected {
             if self.is_no_longer_allowed(connection, session, &changed) {
                 let why = "its login or its access rules are gone from the configuration";
-                self.break_off(connection, ReasonCode::NotAuthorized, Refusal::ConfigurationChanged, why, now);
+                self.break_off(
+                    connection,
+                    ReasonCode::NotAuthorized,
+                    Refusal::ConfigurationChanged,
+                    why,
+                    now,
+                );
                 ended += 1;
             }
         }
@@ -88,7 +109,12 @@ impl Core {
     }
 
     /// Ends every connection that came by one of these listeners.
-    pub(crate) fn close_listener(&mut self, listener: SocketAddr, reason: ReasonCode, now: Instant) -> usize {
+    pub(crate) fn close_listener(
+        &mut self,
+        listener: SocketAddr,
+        reason: ReasonCode,
+        now: Instant,
+    ) -> usize {
         let connections: Vec<ConnectionId> = self
             .links
             .iter()
@@ -103,45 +129,64 @@ impl Core {
 
     /// Ends every connection, with a word to those that understand it.
     pub(crate) fn close_all(&mut self, reason: ReasonCode, now: Instant) {
-        let connections: Vec<ConnectionId> = self.links.iter().map(|(id, _)| ConnectionId(id)).collect();
+        let connections: Vec<ConnectionId> =
+            self.links.iter().map(|(id, _)| ConnectionId(id)).collect();
         for connection in connections {
             self.disconnect(connection, reason, reason.text(), now);
         }
     }
 
-    /// Connections that are not closed yet.
-    pub(crate) fn open_connections(&self) -> usize {
-        self.links.len()
-    }
-
     fn apply_access(&mut self) {
         let sessions: Vec<SessionId> = self.by_client.values().copied().collect();
         for id in sessions {
-            let Some(session) = self.sessions.get_mut(id.0) else { continue };
+            let Some(session) = self.sessions.get_mut(id.0) else {
+                continue;
+            };
             session.permissions = Arc::new(Permissions::of(&session.identity, &self.rules.access));
             self.drop_forbidden_subscriptions(id);
         }
         let rules = &self.rules.access;
-        self.retained.recheck(|publisher, topic| Permissions::of(publisher, rules).may_publish(topic));
+        self.retained
+            .recheck(|publisher, topic| Permissions::of(publisher, rules).may_publish(topic));
     }
 
     /// A client is sent away when its password changed, or no rule names it any more.
-    fn is_no_longer_allowed(&self, connection: ConnectionId, session: SessionId, changed: &[String]) -> bool {
-        let (Some(link), Some(session)) = (self.links.get(connection.0), self.sessions.get(session.0)) else {
+    fn is_no_longer_allowed(
+        &self,
+        connection: ConnectionId,
+        session: SessionId,
+        changed: &[String],
+    ) -> bool {
+        let (Some(link), Some(session)) =
+            (self.links.get(connection.0), self.sessions.get(session.0))
+        else {
             return false;
         };
         let by_password = link.peer.certificate.is_none();
         let login_changed = by_password
-            && session.identity.user.as_ref().is_some_and(|user| changed.contains(user));
+            && session
+                .identity
+                .user
+                .as_ref()
+                .is_some_and(|user| changed.contains(user));
         login_changed || session.permissions.is_nothing()
     }
 
     fn counters(&self) -> Counters {
-        let named = Refusal::ALL.iter().map(|kind| (kind.name(), self.refused[*kind as usize]));
-        Counters { refused: named.filter(|(_, count)| *count > 0).collect(), ..self.counters.clone() }
+        let named = Refusal::ALL
+            .iter()
+            .map(|kind| (kind.name(), self.refused[*kind as usize]));
+        Counters {
+            refused: named.filter(|(_, count)| *count > 0).collect(),
+            ..self.counters.clone()
+        }
     }
 }
 
 fn password_of<'a>(rules: &'a Rules, name: &str) -> Option<&'a str> {
-    rules.logins.iter().find(|login| login.name == name).map(|login| login.password.expose())
+    rules
+        .logins
+        .iter()
+        .find(|login| login.name == name)
+        .map(|login| login.password.expose())
 }

@@ -25,7 +25,11 @@ impl Core {
     /// acknowledgements wait for the keeper is left unread instead of being sent away, and so is
     /// one that takes none of our answers.
     pub(crate) fn accepts(&mut self, connection: ConnectionId) -> bool {
-        let Some(link) = self.links.get(connection.0).filter(|link| !link.is_closing()) else {
+        let Some(link) = self
+            .links
+            .get(connection.0)
+            .filter(|link| !link.is_closing())
+        else {
             return false;
         };
         if self.draining || link.is_stalled() {
@@ -56,7 +60,13 @@ impl Core {
         };
         let Ok(topic) = link.resolve(publish.topic, publish.topic_alias, aliases) else {
             let why = "the topic alias stands for no topic [MQTT-3.3.2-9]";
-            return self.break_off(connection, ReasonCode::TopicAliasInvalid, Refusal::ProtocolViolation, why, now);
+            return self.break_off(
+                connection,
+                ReasonCode::TopicAliasInvalid,
+                Refusal::ProtocolViolation,
+                why,
+                now,
+            );
         };
         let message = Message {
             topic,
@@ -91,7 +101,11 @@ impl Core {
         };
         let known = session.inbox().received.remove(&ack.packet_id);
         session.shrink();
-        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdNotFound };
+        let reason = if known {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdNotFound
+        };
         self.send(connection, Packet::PubComp(Ack::new(ack.packet_id, reason)));
     }
 
@@ -106,7 +120,9 @@ impl Core {
             self.route(&publication, &origin, now);
         }
         match pending.waiter {
-            Waiter::Client { session, packet_id } => self.settle(session, packet_id, ticket, kept, now),
+            Waiter::Client { session, packet_id } => {
+                self.settle(session, packet_id, ticket, kept, now)
+            }
             Waiter::Local => self.outputs.push_back(Output::Settled { ticket, kept }),
             Waiter::Nobody => {}
         }
@@ -127,24 +143,48 @@ impl Core {
         let qos = message.qos;
         let verdict = match self.check(connection, session, &message) {
             Ok(()) => {
-                if qos == QoS::ExactlyOnce && let Some(session) = self.sessions.get_mut(session.0) {
+                if qos == QoS::ExactlyOnce
+                    && let Some(session) = self.sessions.get_mut(session.0)
+                {
                     session.inbox().received.insert(packet_id);
                 }
                 self.take(message, session, Waiter::Client { session, packet_id }, now)
             }
             Err(reason) => Verdict::Settled(reason),
         };
-        self.acknowledge(connection, session, HeldAck { packet_id, qos, verdict });
+        self.acknowledge(
+            connection,
+            session,
+            HeldAck {
+                packet_id,
+                qos,
+                verdict,
+            },
+        );
     }
 
     /// Routes a message and hands it to the keeper, if that wants it.
-    fn take(&mut self, message: Message, session: SessionId, waiter: Waiter, now: Instant) -> Verdict {
+    fn take(
+        &mut self,
+        message: Message,
+        session: SessionId,
+        waiter: Waiter,
+        now: Instant,
+    ) -> Verdict {
         let Some(publisher) = self.sessions.get(session.0) else {
             return Verdict::Settled(ReasonCode::UnspecifiedError);
         };
         let identity = Some(Arc::clone(&publisher.identity));
-        let origin = Origin { session: Some(session), identity };
-        self.publish(Arc::new(Publication::new(message, now)), origin, waiter, now)
+        let origin = Origin {
+            session: Some(session),
+            identity,
+        };
+        self.publish(
+            Arc::new(Publication::new(message, now)),
+            origin,
+            waiter,
+            now,
+        )
     }
 
     /// The one path of every message: keeper, retained, subscribers.
@@ -155,7 +195,10 @@ impl Core {
         waiter: Waiter,
         now: Instant,
     ) -> Verdict {
-        let wanted = self.keeper.as_ref().is_some_and(|keeper| keeper.wants(&publication.message.topic));
+        let wanted = self
+            .keeper
+            .as_ref()
+            .is_some_and(|keeper| keeper.wants(&publication.message.topic));
         if !wanted {
             let reached = self.route(&publication, &origin, now);
             return Verdict::Settled(match reached {
@@ -165,10 +208,14 @@ impl Core {
         }
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        let defers = publication.message.qos == QoS::ExactlyOnce && matches!(waiter, Waiter::Client { .. });
+        let defers =
+            publication.message.qos == QoS::ExactlyOnce && matches!(waiter, Waiter::Client { .. });
         let deferred = defers.then(|| (Arc::clone(&publication), origin.clone()));
         self.pending.insert(ticket, Pending { waiter, deferred });
-        self.outputs.push_back(Output::Keep { ticket, publication: Arc::clone(&publication) });
+        self.outputs.push_back(Output::Keep {
+            ticket,
+            publication: Arc::clone(&publication),
+        });
         if !defers {
             self.route(&publication, &origin, now);
         }
@@ -182,21 +229,39 @@ impl Core {
                 publication: Arc::clone(publication),
                 publisher: origin.identity.clone(),
             };
-            if self.retained.set(retained, &self.rules.limits, now).is_err() {
-                let who = origin.session.map(|session| self.who_is(session)).unwrap_or_default();
+            if self
+                .retained
+                .set(retained, &self.rules.limits, now)
+                .is_err()
+            {
+                let who = origin
+                    .session
+                    .map(|session| self.who_is(session))
+                    .unwrap_or_default();
                 let topic = publication.message.topic.clone();
                 let why = "delivered but not retained (limits.retained_messages, retained_bytes)";
-                self.refuse(who, Refusal::RetainedFull, Some(topic.as_str()), why.to_owned());
+                self.refuse(
+                    who,
+                    Refusal::RetainedFull,
+                    Some(topic.as_str()),
+                    why.to_owned(),
+                );
             }
         }
         self.fan_out(publication, origin.session, now)
     }
 
     /// Whether the client may publish this; the reason to answer if not.
-    fn check(&mut self, connection: ConnectionId, session: SessionId, message: &Message) -> Result<(), ReasonCode> {
+    fn check(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        message: &Message,
+    ) -> Result<(), ReasonCode> {
         let topic = message.topic.as_str();
         if !self.topic_fits(topic) {
-            let why = "the topic is too long or too deep (limits.topic_length, topic_levels)".to_owned();
+            let why =
+                "the topic is too long or too deep (limits.topic_length, topic_levels)".to_owned();
             let who = self.who(connection);
             self.refuse(who, Refusal::TopicLimit, Some(topic), why);
             return Err(ReasonCode::TopicNameInvalid);
@@ -212,14 +277,25 @@ impl Core {
     }
 
     /// Answers a repetition as the first time, without routing it again.
-    fn is_duplicate(&mut self, connection: ConnectionId, session: SessionId, packet_id: PacketId) -> bool {
+    fn is_duplicate(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        packet_id: PacketId,
+    ) -> bool {
         let Some(session) = self.sessions.get_mut(session.0) else {
             return true;
         };
-        let Some(inbox) = session.pending_inbox().filter(|inbox| inbox.received.contains(&packet_id)) else {
+        let Some(inbox) = session
+            .pending_inbox()
+            .filter(|inbox| inbox.received.contains(&packet_id))
+        else {
             return false;
         };
-        let held = inbox.acks.iter().any(|ack| ack.packet_id == packet_id && ack.qos == QoS::ExactlyOnce);
+        let held = inbox
+            .acks
+            .iter()
+            .any(|ack| ack.packet_id == packet_id && ack.qos == QoS::ExactlyOnce);
         if !held {
             self.send(connection, Packet::PubRec(Ack::success(packet_id)));
         }
@@ -233,7 +309,11 @@ impl Core {
         qos: QoS,
         now: Instant,
     ) -> bool {
-        let Some(inbox) = self.sessions.get_mut(session.0).and_then(|session| session.pending_inbox()) else {
+        let Some(inbox) = self
+            .sessions
+            .get_mut(session.0)
+            .and_then(|session| session.pending_inbox())
+        else {
             return true;
         };
         let in_flight = usize::from(self.rules.limits.in_flight);
@@ -248,7 +328,13 @@ impl Core {
             return true;
         }
         let why = "more unacknowledged messages than the receive maximum [MQTT-3.3.4-9]";
-        self.break_off(connection, ReasonCode::ReceiveMaximumExceeded, Refusal::ReceiveMaximum, why, now);
+        self.break_off(
+            connection,
+            ReasonCode::ReceiveMaximumExceeded,
+            Refusal::ReceiveMaximum,
+            why,
+            now,
+        );
         false
     }
 
@@ -258,7 +344,9 @@ impl Core {
             return;
         };
         let waits = matches!(ack.verdict, Verdict::Awaits(_))
-            || state.pending_inbox().is_some_and(|inbox| !inbox.acks.is_empty());
+            || state
+                .pending_inbox()
+                .is_some_and(|inbox| !inbox.acks.is_empty());
         if waits {
             state.inbox().acks.push_back(ack);
         } else {
@@ -279,10 +367,22 @@ impl Core {
     }
 
     /// Enters the keeper's answer and lets go of every acknowledgement that is no longer held.
-    fn settle(&mut self, session: SessionId, packet_id: PacketId, ticket: Ticket, kept: Kept, now: Instant) {
+    fn settle(
+        &mut self,
+        session: SessionId,
+        packet_id: PacketId,
+        ticket: Ticket,
+        kept: Kept,
+        now: Instant,
+    ) {
         if kept == Kept::Refused {
             let who = self.who_is(session);
-            self.refuse(who, Refusal::NotKept, None, format!("packet {packet_id} could not be kept"));
+            self.refuse(
+                who,
+                Refusal::NotKept,
+                None,
+                format!("packet {packet_id} could not be kept"),
+            );
         }
         let Some(state) = self.sessions.get_mut(session.0) else {
             return;
@@ -291,14 +391,20 @@ impl Core {
             crate::session::Link::Connected(connection) => Some(connection),
             _ => None,
         };
-        let version = connection.and_then(|c| self.links.get(c.0)).map(|link| link.terms.version);
+        let version = connection
+            .and_then(|c| self.links.get(c.0))
+            .map(|link| link.terms.version);
         let verdict = match (kept, version) {
             (Kept::Committed, _) => Verdict::Settled(ReasonCode::Success),
             (Kept::Refused, Some(Version::V5)) => Verdict::Settled(ReasonCode::QuotaExceeded),
             (Kept::Refused, _) => Verdict::Withheld,
         };
         let inbox = state.inbox();
-        if let Some(ack) = inbox.acks.iter_mut().find(|ack| ack.verdict == Verdict::Awaits(ticket)) {
+        if let Some(ack) = inbox
+            .acks
+            .iter_mut()
+            .find(|ack| ack.verdict == Verdict::Awaits(ticket))
+        {
             ack.verdict = verdict;
         }
         self.release_acks(session, connection, now);

@@ -9,21 +9,25 @@ use std::{
 
 use bytes::BytesMut;
 
-use super::{Core, ConnectionId, Login, Output, Peer, Rules, SessionId, Ticket};
+use super::{ConnectionId, Core, Login, Output, Peer, Rules, SessionId, Ticket};
 use crate::{
     audit::{Event, Refusal},
     config::{AccessRule, Limits, TopicPattern},
-    keeper::{Kept, Keeper, Receipt},
+    keeper::{Keeper, Kept, Receipt},
     message::Message,
     packet::{
-        self, Ack, Connect, ConnectProperties, Delivery, Disconnect, Expect, Packet, PacketId, Publish, QoS,
-        ReasonCode, Subscribe, SubscribeOptions, SubscribeRequest, Text, Version, Will,
+        self, Ack, Connect, ConnectProperties, Delivery, Disconnect, Expect, Packet, PacketId,
+        Publish, QoS, ReasonCode, Subscribe, SubscribeOptions, SubscribeRequest, Text, Version,
+        Will,
     },
     topic::{SubscriptionFilter, TopicFilter, TopicName},
 };
 
 /// A fixed moment for tests; the clock is only read once, and time then passes by hand.
-#[expect(clippy::disallowed_methods, reason = "tests need one instant to count from")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests need one instant to count from"
+)]
 pub(crate) fn start() -> Instant {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     *START
@@ -74,7 +78,11 @@ impl Sim {
         Sim::with(Limits::default(), Vec::new(), Some(Arc::new(wants)))
     }
 
-    pub(super) fn with(limits: Limits, access: Vec<AccessRule>, keeper: Option<Arc<dyn Keeper>>) -> Sim {
+    pub(super) fn with(
+        limits: Limits,
+        access: Vec<AccessRule>,
+        keeper: Option<Arc<dyn Keeper>>,
+    ) -> Sim {
         Sim {
             core: Core::new(rules(limits, access), keeper, "auto-0".to_owned()),
             now: start(),
@@ -99,8 +107,14 @@ impl Sim {
     /// Connects and takes CONNACK, which must be a success; says whether a session was present.
     pub(super) fn connect(&mut self, connect: Connect) -> (Client, bool) {
         let client = self.try_connect(connect);
-        match self.take(client).first() {
-            Some(Packet::ConnAck(ack)) if ack.reason == ReasonCode::Success => (client, ack.session_present),
+        match self
+            .inboxes
+            .get_mut(&client.0)
+            .and_then(|inbox| inbox.pop_front())
+        {
+            Some(Packet::ConnAck(ack)) if ack.reason == ReasonCode::Success => {
+                (client, ack.session_present)
+            }
             other => panic!("no successful CONNACK but {other:?}"),
         }
     }
@@ -165,10 +179,18 @@ impl Sim {
         self.take(client).into_iter().filter_map(publish).collect()
     }
 
-    pub(super) fn subscribe(&mut self, client: Client, filter: &str, options: SubscribeOptions) -> ReasonCode {
+    pub(super) fn subscribe(
+        &mut self,
+        client: Client,
+        filter: &str,
+        options: SubscribeOptions,
+    ) -> ReasonCode {
         self.send(client, subscribe(filter, options));
         let answers = self.inboxes.entry(client.0).or_default();
-        let at = answers.iter().position(|packet| matches!(packet, Packet::SubAck(_))).unwrap();
+        let at = answers
+            .iter()
+            .position(|packet| matches!(packet, Packet::SubAck(_)))
+            .unwrap();
         match answers.remove(at) {
             Some(Packet::SubAck(ack)) => ack.reasons[0],
             other => panic!("no SUBACK but {other:?}"),
@@ -194,7 +216,10 @@ impl Sim {
                     }
                     self.core.handle_closed(connection, self.now);
                 }
-                Output::Keep { ticket, publication } => {
+                Output::Keep {
+                    ticket,
+                    publication,
+                } => {
                     let topic = publication.message.topic.as_str().to_owned();
                     self.kept.push_back((ticket, topic));
                 }
@@ -208,18 +233,34 @@ impl Sim {
 
     pub(super) fn flush(&mut self, connection: ConnectionId) {
         let bytes = self.core.take_bytes(connection, self.now);
-        let version = self.versions.get(&connection).copied().unwrap_or(Version::V5);
+        let version = self
+            .versions
+            .get(&connection)
+            .copied()
+            .unwrap_or(Version::V5);
         let stream = self.streams.entry(connection).or_default();
         stream.extend_from_slice(&bytes);
-        while let Some(packet) = packet::decode(stream, Expect::from_server(version, usize::MAX)).unwrap() {
-            self.inboxes.entry(connection).or_default().push_back(packet);
+        while let Some(packet) =
+            packet::decode(stream, Expect::from_server(version, usize::MAX)).unwrap()
+        {
+            self.inboxes
+                .entry(connection)
+                .or_default()
+                .push_back(packet);
         }
     }
 }
 
 pub(super) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
     let password = "secret".to_owned().into();
-    Rules { limits, access, logins: vec![Login { name: "ann".to_owned(), password }] }
+    Rules {
+        limits,
+        access,
+        logins: vec![Login {
+            name: "ann".to_owned(),
+            password,
+        }],
+    }
 }
 
 pub(super) fn peer() -> Peer {
@@ -247,7 +288,10 @@ pub(super) fn hello(version: Version, id: &str) -> Connect {
 
 /// A CONNECT for a session that outlives the connection by an hour.
 pub(super) fn lasting(version: Version, id: &str) -> Connect {
-    let mut connect = Connect { clean_start: false, ..hello(version, id) };
+    let mut connect = Connect {
+        clean_start: false,
+        ..hello(version, id)
+    };
     if version == Version::V5 {
         connect.properties.session_expiry_s = Some(3_600);
     }
@@ -285,15 +329,26 @@ pub(super) fn once(topic: &str, payload: &str) -> Packet {
 }
 
 pub(super) fn qos1(topic: &str, payload: &str, packet_id: u16) -> Packet {
-    Packet::Publish(publish(topic, payload, Delivery::AtLeastOnce(id(packet_id))))
+    Packet::Publish(publish(
+        topic,
+        payload,
+        Delivery::AtLeastOnce(id(packet_id)),
+    ))
 }
 
 pub(super) fn qos2(topic: &str, payload: &str, packet_id: u16) -> Packet {
-    Packet::Publish(publish(topic, payload, Delivery::ExactlyOnce(id(packet_id))))
+    Packet::Publish(publish(
+        topic,
+        payload,
+        Delivery::ExactlyOnce(id(packet_id)),
+    ))
 }
 
 pub(super) fn retained(topic: &str, payload: &str) -> Packet {
-    Packet::Publish(Publish { retain: true, ..publish(topic, payload, Delivery::AtMostOnce) })
+    Packet::Publish(Publish {
+        retain: true,
+        ..publish(topic, payload, Delivery::AtMostOnce)
+    })
 }
 
 pub(super) fn subscribe(filter: &str, options: SubscribeOptions) -> Packet {
@@ -301,7 +356,10 @@ pub(super) fn subscribe(filter: &str, options: SubscribeOptions) -> Packet {
         packet_id: id(9),
         subscription_id: None,
         user_properties: packet::UserProperties::default(),
-        requests: vec![SubscribeRequest { filter: SubscriptionFilter::parse(filter).unwrap(), options }],
+        requests: vec![SubscribeRequest {
+            filter: SubscriptionFilter::parse(filter).unwrap(),
+            options,
+        }],
     })
 }
 
@@ -335,7 +393,12 @@ pub(super) fn text(publish: &Publish) -> String {
 }
 
 pub(super) fn allow(user: Option<&str>, publish: &[&str], subscribe: &[&str]) -> AccessRule {
-    let patterns = |texts: &[&str]| texts.iter().map(|text| TopicPattern((*text).to_owned())).collect();
+    let patterns = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| TopicPattern((*text).to_owned()))
+            .collect()
+    };
     AccessRule {
         user: user.map(str::to_owned),
         client: None,
@@ -343,4 +406,3 @@ pub(super) fn allow(user: Option<&str>, publish: &[&str], subscribe: &[&str]) ->
         subscribe: patterns(subscribe),
     }
 }
-

@@ -9,11 +9,10 @@ use crate::{
     broker::{ConnectionId, Core, SessionId},
     outbox::Outgoing,
     packet::{
-        Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeRequest, SubscriptionId,
-        UnsubAck, Unsubscribe,
+        Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeRequest,
+        SubscriptionId, UnsubAck, Unsubscribe,
     },
     router::Subscriber,
-    session::Subscription,
     topic::SubscriptionFilter,
 };
 
@@ -31,21 +30,33 @@ impl Core {
             let reason = match self.check_subscription(connection, session, &request.filter) {
                 Ok(()) => {
                     let reason = grant(request.options.qos);
-                    granted.push((self.add(session, &request, subscribe.subscription_id), request));
+                    granted.push((
+                        self.add(session, &request, subscribe.subscription_id),
+                        request,
+                    ));
                     reason
                 }
                 Err(reason) => reason,
             };
             reasons.push(reason);
         }
-        let answer = SubAck { packet_id: subscribe.packet_id, reasons, details: None };
+        let answer = SubAck {
+            packet_id: subscribe.packet_id,
+            reasons,
+            details: None,
+        };
         self.send(connection, Packet::SubAck(answer));
         for (is_new, request) in granted {
             self.deliver_retained(session, &request, is_new, subscribe.subscription_id, now);
         }
     }
 
-    pub(super) fn unsubscribe(&mut self, connection: ConnectionId, session: SessionId, packet: &Unsubscribe) {
+    pub(super) fn unsubscribe(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        packet: &Unsubscribe,
+    ) {
         let mut reasons = Vec::with_capacity(packet.filters.len());
         for filter in &packet.filters {
             reasons.push(match self.remove(session, filter) {
@@ -53,7 +64,11 @@ impl Core {
                 false => ReasonCode::NoSubscriptionExisted,
             });
         }
-        let answer = UnsubAck { packet_id: packet.packet_id, reasons, details: None };
+        let answer = UnsubAck {
+            packet_id: packet.packet_id,
+            reasons,
+            details: None,
+        };
         self.send(connection, Packet::UnsubAck(answer));
     }
 
@@ -65,14 +80,19 @@ impl Core {
         id: Option<SubscriptionId>,
     ) -> bool {
         let options = request.options;
-        let is_new = self.router.subscribe(&request.filter, Subscriber { session, options, id });
+        let is_new = self.router.subscribe(
+            &request.filter,
+            Subscriber {
+                session,
+                options,
+                id,
+            },
+        );
         let Some(state) = self.sessions.get_mut(session.0) else {
             return false;
         };
-        let subscription = Subscription { filter: request.filter.clone(), options, id };
-        match state.subscriptions.iter_mut().find(|known| known.filter == request.filter) {
-            Some(known) => *known = subscription,
-            None => state.subscriptions.push(subscription),
+        if is_new {
+            state.subscriptions.push(request.filter.clone());
         }
         is_new
     }
@@ -80,7 +100,7 @@ impl Core {
     /// Ends one subscription; what is queued already is still delivered [MQTT-3.10.4-2].
     fn remove(&mut self, session: SessionId, filter: &SubscriptionFilter) -> bool {
         if let Some(state) = self.sessions.get_mut(session.0) {
-            state.subscriptions.retain(|known| known.filter != *filter);
+            state.subscriptions.retain(|known| known != filter);
             state.subscriptions.shrink_to_fit();
         }
         self.router.unsubscribe(filter, session)
@@ -92,9 +112,13 @@ impl Core {
             return;
         };
         let permissions = Arc::clone(&state.permissions);
-        let forbidden = |known: &&Subscription| !permissions.may_subscribe(&known.filter.filter);
-        let filters: Vec<SubscriptionFilter> =
-            state.subscriptions.iter().filter(forbidden).map(|known| known.filter.clone()).collect();
+        let forbidden = |known: &&SubscriptionFilter| !permissions.may_subscribe(&known.filter);
+        let filters: Vec<SubscriptionFilter> = state
+            .subscriptions
+            .iter()
+            .filter(forbidden)
+            .cloned()
+            .collect();
         for filter in filters {
             self.remove(session, &filter);
             let who = self.who_is(session);
@@ -113,7 +137,7 @@ impl Core {
             return Err(ReasonCode::UnspecifiedError);
         };
         let maximum = self.rules.limits.subscriptions as usize;
-        let is_known = || state.subscriptions.iter().any(|known| known.filter == *filter);
+        let is_known = || state.subscriptions.iter().any(|known| known == filter);
         let (code, refusal, why) = if !self.topic_fits(filter.filter.as_str()) {
             let why = "the filter is too long or too deep (limits.topic_length, topic_levels)";
             (ReasonCode::TopicFilterInvalid, Refusal::TopicLimit, why)
@@ -153,7 +177,13 @@ impl Core {
         for publication in found {
             let qos = publication.message.qos.min(request.options.qos);
             let subscription_ids = id.into_iter().collect();
-            let outgoing = Outgoing { publication, qos, retain: true, subscription_ids, shared: None };
+            let outgoing = Outgoing {
+                publication,
+                qos,
+                retain: true,
+                subscription_ids,
+                shared: None,
+            };
             self.deliver(session, outgoing, now);
         }
     }
