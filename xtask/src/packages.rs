@@ -106,9 +106,9 @@ fn parse_listing(listing: &str, native: &str) -> BTreeSet<String> {
 }
 
 fn missing(needed: &[Package], installed: &BTreeSet<String>) -> Vec<Package> {
+    let needed: BTreeSet<_> = needed.iter().copied().collect();
     needed
-        .iter()
-        .copied()
+        .into_iter()
         .filter(|package| !installed.contains(*package))
         .collect()
 }
@@ -158,7 +158,15 @@ mod tests {
         let listing = "installed socat amd64\nconfig-files mosquitto amd64\ninstalled libc6 arm64\ninstalled gcc all\n";
         let installed = parse_listing(listing, "amd64");
         let needed = ["socat", "mosquitto", "libc6", "libc6:arm64", "gcc"];
-        assert_eq!(missing(&needed, &installed), ["mosquitto", "libc6"]);
+        assert_eq!(missing(&needed, &installed), ["libc6", "mosquitto"]);
+    }
+
+    #[test]
+    fn a_package_that_two_checks_need_is_missing_once() {
+        assert_eq!(
+            missing(&["gcc", "socat", "gcc"], &parse_listing("", "amd64")),
+            ["gcc", "socat"]
+        );
     }
 
     #[test]
