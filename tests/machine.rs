@@ -37,14 +37,13 @@ impl Machine {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::Builder::new()
             .prefix("gateway-machine-")
-            .tempdir()?
-            .keep();
-        install(&folder, configuration)?;
-        let nspawn = start(&folder)?;
+            .tempdir()?;
+        install(folder.path(), configuration)?;
+        let nspawn = start(folder.path())?;
         let mut machine = Machine {
             nspawn,
             leader: 0,
-            folder,
+            folder: folder.keep(),
             _turn: turn,
         };
         machine.leader = machine.wait_for_leader()?;
@@ -263,13 +262,12 @@ fn install(folder: &Path, configuration: &str) -> Result<()> {
     for readable in [folder, &root, &usr] {
         fs::set_permissions(readable, fs::Permissions::from_mode(0o755))?;
     }
-    let owned = as_root("chown")
-        .args(["-R", "0:0"])
-        .args([&root, &usr])
-        .status()?;
+    let mut chown = as_root("chown");
+    chown.args(["-R", "0:0"]).args([&root, &usr]);
+    let owned = chown.status().is_ok_and(|status| status.success());
     ensure!(
-        owned.success(),
-        "cannot give the machine's files to root: this test needs root, or sudo without a password"
+        owned,
+        "cannot give the machine's files to root: this test needs root, or sudo without a question"
     );
     Ok(())
 }
