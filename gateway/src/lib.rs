@@ -13,3 +13,9 @@ pub mod config;
 pub mod fieldbus;
 
 pub mod reading;
+
+pub mod payload;
+
+pub mod clock;
+
+pub mod demo;

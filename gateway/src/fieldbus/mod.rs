@@ -12,6 +12,20 @@
 
 pub mod register;
 
+mod number;
+
+mod line;
+
+mod nmea;
+
+mod text;
+
+mod report;
+
+mod port;
+
+pub mod serial;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;

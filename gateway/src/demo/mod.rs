@@ -1,0 +1,3 @@
+//! `gateway demo`: the whole appliance on loopback, with instruments that are simulated.
+
+pub mod station;
