@@ -2,11 +2,15 @@
 //!
 //! Invariant: every limit of the broker is a key here, with its default.
 
+mod check;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use settings::{Period, Secret, Size};
+
+pub use check::check;
 
 /// The `[broker]` table: everything a broker is told from outside.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]

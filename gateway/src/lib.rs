@@ -17,5 +17,3 @@ pub mod reading;
 pub mod payload;
 
 pub mod clock;
-
-pub mod demo;

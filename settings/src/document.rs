@@ -147,8 +147,14 @@ impl Document {
 
     /// The text of the line that a byte stands in.
     pub(crate) fn line_of(&self, byte: usize) -> &str {
-        let line = self.locate(byte).line;
-        self.text.lines().nth(line - 1).unwrap_or_default()
+        let line = self.line_starts.partition_point(|start| *start <= byte);
+        let start = self.line_starts[line.saturating_sub(1)];
+        let end = self
+            .line_starts
+            .get(line)
+            .copied()
+            .unwrap_or(self.text.len());
+        self.text.get(start..end).unwrap_or_default()
     }
 
     /// Whether this table is opened by a header such as `[[device]]`, not written in braces.

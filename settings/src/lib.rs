@@ -34,8 +34,13 @@ pub use format::Formats;
 
 mod shape;
 
-mod alternatives;
 mod check;
+
+mod bounds;
+mod keys;
+pub use keys::nearest;
+
+mod alternatives;
 
 mod load;
 pub use load::{LoadError, Loaded, MAX_FILE_BYTES, load, parse, schema};

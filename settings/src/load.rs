@@ -3,6 +3,7 @@
 //! Invariant: a value comes only from a text without any error. Layer: value; [`load()`] reads the
 //! file.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
-use crate::check::Check;
+use crate::check::{Check, MAX_FOUND};
 use crate::document::Document;
 use crate::format::Formats;
 use crate::problem::{Location, Problem, Problems, Severity};
@@ -150,15 +151,14 @@ fn beside_syntax(
     faults: &[toml::de::Error],
     checked: Vec<Problem>,
 ) -> Vec<Problem> {
+    let faults = &faults[..faults.len().min(MAX_FOUND)];
     let start = |fault: &toml::de::Error| fault.span().map_or(0, |span| span.start);
-    let lines: Vec<usize> = faults
-        .iter()
-        .map(|f| document.locate(start(f)).line)
-        .collect();
+    let line = |fault: &toml::de::Error| document.locate(start(fault)).line;
+    let lines: BTreeSet<usize> = faults.iter().map(line).collect();
     let judged_to = faults
         .iter()
         .filter(|fault| document.line_of(start(fault)).trim_start().starts_with('['))
-        .map(|fault| document.locate(start(fault)).line)
+        .map(line)
         .min();
     let stands = |problem: &Problem| {
         let line = problem.location.line;

@@ -72,6 +72,9 @@ enum Parity {
     Even,
     /// Odd.
     Odd,
+    /// A word that is a number to TOML.
+    #[serde(rename = "2")]
+    Two,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -195,7 +198,7 @@ fn all_problems_come_at_once_in_the_order_of_the_file() {
         &[
             "1:6: id is an integer, must be a string; put it in quotes",
             "4:8: unit is 300, must be between 1 and 247",
-            "5:10: parity is \"evne\", must be one of \"none\", \"even\", \"odd\"; \
+            "5:10: parity is \"evne\", must be one of \"none\", \"even\", \"odd\", \"2\"; \
              did you mean \"even\"?",
         ],
     );
@@ -213,7 +216,7 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
     );
     check(
         "frobnicate = 1\n",
-        &["1:1: unknown key \"frobnicate\" in the top of the file; \
+        &["1:1: unknown key \"frobnicate\" in the file; \
            it may have broker, decode, device, id, limits, link"],
     );
 }
@@ -247,6 +250,25 @@ fn a_key_that_nesting_has_swallowed_is_said_to_belong_above() {
 }
 
 #[test]
+fn a_key_is_sent_only_where_its_value_would_fit() {
+    check(
+        "[broker]\ndevice = \"meter\"\n",
+        &["2:1: unknown key \"device\" in [broker]; \
+           it may have address, password, publish, retain"],
+    );
+}
+
+#[test]
+fn a_long_text_is_repeated_in_part() {
+    let long = "x".repeat(100_000);
+    let messages = refused(&format!(
+        "[[device]]\nname = \"{long}\"\nparity = \"{long}\"\n{long} = 1\n"
+    ));
+    assert_eq!(messages.len(), 3);
+    assert!(messages.iter().all(|message| message.len() < 300));
+}
+
+#[test]
 fn a_missing_key_is_reported_at_the_header_of_its_table() {
     check(
         "\n[[device]]\nunit = 1\n",
@@ -277,7 +299,7 @@ fn a_wrong_type_says_what_stands_there_and_what_must() {
         &device("name2 = 1\nparity = true"),
         &[
             "3:1: unknown key \"name2\" in [[device]]; did you mean \"name\"?",
-            "4:10: parity is a boolean, must be one of \"none\", \"even\", \"odd\"",
+            "4:10: parity is a boolean, must be one of \"none\", \"even\", \"odd\", \"2\"",
         ],
     );
     check(
@@ -290,6 +312,17 @@ fn a_wrong_type_says_what_stands_there_and_what_must() {
     check(
         "id = 2026-11-22\n",
         &["1:6: id is a date or time, must be a string; put it in quotes"],
+    );
+}
+
+#[test]
+fn a_word_that_toml_takes_for_a_number_needs_quotes() {
+    check(
+        &device("parity = 2"),
+        &[
+            "3:10: parity is an integer, must be one of \"none\", \"even\", \"odd\", \"2\"; \
+           put it in quotes: \"2\"",
+        ],
     );
 }
 
@@ -509,6 +542,19 @@ fn the_schema_bears_its_title_and_the_documents_of_the_types() {
         schema["$defs"]["Device"]["properties"]["interval"]["format"],
         "duration"
     );
+}
+
+#[test]
+fn keys_nested_without_end_are_refused_before_the_stack_is() {
+    let deep = "a.".repeat(100_000);
+    for text in [
+        format!("{deep}a = 1\n"),
+        format!("[{deep}a]\n"),
+        format!("a = {{ {deep}a = 1 }}\n"),
+        format!("a = {}1", "[".repeat(100_000)),
+    ] {
+        assert!(!refused(&text).is_empty());
+    }
 }
 
 /// Pieces from which a file is put together that may go wrong anywhere.

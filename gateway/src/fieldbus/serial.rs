@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::{Parity, SerialSensor},
+    config::SerialSensor,
     reading::{Quality, Reading, Stamp},
 };
 
