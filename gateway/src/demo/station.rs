@@ -15,7 +15,7 @@ const ROUND: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The machine has no pseudo-terminal left.
-pub fn nmea_station(cancel: CancellationToken) -> io::Result<PathBuf> {
+pub(crate) fn nmea_station(cancel: CancellationToken) -> io::Result<PathBuf> {
     let (mut wire, far) = SerialStream::pair()?;
     let path = far.name().ok_or(io::ErrorKind::NotFound)?.into();
     tokio::spawn(async move {

@@ -17,6 +17,9 @@ pub(crate) const MAX_FRAME_BYTES: usize = 4096;
 /// bytes for, below the pause of instruments that report ten times a second.
 const GAP: Duration = Duration::from_millis(50);
 
+/// Shortest silence that timers can tell.
+const SHORTEST_SILENCE: Duration = Duration::from_millis(1);
+
 /// Why bytes were not handed out as a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FrameError {
@@ -76,7 +79,7 @@ impl Framer {
         } else if frame.prefix == Some(true) {
             Rule::Prefix
         } else if let Some(silence) = frame.silence {
-            Rule::Silence(silence.as_duration())
+            Rule::Silence(silence.as_duration().max(SHORTEST_SILENCE))
         } else {
             delimiter(frame.delimiter.as_deref())
         };
@@ -157,8 +160,9 @@ impl Framer {
         let bytes = self.restart(false);
         if let Rule::Delimiter { end, .. } = &self.rule {
             // The delimiter itself may lie across the cut.
+            let across = bytes.len().saturating_sub(end.len() - 1);
             self.bytes
-                .extend_from_slice(&bytes[bytes.len() + 1 - end.len()..]);
+                .extend_from_slice(bytes.get(across..).unwrap_or_default());
         }
         (!told).then_some(Err(FrameError::Overlong))
     }

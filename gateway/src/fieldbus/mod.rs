@@ -16,7 +16,7 @@ mod number;
 
 mod line;
 
-mod nmea;
+pub(crate) mod nmea;
 
 mod text;
 

@@ -201,14 +201,17 @@ impl Line {
         let mut arrived = clock::now();
         let mut paused = false;
         self.heard = arrived.monotonic;
+        self.unread = 0;
         self.given_up = false;
         loop {
-            let patience = if paused {
-                self.patience()
+            // Once the silence between two frames is told, only the long one remains.
+            let least = framer.gap();
+            let wait = if paused {
+                self.patience().max(least)
             } else {
-                framer.gap()
+                least
             };
-            match timeout(patience, port.read(&mut chunk)).await {
+            match timeout(wait, port.read(&mut chunk)).await {
                 Ok(Ok(count @ 1..)) => {
                     arrived = clock::now();
                     paused = false;

@@ -293,9 +293,9 @@ impl Names {
     }
 }
 
-/// A name as one topic level: letters, digits, `-`, `_` and `.`; anything else becomes `-`.
+/// A name as one topic level; what the configuration refuses in names becomes `-`.
 fn as_level(name: &str) -> String {
-    let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let fits = |c: char| !("/+#$\"\\".contains(c) || c.is_control() || c.is_whitespace());
     let level: String = name
         .trim()
         .chars()
@@ -480,7 +480,10 @@ mod tests {
     #[test]
     fn names_from_the_wire_become_one_topic_level() {
         let mut decoder = decoder(with_json(&[]));
-        assert_eq!(printed(&mut decoder, r#"{"a/b+#\u0000":1}"#), ["a-b---=1"]);
+        assert_eq!(
+            printed(&mut decoder, r#"{"a/b+#\u0000°C":1}"#),
+            ["a-b---°C=1"]
+        );
         assert_eq!(printed(&mut decoder, r#"{"":1}"#), ["-=1"]);
     }
 
@@ -506,5 +509,20 @@ mod tests {
         );
         assert!(reason(with_regex("(")).starts_with("pattern \"(\": "));
         assert!(reason(with_regex("[0-9]+")).contains("no named group"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_frame_makes_a_decoder_panic(frame: Vec<u8>, fields in "[$!A-Z0-9,.*-]{0,60}") {
+            let nmea = Decode { nmea: Some(Vec::new()), ..Decode::default() };
+            for decode in [nmea, with_json(&[]), with_regex("(?P<all>.*)")] {
+                let mut decoder = decoder(decode);
+                for frame in [&frame, fields.as_bytes(), format!("$GPGGA,{fields}").as_bytes()] {
+                    if let Err(error) = decoder.decode(frame) {
+                        proptest::prop_assert!(error.frame.chars().count() <= SHOWN_CHARS);
+                    }
+                }
+            }
+        }
     }
 }
