@@ -12,6 +12,19 @@
 
 pub mod register;
 
+mod decimal;
+mod line_rate;
+mod transaction;
+
+mod decode;
+mod device;
+mod health;
+mod jitter;
+pub mod plan;
+mod report;
+mod schedule;
+mod write;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
