@@ -27,7 +27,7 @@ impl Default for Buffer {
     fn default() -> Self {
         Buffer {
             path: "/var/lib/gateway/buffer.db".into(),
-            max_size: Size::gib(2),
+            max_size: Size::from_gib(2),
             when_full: WhenFull::DropOldest,
             commit_delay: Period::from_millis(10),
         }
