@@ -12,17 +12,24 @@
 
 pub mod register;
 
-mod number;
+mod decimal;
+mod line_rate;
+mod port;
+mod transaction;
+
+mod decode;
+mod device;
+mod health;
+mod jitter;
+pub mod plan;
+mod report;
+mod schedule;
+mod write;
 
 mod line;
-
 pub(crate) mod nmea;
-
+mod number;
 mod text;
-
-mod report;
-
-mod port;
 
 pub mod serial;
 

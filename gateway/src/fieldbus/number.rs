@@ -2,49 +2,31 @@
 //!
 //! Invariant: what is read prints as the same number; `12.50` never becomes `12.499999`. Core.
 
+use super::decimal::Decimal;
 use crate::reading::Value;
-
-/// Most digits of a decimal number: what 128 bits hold with room for a sign.
-const MAX_DIGITS: usize = 30;
 
 /// Reads an integer, a decimal number or one with an exponent; `None` for anything else, and for
 /// integers beyond 64 bits, which are names rather than measurements.
 pub(crate) fn as_written(text: &str) -> Option<Value> {
     let text = text.trim();
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-    if !is_digits(whole) || !is_digits(fraction) {
-        return with_exponent(text);
+    match text.parse::<Decimal>() {
+        Ok(number) => Some(number.value()).filter(fits),
+        Err(_) if text.contains(['e', 'E']) => floating(text),
+        Err(_) => None,
     }
-    let digits = format!("{whole}{fraction}");
-    if digits.is_empty() || digits.len() > MAX_DIGITS {
-        return None;
-    }
-    let magnitude: i128 = digits.parse().ok()?;
-    let mantissa = if text.starts_with('-') {
-        -magnitude
-    } else {
-        magnitude
-    };
-    if fraction.is_empty() {
-        let fits = i64::try_from(mantissa).is_ok() || u64::try_from(mantissa).is_ok();
-        return fits.then_some(Value::Integer(mantissa));
-    }
-    let decimals = u8::try_from(fraction.len()).ok()?;
-    Some(Value::Decimal { mantissa, decimals })
 }
 
-fn is_digits(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit())
+fn fits(value: &Value) -> bool {
+    match value {
+        Value::Integer(number) => i64::try_from(*number).is_ok() || u64::try_from(*number).is_ok(),
+        _ => true,
+    }
 }
 
-/// `1.5e-3`; the words `inf` and `nan`, which the standard library reads too, are no numbers here.
-fn with_exponent(text: &str) -> Option<Value> {
+/// `1.5e200`; the words that the standard library reads too, `inf` and `nan`, are no numbers here.
+fn floating(text: &str) -> Option<Value> {
     let plain = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
-    if !text.bytes().all(plain) {
-        return None;
-    }
-    let number: f64 = text.parse().ok()?;
+    let number: f64 = text.parse().ok().filter(|_| text.bytes().all(plain))?;
     number.is_finite().then_some(Value::F64(number))
 }
 
@@ -67,6 +49,7 @@ mod tests {
             (" 42 ", "42"),
             ("18446744073709551615", "18446744073709551615"),
             ("1.5e-3", "0.0015"),
+            ("1e40", "10000000000000000000000000000000000000000"),
             ("0.1234567890123456789", "0.1234567890123456789"),
         ] {
             assert_eq!(printed(text).as_deref(), Some(expected), "{text:?}");
@@ -76,7 +59,7 @@ mod tests {
     #[test]
     fn what_is_no_number_stays_text() {
         for text in [
-            "", "-", ".", "nan", "inf", "12,5", "1 2", "0x10", "--1", "1e999",
+            "", "-", ".", "nan", "inf", "12,5", "1 2", "0x10", "--1", "1e999", "one",
         ] {
             assert_eq!(as_written(text), None, "{text:?}");
         }
