@@ -310,7 +310,7 @@ fn as_level(name: &str) -> String {
 }
 
 /// The beginning of a frame, in printable characters.
-pub(crate) fn shown(frame: &[u8]) -> String {
+fn shown(frame: &[u8]) -> String {
     let mut text: String = frame
         .iter()
         .flat_map(|byte| byte.escape_ascii())
