@@ -1,1 +1,4 @@
 //! Promises to the customer, kept by real processes.
+
+#[cfg(test)]
+mod layers;
