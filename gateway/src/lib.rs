@@ -13,3 +13,7 @@ pub mod config;
 pub mod fieldbus;
 
 pub mod reading;
+
+pub mod payload;
+
+pub mod clock;
