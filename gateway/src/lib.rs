@@ -10,10 +10,16 @@
 
 pub mod config;
 
+mod clock;
+
 pub mod fieldbus;
 
 pub mod reading;
 
-pub mod payload;
+mod payload;
 
-pub mod clock;
+pub mod buffer;
+
+mod identity;
+
+pub mod logging;
