@@ -217,6 +217,7 @@ fn install(folder: &Path, configuration: &str) -> Result<()> {
     for name in ["bin", "sbin", "lib", "lib64"] {
         symlink(format!("usr/{name}"), root.join(name))?;
     }
+    place(&root.join("etc/hosts"), "127.0.0.1 localhost\n")?;
     place(&root.join("etc/os-release"), "ID=gateway-machine\n")?;
     // A machine that has an id is not booted for the first time, so the host's presets enable nothing in it.
     place(
