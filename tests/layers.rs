@@ -49,28 +49,45 @@ struct Source {
 
 #[test]
 fn every_file_says_which_layer_it_is() {
-    let unsaid: Vec<_> = files().into_iter().filter(|path| layer_of(&read(path)).is_none()).collect();
-    assert!(unsaid.is_empty(), "these files do not say in their first lines whether they are a value, a core, a driver or the shell: {unsaid:#?}");
+    let unsaid: Vec<_> = files()
+        .into_iter()
+        .filter(|path| layer_of(&read(path)).is_none())
+        .collect();
+    assert!(
+        unsaid.is_empty(),
+        "these files do not say in their first lines whether they are a value, a core, a driver or the shell: {unsaid:#?}"
+    );
 }
 
 #[test]
 fn values_and_cores_know_no_clock_socket_file_thread_or_chance() {
     let mut found = Vec::new();
-    for source in sources().iter().filter(|source| source.layer <= Layer::Core) {
+    for source in sources()
+        .iter()
+        .filter(|source| source.layer <= Layer::Core)
+    {
         for (number, line) in source.code.lines().enumerate() {
             for word in DRIVER_WORDS.iter().filter(|word| line.contains(**word)) {
                 found.push(format!("{}:{}: {word}", source.path.display(), number + 1));
             }
         }
     }
-    assert!(found.is_empty(), "a {:?} or {:?} holds a driver's word:\n{}", Layer::Value, Layer::Core, found.join("\n"));
+    assert!(
+        found.is_empty(),
+        "a {:?} or {:?} holds a driver's word:\n{}",
+        Layer::Value,
+        Layer::Core,
+        found.join("\n")
+    );
 }
 
 #[test]
 fn nothing_is_imported_from_above() {
     let sources = sources();
-    let layers: BTreeMap<String, Layer> =
-        sources.iter().map(|source| (module_of(&source.path), source.layer)).collect();
+    let layers: BTreeMap<String, Layer> = sources
+        .iter()
+        .map(|source| (module_of(&source.path), source.layer))
+        .collect();
     let mut found = Vec::new();
     for source in sources.iter().filter(|source| source.layer <= Layer::Core) {
         let own = module_of(&source.path);
@@ -79,7 +96,11 @@ fn nothing_is_imported_from_above() {
                 && layer > Layer::Core
                 && !own.starts_with(module)
             {
-                found.push(format!("{} ({:?}) imports {module} ({layer:?})", source.path.display(), source.layer));
+                found.push(format!(
+                    "{} ({:?}) imports {module} ({layer:?})",
+                    source.path.display(),
+                    source.layer
+                ));
             }
         }
     }
@@ -93,7 +114,11 @@ fn sources() -> Vec<Source> {
         .filter_map(|path| {
             let text = read(&path);
             let layer = layer_of(&text)?;
-            Some(Source { layer, code: code(&text), path })
+            Some(Source {
+                layer,
+                code: code(&text),
+                path,
+            })
         })
         .collect()
 }
@@ -104,16 +129,30 @@ fn files() -> Vec<PathBuf> {
     for name in CRATES {
         collect(&root.join(name).join("src"), &mut found);
     }
-    assert!(found.len() > 30, "only {} files found below {}", found.len(), root.display());
+    assert!(
+        found.len() > 30,
+        "only {} files found below {}",
+        found.len(),
+        root.display()
+    );
     found
 }
 
 fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).expect("a source folder").map(|entry| entry.expect("an entry").path()) {
-        let name = entry.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    for entry in fs::read_dir(directory)
+        .expect("a source folder")
+        .map(|entry| entry.expect("an entry").path())
+    {
+        let name = entry
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+            .to_owned();
         if entry.is_dir() && name != "tests" {
             collect(&entry, found);
-        } else if name.ends_with(".rs") && !["tests.rs", "sim.rs", "main.rs", "lib.rs"].contains(&name.as_str()) {
+        } else if name.ends_with(".rs")
+            && !["tests.rs", "sim.rs", "main.rs", "lib.rs"].contains(&name.as_str())
+        {
             found.push(entry);
         }
     }
@@ -125,8 +164,16 @@ fn read(path: &Path) -> String {
 
 /// What the file's first lines say; the highest word counts (`A core and its driver`).
 fn layer_of(text: &str) -> Option<Layer> {
-    let head: String = text.lines().take_while(|line| line.starts_with("//!")).collect::<Vec<_>>().join(" ").to_lowercase();
-    let says = |words: &[&str]| head.split(|c: char| !c.is_alphabetic()).any(|word| words.contains(&word));
+    let head: String = text
+        .lines()
+        .take_while(|line| line.starts_with("//!"))
+        .collect::<Vec<_>>()
+        .join(" ")
+        .to_lowercase();
+    let says = |words: &[&str]| {
+        head.split(|c: char| !c.is_alphabetic())
+            .any(|word| words.contains(&word))
+    };
     [
         (Layer::Shell, ["shell", "shell"]),
         (Layer::Driver, ["driver", "drivers"]),
@@ -139,15 +186,32 @@ fn layer_of(text: &str) -> Option<Layer> {
 
 /// The text up to its tests, comments blanked.
 fn code(text: &str) -> String {
-    text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text).lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
+    text.split("#[cfg(test)]\nmod tests")
+        .next()
+        .unwrap_or(text)
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(""))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// `gateway::fieldbus::plan` for `…/gateway/src/fieldbus/plan.rs`.
 fn module_of(path: &Path) -> String {
-    let parts: Vec<String> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-    let src = parts.iter().rposition(|part| part == "src").expect("below src");
+    let parts: Vec<String> = path
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy().into_owned())
+        .collect();
+    let src = parts
+        .iter()
+        .rposition(|part| part == "src")
+        .expect("below src");
     let mut module = vec![parts[src - 1].replace('-', "_")];
-    module.extend(parts[src + 1..].iter().map(|part| part.trim_end_matches(".rs").to_owned()).filter(|part| part != "mod"));
+    module.extend(
+        parts[src + 1..]
+            .iter()
+            .map(|part| part.trim_end_matches(".rs").to_owned())
+            .filter(|part| part != "mod"),
+    );
     module.join("::")
 }
 
@@ -157,15 +221,27 @@ fn imports(code: &str, own: &str) -> Vec<String> {
     let parent = own.rsplit_once("::").map_or(own, |(parent, _)| parent);
     let flat = code.replace('\n', " ");
     let mut found = Vec::new();
-    for statement in flat.split("use ").skip(1).filter_map(|rest| rest.split(';').next()) {
+    for statement in flat
+        .split("use ")
+        .skip(1)
+        .filter_map(|rest| rest.split(';').next())
+    {
         let statement = statement.replace(' ', "");
         let whole = statement
             .strip_prefix("crate::")
             .map(|rest| format!("{krate}::{rest}"))
-            .or_else(|| statement.strip_prefix("super::").map(|rest| format!("{parent}::{rest}")))
+            .or_else(|| {
+                statement
+                    .strip_prefix("super::")
+                    .map(|rest| format!("{parent}::{rest}"))
+            })
             .unwrap_or(statement);
         match whole.split_once("::{") {
-            Some((prefix, group)) => found.extend(split_group(group).into_iter().map(|item| format!("{prefix}::{item}"))),
+            Some((prefix, group)) => found.extend(
+                split_group(group)
+                    .into_iter()
+                    .map(|item| format!("{prefix}::{item}")),
+            ),
             None => found.push(whole),
         }
     }
@@ -190,10 +266,15 @@ fn split_group(group: &str) -> Vec<String> {
     items
 }
 
-fn longest_module<'m>(layers: &'m BTreeMap<String, Layer>, import: &str) -> Option<(&'m str, Layer)> {
+fn longest_module<'m>(
+    layers: &'m BTreeMap<String, Layer>,
+    import: &str,
+) -> Option<(&'m str, Layer)> {
     layers
         .iter()
-        .filter(|(module, _)| import == module.as_str() || import.starts_with(&format!("{module}::")))
+        .filter(|(module, _)| {
+            import == module.as_str() || import.starts_with(&format!("{module}::"))
+        })
         .max_by_key(|(module, _)| module.len())
         .map(|(module, layer)| (module.as_str(), *layer))
 }

@@ -2,3 +2,8 @@
 
 #[cfg(test)]
 mod layers;
+
+mod machine;
+
+mod arm64;
+mod systemd;
