@@ -4,7 +4,7 @@
 //! a frame can look like a whole one (`.5 kg` of `12.5 kg`).
 //!
 //! Invariant: no frame that began before the framer knew its place is handed out, and never more
-//! than [`MAX_FRAME_BYTES`] are kept. Core: the driver says when the line was silent.
+//! than [`MAX_FRAME_BYTES`] are kept. Core: it is told when the line was silent.
 
 use std::time::Duration;
 
