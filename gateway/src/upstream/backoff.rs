@@ -58,7 +58,10 @@ mod tests {
             let mut backoff = Backoff::new(first, max, seed);
             for step in [1, 2, 4, 8, 16, 32, 64, 120, 120, 120] {
                 let (pause, step) = (backoff.pause(), Duration::from_secs(step));
-                assert!(pause >= step / 2 && pause <= step, "seed {seed}: {pause:?} of {step:?}");
+                assert!(
+                    pause >= step / 2 && pause <= step,
+                    "seed {seed}: {pause:?} of {step:?}"
+                );
             }
             backoff.reset();
             assert!(backoff.pause() <= first);

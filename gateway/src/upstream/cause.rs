@@ -44,10 +44,16 @@ impl fmt::Display for Cause {
         match self {
             Cause::Unreachable(why) => write!(f, "cannot be reached: {why}"),
             Cause::ServerCertificate(why) => {
-                write!(f, "its certificate does not pass: {why} (check [upstream] ca and server_name, and the clock)")
+                write!(
+                    f,
+                    "its certificate does not pass: {why} (check [upstream] ca and server_name, and the clock)"
+                )
             }
             Cause::OurCertificate(why) => {
-                write!(f, "it does not take our certificate: {why} (check [upstream] certificate with its operator)")
+                write!(
+                    f,
+                    "it does not take our certificate: {why} (check [upstream] certificate with its operator)"
+                )
             }
             Cause::NotAuthorised(why) => write!(f, "it does not let us in: {why}"),
             Cause::Credentials(why) | Cause::Configuration(why) => f.write_str(why),

@@ -51,9 +51,18 @@ impl Outbound {
             .iter()
             .map(|(name, value)| name.len() + value.len() + 5)
             .sum();
-        let texts = properties.content_type.as_ref().map_or(0, |text| text.as_str().len() + 3)
-            + properties.response_topic.as_ref().map_or(0, |text| text.as_str().len() + 3)
-            + properties.correlation_data.as_ref().map_or(0, |data| data.len() + 3);
+        let texts = properties
+            .content_type
+            .as_ref()
+            .map_or(0, |text| text.as_str().len() + 3)
+            + properties
+                .response_topic
+                .as_ref()
+                .map_or(0, |text| text.as_str().len() + 3)
+            + properties
+                .correlation_data
+                .as_ref()
+                .map_or(0, |data| data.len() + 3);
         // Fixed header, topic length, packet identifier, properties' length, format indicator.
         self.topic.as_str().len() + self.payload.len() + users + texts + 5 + 2 + 2 + 4 + 2
     }
@@ -190,7 +199,10 @@ impl Forwarder {
 
     /// Messages sent and not yet acknowledged.
     pub(crate) fn in_flight(&self) -> usize {
-        self.flights.iter().filter(|flight| !flight.answered).count()
+        self.flights
+            .iter()
+            .filter(|flight| !flight.answered)
+            .count()
     }
 
     fn link_down(&mut self) {
@@ -289,7 +301,8 @@ impl Forwarder {
             message: message.clone(),
             answered: false,
         });
-        self.give_up_at.get_or_insert(now + ACKNOWLEDGEMENT_PATIENCE);
+        self.give_up_at
+            .get_or_insert(now + ACKNOWLEDGEMENT_PATIENCE);
         self.outputs.push_back(Output::Publish(message));
     }
 }

@@ -33,7 +33,9 @@ pub(crate) enum RuleError {
         made: String,
         source: TopicError,
     },
-    #[error("[[receive]] filter = {filter:?} has wildcards, so its topic = {template:?} needs {{topic}}")]
+    #[error(
+        "[[receive]] filter = {filter:?} has wildcards, so its topic = {template:?} needs {{topic}}"
+    )]
     NotInvertible { filter: String, template: String },
 }
 
@@ -213,10 +215,16 @@ mod tests {
     #[test]
     fn the_first_rule_that_matches_names_the_upstream_topic() {
         let rules = rules(
-            &[("telemetry/a/#", "site/{gateway}/first/{topic}"), ("telemetry/#", "second/{topic}")],
+            &[
+                ("telemetry/a/#", "site/{gateway}/first/{topic}"),
+                ("telemetry/#", "second/{topic}"),
+            ],
             &[],
         );
-        assert_eq!(upstream(&rules, "telemetry/a/x"), "site/gw-1/first/telemetry/a/x");
+        assert_eq!(
+            upstream(&rules, "telemetry/a/x"),
+            "site/gw-1/first/telemetry/a/x"
+        );
         assert_eq!(upstream(&rules, "telemetry/b/x"), "second/telemetry/b/x");
     }
 
@@ -230,19 +238,40 @@ mod tests {
     fn a_message_bears_its_number_and_its_own_time() {
         let outbound = rules(&[], &[]).outbound(row("telemetry/a")).unwrap();
         let pairs: Vec<_> = outbound.properties.user_properties.iter().collect();
-        assert_eq!(pairs, [("seq", "42"), ("time", "2026-11-22T11:35:17.123Z"), ("clock", "unsynced")]);
+        assert_eq!(
+            pairs,
+            [
+                ("seq", "42"),
+                ("time", "2026-11-22T11:35:17.123Z"),
+                ("clock", "unsynced")
+            ]
+        );
     }
 
     #[test]
     fn commands_find_their_way_back_to_local_topics() {
-        let rules = rules(&[], &[("command/#", "{gateway}/{topic}"), ("time", "fleet/time")]);
-        let filters: Vec<_> = rules.subscriptions().iter().map(|f| f.to_string()).collect();
+        let rules = rules(
+            &[],
+            &[("command/#", "{gateway}/{topic}"), ("time", "fleet/time")],
+        );
+        let filters: Vec<_> = rules
+            .subscriptions()
+            .iter()
+            .map(|f| f.to_string())
+            .collect();
         assert_eq!(filters, ["gw-1/command/#", "fleet/time"]);
         let local = |topic| rules.local(topic).map(|name| name.to_string());
-        assert_eq!(local("gw-1/command/meter/x").as_deref(), Some("command/meter/x"));
+        assert_eq!(
+            local("gw-1/command/meter/x").as_deref(),
+            Some("command/meter/x")
+        );
         assert_eq!(local("fleet/time").as_deref(), Some("time"));
         assert_eq!(local("gw-2/command/meter/x"), None);
-        assert_eq!(local("gw-1/telemetry/meter/x"), None, "only what the filter allows comes in");
+        assert_eq!(
+            local("gw-1/telemetry/meter/x"),
+            None,
+            "only what the filter allows comes in"
+        );
     }
 
     #[test]
@@ -279,11 +308,17 @@ mod tests {
         let marker = rules(&[], &[]).gap_marker(&gap).unwrap();
         assert_eq!(marker.topic.as_str(), "gw-1/alert/gap/telemetry/a");
         let value: serde_json::Value = serde_json::from_slice(&marker.payload).unwrap();
-        assert_eq!((value["first"].as_u64(), value["count"].as_u64()), (Some(7), Some(3)));
+        assert_eq!(
+            (value["first"].as_u64(), value["count"].as_u64()),
+            (Some(7), Some(3))
+        );
     }
 
     fn rules(forwards: &[(&str, &str)], receives: &[(&str, &str)]) -> Rules {
-        let forwards: Vec<_> = forwards.iter().map(|(filter, topic)| forward(filter, topic)).collect();
+        let forwards: Vec<_> = forwards
+            .iter()
+            .map(|(filter, topic)| forward(filter, topic))
+            .collect();
         let receives: Vec<_> = receives
             .iter()
             .map(|(filter, topic)| Receive {

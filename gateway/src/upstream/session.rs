@@ -179,8 +179,7 @@ impl Session {
                 client.try_ack(&publish).map_err(|_| NotSent)
             }
             Client::V3(client) => {
-                let mut publish =
-                    rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Vec::new());
+                let mut publish = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Vec::new());
                 publish.pkid = packet_id;
                 client.try_ack(&publish).map_err(|_| NotSent)
             }
@@ -262,7 +261,10 @@ async fn run_v3(mut events: rumqttc::EventLoop, link: mpsc::Sender<Result<Event,
 }
 
 /// Tells whether it was the last event, or nobody listens any more.
-async fn send(link: &mpsc::Sender<Result<Event, Cause>>, event: Option<Result<Event, Cause>>) -> bool {
+async fn send(
+    link: &mpsc::Sender<Result<Event, Cause>>,
+    event: Option<Result<Event, Cause>>,
+) -> bool {
     match event {
         None => false,
         Some(event) => {
@@ -310,7 +312,10 @@ fn incoming_v5(packet: v5::Incoming) -> Option<Event> {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload,
             retain: publish.retain,
-            properties: publish.properties.and_then(properties_from_v5).map(Arc::new),
+            properties: publish
+                .properties
+                .and_then(properties_from_v5)
+                .map(Arc::new),
         })),
         _ => None,
     }
@@ -412,7 +417,10 @@ fn cause(error: &(dyn Error + 'static)) -> Cause {
             return tls_cause(tls);
         }
         if let Some(io) = link.downcast_ref::<io::Error>() {
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            if let Some(tls) = io
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            {
                 return tls_cause(tls);
             }
             return io_cause(io);
@@ -430,9 +438,16 @@ fn tls_cause(error: &rustls::Error) -> Cause {
     match error {
         rustls::Error::InvalidCertificate(why) => Cause::ServerCertificate(why.to_string()),
         rustls::Error::AlertReceived(
-            alert @ (AccessDenied | BadCertificate | CertificateExpired | CertificateRequired
-            | CertificateRevoked | CertificateUnknown | DecryptError | HandshakeFailure
-            | UnknownCA | UnsupportedCertificate),
+            alert @ (AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRequired
+            | CertificateRevoked
+            | CertificateUnknown
+            | DecryptError
+            | HandshakeFailure
+            | UnknownCA
+            | UnsupportedCertificate),
         ) => Cause::OurCertificate(words(alert)),
         error => Cause::Protocol(error.to_string()),
     }
@@ -502,10 +517,12 @@ fn properties_from_v5(
     }
     let text = |text: Option<String>| text.and_then(|text| Text::parse(&text).ok());
     Some(MessageProperties {
-        payload_format: properties.payload_format_indicator.map(|format| match format {
-            1 => PayloadFormat::Utf8,
-            _ => PayloadFormat::Unspecified,
-        }),
+        payload_format: properties
+            .payload_format_indicator
+            .map(|format| match format {
+                1 => PayloadFormat::Utf8,
+                _ => PayloadFormat::Unspecified,
+            }),
         content_type: text(properties.content_type),
         response_topic: properties
             .response_topic

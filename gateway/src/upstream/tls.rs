@@ -34,7 +34,9 @@ use crate::config;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// No trust anchors are named.
-    #[error("[upstream] ca is missing; mqtts needs the file of the certificate authority that signed the server's certificate")]
+    #[error(
+        "[upstream] ca is missing; mqtts needs the file of the certificate authority that signed the server's certificate"
+    )]
     NoAnchors,
     /// One without the other.
     #[error("[upstream] certificate and key belong together; only one of them is set")]
@@ -143,10 +145,7 @@ fn identity_from_files(
     Ok(Arc::new(SingleCertAndKey::from(certified)))
 }
 
-fn certificates(
-    what: &'static str,
-    path: &Path,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(what, path)?;
     let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
@@ -157,7 +156,10 @@ fn certificates(
         })?;
     if found.is_empty() {
         let path = path.to_owned();
-        return Err(TlsError::Empty { what: "certificate", path });
+        return Err(TlsError::Empty {
+            what: "certificate",
+            path,
+        });
     }
     Ok(found)
 }
@@ -218,7 +220,9 @@ fn verifier(
     };
     let mut anchors = RootCertStore::empty();
     for anchor in certificates("ca", path)? {
-        anchors.add(anchor).map_err(|error| unusable(error.into()))?;
+        anchors
+            .add(anchor)
+            .map_err(|error| unusable(error.into()))?;
     }
     let verifier =
         WebPkiServerVerifier::builder_with_provider(Arc::new(anchors), Arc::clone(provider))
@@ -227,8 +231,8 @@ fn verifier(
     let Some(name) = &upstream.server_name else {
         return Ok(verifier);
     };
-    let name = ServerName::try_from(name.clone())
-        .map_err(|_| TlsError::ServerName(name.clone()))?;
+    let name =
+        ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name.clone()))?;
     Ok(Arc::new(NamedVerifier { verifier, name }))
 }
 
