@@ -31,6 +31,9 @@ const MAX_BATCH_BYTES: usize = 2 << 20;
 const DELETE_DELAY: Duration = Duration::from_millis(200);
 /// Deletions that are worth a commit of their own.
 const MANY_DELETES: usize = 1024;
+/// Removals that may wait before nothing more is read: while the disk fails, what the upstream has
+/// already must not fill the memory.
+const MAX_REMOVALS: usize = 50_000;
 /// Bytes that a row and its share of page headers take beside topic-independent content.
 const ROW_OVERHEAD: usize = 64;
 
@@ -126,7 +129,7 @@ impl Inbox {
         Kept::Committed
     }
 
-    /// Queues what leaves the file. Bounded by what the forwarder has in flight.
+    /// Queues what leaves the file. Bounded since nothing is read while [`Self::is_clogged`].
     pub(super) fn remove(&self, removals: impl IntoIterator<Item = Removal>) {
         let mut state = self.lock();
         state.removals.extend(removals);
@@ -187,6 +190,11 @@ impl Inbox {
             state = self.sleep(state, Some(left));
         }
         state.closed
+    }
+
+    /// Whether too many removals wait for a commit.
+    pub(super) fn is_clogged(&self) -> bool {
+        self.lock().removals.len() >= MAX_REMOVALS
     }
 
     /// Messages that wait for a commit.

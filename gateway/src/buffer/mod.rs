@@ -232,13 +232,17 @@ impl Buffer {
         })
     }
 
-    /// Rows behind `after` in sending order, at least one if there is one. Blocks on the disk.
+    /// Rows behind `after` in sending order, at least one if there is one. None while too many
+    /// wait to leave; [`Self::appended`] then tells of the commit that ends it. Blocks on the disk.
     pub(crate) fn read(
         &self,
         after: &Cursor,
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<Vec<Row>, ReadError> {
+        if self.0.shared.inbox.is_clogged() {
+            return Ok(Vec::new());
+        }
         self.checked(self.0.shared.reader.rows(after, max_rows, max_bytes))
     }
 
@@ -266,7 +270,7 @@ impl Buffer {
         self.0.shared.inbox.remove([Removal::Gap { id, count }]);
     }
 
-    /// Changes whenever there are new rows or gaps.
+    /// Changes with each commit, so whenever there are new rows or gaps.
     pub fn appended(&self) -> watch::Receiver<u64> {
         self.0.shared.rows.subscribe()
     }

@@ -109,7 +109,7 @@ impl Reader {
                 let from = after.0[rank.index()];
                 let mut rows = statement.query(params![from, rank.rows().1, left as i64])?;
                 while let Some(row) = rows.next()? {
-                    let row = read_row(row)?;
+                    let Some(row) = read_row(row)? else { continue };
                     bytes += row.payload.len();
                     found.push(row);
                     if bytes >= max_bytes {
@@ -196,18 +196,17 @@ impl Reader {
     }
 }
 
-fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, rusqlite::Error> {
+/// `None` for a row whose topic is none: it waits to be evicted, and blocks nothing.
+fn read_row(row: &rusqlite::Row<'_>) -> Result<Option<Row>, rusqlite::Error> {
     let name: String = row.get(1)?;
-    let topic = TopicName::parse(&name).map_err(|error| conversion(1, error))?;
+    let Ok(topic) = TopicName::parse(&name) else {
+        return Ok(None);
+    };
     let seq: i64 = row.get(2)?;
     let synced: bool = row.get(6)?;
-    let stored: Option<Vec<u8>> = row.get(7)?;
-    let properties = stored
-        .map(|blob| properties::decode(&blob))
-        .transpose()
-        .map_err(|error| conversion(7, error))?;
+    let properties: Option<Vec<u8>> = row.get(7)?;
     let payload: Vec<u8> = row.get(8)?;
-    Ok(Row {
+    Ok(Some(Row {
         id: row.get(0)?,
         topic,
         seq: seq as u64,
@@ -219,9 +218,10 @@ fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, rusqlite::Error> {
         } else {
             ClockState::Unsynced
         },
-        properties,
+        // A message without its properties is worth more than none.
+        properties: properties.and_then(|blob| properties::decode(&blob).ok()),
         payload: Bytes::from(payload),
-    })
+    }))
 }
 
 fn read_gap(row: &rusqlite::Row<'_>) -> Result<Gap, rusqlite::Error> {
@@ -240,11 +240,4 @@ fn read_gap(row: &rusqlite::Row<'_>) -> Result<Gap, rusqlite::Error> {
 
 fn timestamp(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-fn conversion(
-    column: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, Box::new(error))
 }

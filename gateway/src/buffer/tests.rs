@@ -384,6 +384,53 @@ fn a_buffer_that_cannot_be_opened_starts_refuses_what_does_not_fit_and_recovers(
     assert_eq!(buffer.status().fault, None);
 }
 
+/// Needs a small file system of its own, so it runs itself again in a mount namespace.
+#[test]
+fn a_full_disk_stops_nothing_and_is_recovered_from() {
+    const PLACE: &str = "GATEWAY_TEST_SMALL_DISK";
+    let Some(place) = std::env::var_os(PLACE) else {
+        let place = tempfile::tempdir().unwrap();
+        let run = "mount -t tmpfs -o size=6m tmpfs \"$0\" && exec \"$@\"";
+        let status = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", run])
+            .arg(place.path())
+            .arg(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "buffer::tests::a_full_disk_stops_nothing_and_is_recovered_from",
+            ])
+            .env(PLACE, place.path())
+            .status()
+            .unwrap();
+        assert!(
+            status.success(),
+            "see above; without user namespaces this cannot run"
+        );
+        return;
+    };
+    let place = PathBuf::from(place);
+    let filler = place.join("filler");
+    fs::write(&filler, vec![1; 4 << 20]).unwrap();
+    let fixture = Fixture::with(|config| config.path = place.join("buffer.db"));
+    let buffer = fixture.open();
+    let mut answers = Vec::new();
+    while buffer.status().fault.is_none() {
+        answers.push(keep_later(&buffer, "telemetry/a", &[7; 1000]));
+        assert!(answers.len() < 100_000, "the disk never filled");
+        if answers.len() % 100 == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    let fault = buffer.status().fault.unwrap();
+    assert!(fault.cause.contains("full"), "{}", fault.cause);
+    fs::remove_file(&filler).unwrap();
+    for answer in &answers {
+        assert_eq!(answer.recv_timeout(PATIENCE), Ok(Kept::Committed));
+    }
+    assert_eq!(buffer.status().fault, None);
+    assert_eq!(read_all(&buffer).len(), answers.len());
+}
+
 #[test]
 fn closing_a_buffer_whose_disk_fails_refuses_what_waits() {
     let fixture = Fixture::new();

@@ -142,9 +142,7 @@ impl Writer {
             status.left_out += full;
             status.dead_letters += done.buried;
         });
-        if done.appended + evicted + full > 0 {
-            self.shared.announce_rows();
-        }
+        self.shared.announce_rows();
     }
 
     fn give_back(&mut self) -> bool {

@@ -132,6 +132,11 @@ struct Flight {
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     window: usize,
+    /// Messages at once for now. After a link on which nothing was answered it starts at one and
+    /// doubles with each answer: a broker that closes the link over one message has then either
+    /// answered that one alone, or taken those before it.
+    ramp: usize,
+    answered_on_link: bool,
     link: Option<Allowance>,
     cursor: Cursor,
     fetching: bool,
@@ -150,8 +155,11 @@ pub(crate) struct Forwarder {
 impl Forwarder {
     /// Sends at most `window` messages ahead of their acknowledgements.
     pub(crate) fn new(window: u16) -> Forwarder {
+        let window = usize::from(window.max(1));
         Forwarder {
-            window: usize::from(window.max(1)),
+            window,
+            ramp: window,
+            answered_on_link: false,
             link: None,
             cursor: Cursor::default(),
             fetching: false,
@@ -167,7 +175,10 @@ impl Forwarder {
     /// Takes in one event.
     pub(crate) fn handle_input(&mut self, input: Input, now: Instant) {
         match input {
-            Input::LinkUp(allowance) => self.link = Some(allowance),
+            Input::LinkUp(allowance) => {
+                self.link = Some(allowance);
+                self.answered_on_link = false;
+            }
             Input::LinkDown => self.link_down(),
             Input::Appended => self.more = true,
             Input::Fetched(messages) => self.fetched(messages),
@@ -211,6 +222,13 @@ impl Forwarder {
         // What was to be sent or given up on the lost link is decided anew on the next.
         self.outputs
             .retain(|output| !matches!(output, Output::Publish(_) | Output::Reconnect(_)));
+        if !self.flights.is_empty() {
+            self.ramp = if self.answered_on_link {
+                self.window
+            } else {
+                1
+            };
+        }
         while let Some(flight) = self.flights.pop_back() {
             if !flight.answered {
                 self.queue.push_front(flight.message);
@@ -261,6 +279,8 @@ impl Forwarder {
                 return;
             }
         }
+        self.answered_on_link = true;
+        self.ramp = (self.ramp * 2).min(self.window);
         while self.flights.front().is_some_and(|flight| flight.answered) {
             self.flights.pop_front();
         }
@@ -270,7 +290,7 @@ impl Forwarder {
 
     fn advance(&mut self, now: Instant) {
         let Some(allowance) = self.link else { return };
-        let window = self.window.min(usize::from(allowance.receive_maximum));
+        let window = self.ramp.min(usize::from(allowance.receive_maximum));
         while self.flights.len() < window
             && let Some(message) = self.queue.pop_front()
         {

@@ -68,6 +68,21 @@ fn a_message_that_will_never_be_taken_does_not_block() {
 }
 
 #[test]
+fn after_a_link_without_answers_messages_go_one_by_one_at_first() {
+    let mut sim = Sim::new(1, 8);
+    sim.append("a", 20);
+    sim.link_up();
+    assert_eq!(sim.on_wire.len(), 8);
+    sim.link_down();
+    sim.link_up();
+    assert_eq!(sim.on_wire_orders(), [1]);
+    sim.acknowledge(1);
+    assert_eq!(sim.on_wire_orders(), [2, 3]);
+    sim.acknowledge(2);
+    assert_eq!(sim.on_wire_orders(), [3, 4, 5, 6]);
+}
+
+#[test]
 fn a_packet_larger_than_the_upstream_takes_is_never_sent() {
     let mut sim = Sim::new(1, 4);
     sim.append("a", 2);
@@ -92,7 +107,8 @@ fn a_refusal_for_now_gives_the_link_up_and_keeps_the_message() {
     assert_eq!(sim.reconnects, ["quota exceeded"]);
     sim.link_down();
     sim.link_up();
-    assert_eq!(sim.on_wire_orders(), [1, 2]);
+    sim.acknowledge_all();
+    assert_eq!(sim.arrived["a"], [1, 2, 1, 2]);
 }
 
 #[test]

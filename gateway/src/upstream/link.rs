@@ -48,7 +48,7 @@ const EVENTS_AT_ONCE: usize = 256;
 const MAX_WAITING: usize = 4 * INCOMING_WINDOW as usize;
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// A link that lasted so long was a good one: the pauses start over.
+/// A link that lasted so long was a good one, as is one that took a message: the pauses start over.
 const GOOD_LINK: Duration = Duration::from_secs(10);
 /// rumqttc refuses keep-alives below a second.
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(1);
@@ -97,6 +97,7 @@ impl Link {
         let seed = RandomState::new().hash_one(&self.client_id);
         let retry = self.config.retry.as_duration();
         let mut backoff = Backoff::new(retry, self.config.retry_max.as_duration(), seed);
+        // Bounded by what was handed over and not yet acknowledged: the channel `incoming`.
         let (receipts, acknowledged) = mpsc::unbounded_channel();
         let mut pump = Pump {
             forwarder: Forwarder::new(self.config.in_flight),
@@ -107,12 +108,14 @@ impl Link {
             receipts,
             acknowledged,
             connection: 0,
+            answered_on_link: false,
             board,
             fetch: None,
         };
         let mut last_cause = None;
         while !cancel.is_cancelled() {
             pump.board.set(State::Connecting);
+            pump.answered_on_link = false;
             let started = Instant::now();
             let ended = tokio::select! {
                 () = cancel.cancelled() => break,
@@ -126,7 +129,7 @@ impl Link {
                 },
             };
             let Some(cause) = ended else { break };
-            if started.elapsed() >= GOOD_LINK {
+            if pump.answered_on_link || started.elapsed() >= GOOD_LINK {
                 backoff.reset();
             }
             let retry = backoff.pause();
@@ -158,12 +161,11 @@ impl Link {
         let options = self.options()?;
         // rumqttc looks the host up itself; this tells a missing name from a missing host.
         let host = (self.url.host.as_str(), self.url.port);
-        timeout_at(deadline, lookup_host(host))
-            .await
-            .map_err(|_| silent("the name was not resolved"))?
-            .map_err(|error| {
-                Cause::Unreachable(format!("cannot resolve {}: {error}", self.url.host))
-            })?;
+        let found = timeout_at(deadline, lookup_host(host)).await;
+        if let Err(error) = found.map_err(|_| silent("the name was not resolved"))? {
+            let what = format!("cannot resolve {}: {error}", self.url.host);
+            return Err(Cause::Unreachable(what));
+        }
         let mut session = Session::open(options);
         let first = timeout_at(deadline, session.next())
             .await
@@ -221,6 +223,7 @@ struct Pump {
     acknowledged: mpsc::UnboundedReceiver<Receipt>,
     /// Counts connections, so that receipts of an earlier one are recognised.
     connection: u64,
+    answered_on_link: bool,
     board: Arc<Board>,
     fetch: Option<JoinHandle<Fetched>>,
 }
@@ -261,6 +264,7 @@ impl Pump {
         let _outputs = self.drain(&mut connection);
         self.show_in_flight();
         if ended.is_none() {
+            self.acknowledge_the_last(&connection.session);
             say_goodbye(connection.session).await;
         }
         ended
@@ -333,6 +337,17 @@ impl Pump {
         if let Some(incoming) = incoming(&self.rules, &self.receipts, self.connection, received) {
             room.send(incoming);
             self.board.update(|status| status.received += 1);
+        }
+    }
+
+    /// What the local broker has must not come again only because we go.
+    fn acknowledge_the_last(&mut self, session: &Session) {
+        while let Ok(receipt) = self.acknowledged.try_recv() {
+            if receipt.connection == self.connection
+                && session.acknowledge(receipt.packet_id).is_err()
+            {
+                return;
+            }
         }
     }
 
@@ -448,6 +463,7 @@ impl Pump {
     }
 
     fn answered(&mut self, key: Key, sent: Instant, answer: Answer) {
+        self.answered_on_link = true;
         let latency = sent.elapsed();
         self.board.update(|status| {
             let known = status.latency.unwrap_or(latency);

@@ -247,10 +247,9 @@ async fn run_v5(mut events: v5::EventLoop, link: mpsc::Sender<Result<Event, Caus
 }
 
 async fn run_v3(mut events: rumqttc::EventLoop, link: mpsc::Sender<Result<Event, Cause>>) {
-    let mut allowance = None;
     loop {
         let event = match events.poll().await {
-            Ok(rumqttc::Event::Incoming(packet)) => incoming_v3(packet, &mut allowance).map(Ok),
+            Ok(rumqttc::Event::Incoming(packet)) => incoming_v3(packet).map(Ok),
             Ok(rumqttc::Event::Outgoing(outgoing)) => written(&outgoing).map(Ok),
             Err(error) => Some(Err(cause_v3(error))),
         };
@@ -305,7 +304,7 @@ fn incoming_v5(packet: v5::Incoming) -> Option<Event> {
             use v5::mqttbytes::v5::SubscribeReasonCode::Success;
             let refused = ack.return_codes.iter();
             let refused = refused.filter(|code| !matches!(code, Success(_)));
-            Some(Event::Refused(refused.map(|code| words(code)).collect()))
+            Some(Event::Refused(refused.map(words).collect()))
         }
         Packet::Publish(publish) => Some(Event::Received(Received {
             packet_id: (publish.qos != Qos5::AtMostOnce).then_some(publish.pkid),
@@ -321,24 +320,23 @@ fn incoming_v5(packet: v5::Incoming) -> Option<Event> {
     }
 }
 
-fn incoming_v3(packet: rumqttc::Incoming, known: &mut Option<Allowance>) -> Option<Event> {
+fn incoming_v3(packet: rumqttc::Incoming) -> Option<Event> {
     use rumqttc::Packet;
     match packet {
         Packet::ConnAck(_) => {
             // 3.1.1 knows no limits beyond the protocol's own.
-            let allowance = Allowance {
+            Some(Event::Connected(Allowance {
                 receive_maximum: u16::MAX,
                 maximum_packet: None,
                 maximum_qos: QoS::ExactlyOnce,
                 retain_available: true,
-            };
-            Some(Event::Connected(*known.insert(allowance)))
+            }))
         }
         Packet::PubAck(ack) => Some(Event::Answered(ack.pkid, Answer::Acknowledged)),
         Packet::SubAck(ack) => {
             let refused = ack.return_codes.iter();
             let refused = refused.filter(|code| **code == rumqttc::SubscribeReasonCode::Failure);
-            Some(Event::Refused(refused.map(|code| words(code)).collect()))
+            Some(Event::Refused(refused.map(words).collect()))
         }
         Packet::Publish(publish) => Some(Event::Received(Received {
             packet_id: (publish.qos != rumqttc::QoS::AtMostOnce).then_some(publish.pkid),
