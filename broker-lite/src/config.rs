@@ -2,11 +2,15 @@
 //!
 //! Invariant: every limit of the broker is a key here, with its default.
 
+mod check;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use settings::{Period, Secret, Size};
+
+pub use check::check;
 
 /// The `[broker]` table: everything a broker is told from outside.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
@@ -180,15 +184,15 @@ impl Default for Limits {
             connections_per_address: 256,
             handshake_timeout: Period::from_secs(10),
             connect_timeout: Period::from_secs(10),
-            packet_size: Size::kib(256),
+            packet_size: Size::from_kib(256),
             topic_length: 512,
             topic_levels: 32,
             subscriptions: 256,
             in_flight: 32,
             queued_messages: 10_000,
-            queued_bytes: Size::mib(16),
+            queued_bytes: Size::from_mib(16),
             retained_messages: 10_000,
-            retained_bytes: Size::mib(64),
+            retained_bytes: Size::from_mib(64),
             session_expiry: Period::from_secs(7 * 86_400),
             keep_alive: Period::from_secs(3_600),
             topic_aliases: 16,

@@ -12,6 +12,12 @@
 //! give them sockets, a disk and a clock. The gateway's own publishers use a [`LocalClient`],
 //! which walks the same path as a socket.
 
+pub mod topic;
+
+pub mod packet;
+
 pub mod config;
-pub mod keeper;
+
 pub mod message;
+
+pub mod keeper;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    packet::{PublishProperties, QoS},
+    packet::{MessageProperties, QoS},
     topic::TopicName,
 };
 
@@ -23,7 +23,7 @@ pub struct Message {
     /// Keep it as the topic's last known value.
     pub retain: bool,
     /// MQTT 5 properties that travel with it; shared, since fan-out clones messages.
-    pub properties: Option<Arc<PublishProperties>>,
+    pub properties: Option<Arc<MessageProperties>>,
     /// The topic's sequence number, given by the gateway's own publishers; clients give none.
     pub sequence: Option<u64>,
 }

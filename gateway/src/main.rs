@@ -1,2 +1,7 @@
-//! gateway
-fn main() {}
+//! The `gateway` command. Shell: everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gateway::cli::main()
+}

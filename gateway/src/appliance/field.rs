@@ -1,0 +1,192 @@
+//! The running buses and serial lines, and which of them a new configuration touches. Shell.
+//!
+//! Invariant: a bus whose configuration did not change is not paused by a reload.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock, RwLockReadGuard},
+};
+
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    config::{Bus, Config, Device, Publish, SerialSensor},
+    fieldbus::{
+        Command, Event,
+        modbus::{self, BusHandle, BusStatus},
+        serial::{self, SerialHandle, SerialStatus},
+    },
+};
+
+/// Everything that hangs on a wire.
+pub(crate) struct Field {
+    events: mpsc::Sender<Event>,
+    lines: Mutex<HashMap<String, Line>>,
+    routes: RwLock<Routes>,
+}
+
+/// What one task owns, as configured.
+#[derive(Clone, PartialEq)]
+enum Spec {
+    Modbus(Box<Bus>, Vec<Device>),
+    Serial(Box<SerialSensor>),
+}
+
+struct Line {
+    spec: Spec,
+    handle: Handle,
+    cancel: CancellationToken,
+}
+
+#[derive(Clone)]
+enum Handle {
+    Modbus(BusHandle),
+    Serial(SerialHandle),
+}
+
+/// What the rest of the appliance asks while the lines run.
+#[derive(Default)]
+struct Routes {
+    commands: HashMap<String, BusHandle>,
+    publish: HashMap<String, Publish>,
+    buses: Vec<BusHandle>,
+    serials: Vec<SerialHandle>,
+}
+
+impl Field {
+    /// An empty field that reports to `events`.
+    pub(crate) fn new(events: mpsc::Sender<Event>) -> Field {
+        Field { events, lines: Mutex::default(), routes: RwLock::default() }
+    }
+
+    /// Stops what changed or went, starts what changed or came; returns their names.
+    pub(crate) async fn apply(&self, config: &Config) -> Vec<String> {
+        let wanted = specs(config);
+        let mut lines = self.lines.lock().await;
+        let gone: Vec<String> = lines
+            .iter()
+            .filter(|(name, line)| wanted.get(*name) != Some(&line.spec))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for line in gone.iter().filter_map(|name| lines.remove(name)) {
+            line.stop().await;
+        }
+        let mut changed = gone;
+        for (name, spec) in wanted {
+            if !lines.contains_key(&name) {
+                lines.insert(name.clone(), self.start(spec));
+                changed.push(name);
+            }
+        }
+        changed.sort();
+        changed.dedup();
+        let routes = Routes::new(config, &lines);
+        *self.routes.write().unwrap_or_else(std::sync::PoisonError::into_inner) = routes;
+        changed
+    }
+
+    fn start(&self, spec: Spec) -> Line {
+        let cancel = CancellationToken::new();
+        let handle = match &spec {
+            Spec::Modbus(bus, devices) => {
+                info!(bus = %bus.name, devices = devices.len(), "bus started");
+                Handle::Modbus(modbus::start((**bus).clone(), devices.clone(), self.events.clone(), cancel.clone()))
+            }
+            Spec::Serial(sensor) => {
+                info!(device = %sensor.name, port = %sensor.port.display(), "serial line started");
+                Handle::Serial(serial::start((**sensor).clone(), self.events.clone(), cancel.clone()))
+            }
+        };
+        Line { spec, handle, cancel }
+    }
+
+    /// Stops every line.
+    pub(crate) async fn stop(&self) {
+        for (_, line) in self.lines.lock().await.drain() {
+            line.stop().await;
+        }
+    }
+
+    /// Hands a command to the bus of its device.
+    ///
+    /// # Errors
+    /// Gives the command back with the reason: no such device, or its bus has too many waiting.
+    pub(crate) fn command(&self, command: Command) -> Result<(), (Command, String)> {
+        let routes = self.routes();
+        let Some(bus) = routes.commands.get(&*command.device) else {
+            let reason = format!("no Modbus device is named {:?}", command.device);
+            return Err((command, reason));
+        };
+        bus.command(command).map_err(|command| (command, "too many commands wait for its bus".to_owned()))
+    }
+
+    /// How readings of `device` become messages.
+    pub(crate) fn publish_mode(&self, device: &str) -> Publish {
+        self.routes().publish.get(device).copied().unwrap_or_default()
+    }
+
+    /// State of every bus.
+    pub(crate) fn buses(&self) -> Vec<BusStatus> {
+        self.routes().buses.iter().map(BusHandle::status).collect()
+    }
+
+    /// State of every serial line.
+    pub(crate) fn serials(&self) -> Vec<SerialStatus> {
+        self.routes().serials.iter().map(SerialHandle::status).collect()
+    }
+
+    /// Whether every line's task still runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        let routes = self.routes();
+        routes.buses.iter().all(BusHandle::is_running) && routes.serials.iter().all(SerialHandle::is_running)
+    }
+
+    fn routes(&self) -> RwLockReadGuard<'_, Routes> {
+        self.routes.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Routes {
+    fn new(config: &Config, lines: &HashMap<String, Line>) -> Routes {
+        let mut routes = Routes::default();
+        for line in lines.values() {
+            match &line.handle {
+                Handle::Modbus(bus) => routes.buses.push(bus.clone()),
+                Handle::Serial(serial) => routes.serials.push(serial.clone()),
+            }
+        }
+        for device in &config.devices {
+            routes.publish.insert(device.name.clone(), device.publish);
+            match lines.get(&device.bus).map(|line| &line.handle) {
+                Some(Handle::Modbus(bus)) => {
+                    routes.commands.insert(device.name.clone(), bus.clone());
+                }
+                _ => warn!(device = %device.name, bus = %device.bus, "device is on no bus"),
+            }
+        }
+        routes
+    }
+}
+
+impl Line {
+    async fn stop(self) {
+        self.cancel.cancel();
+        match self.handle {
+            Handle::Modbus(bus) => bus.stopped().await,
+            Handle::Serial(serial) => serial.stopped().await,
+        }
+    }
+}
+
+/// One task's worth of configuration each, by the name of the bus or the sensor.
+fn specs(config: &Config) -> HashMap<String, Spec> {
+    let buses = config.buses.iter().map(|bus| {
+        let devices = config.devices.iter().filter(|device| device.bus == bus.name).cloned().collect();
+        (bus.name.clone(), Spec::Modbus(Box::new(bus.clone()), devices))
+    });
+    let serials =
+        config.serials.iter().map(|sensor| (sensor.name.clone(), Spec::Serial(Box::new(sensor.clone()))));
+    buses.chain(serials).collect()
+}

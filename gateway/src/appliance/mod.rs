@@ -1,0 +1,224 @@
+//! Starts the parts, joins them with bounded channels, stops them in reverse. Shell.
+//!
+//! ```text
+//!  start:  buffer ─▶ broker ─▶ link ─▶ field        stop: the other way round
+//! ```
+//!
+//! Invariant: the plant side starts and runs whatever the upstream does.
+
+mod commands;
+mod field;
+mod publisher;
+mod status;
+pub mod status_text;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use broker_lite::{
+    keeper::Keeper,
+    message::Message,
+    packet::QoS,
+    server::{Broker, LocalClient},
+    topic::{TopicFilter, TopicName},
+};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    buffer::Buffer,
+    config::Config,
+    control, identity,
+    upstream::{self, Incoming, LinkHandle},
+};
+use field::Field;
+pub use status::{Status, StatusSource};
+
+/// Events from the field waiting for the broker; a full channel holds back the polls.
+const EVENTS_MAX: usize = 1_024;
+/// Messages from upstream waiting for the broker; a full channel holds back their acknowledgement.
+const INCOMING_MAX: usize = 64;
+/// Topic of the self-probe; under `$`, where no wildcard subscription sees it.
+const PROBE_TOPIC: &str = "$gateway/probe";
+
+/// The running gateway.
+pub struct Appliance {
+    config: Config,
+    id: Arc<str>,
+    buffer: Buffer,
+    broker: Broker,
+    probe: LocalClient,
+    incoming: mpsc::Sender<Incoming>,
+    link: Option<LinkHandle>,
+    field: Arc<Field>,
+    status: StatusSource,
+    tasks: Vec<JoinHandle<()>>,
+    cancel: CancellationToken,
+}
+
+impl Appliance {
+    /// Starts everything that `config` names.
+    ///
+    /// # Errors
+    /// A listener cannot be opened, or the buffer's place cannot be used. Whatever hangs on wires
+    /// or on the network starts anyway and is tried again.
+    pub async fn start(config: Config) -> anyhow::Result<Appliance> {
+        let id = identity::gateway_id(&config.gateway);
+        let buffer = Buffer::open(&config.buffer, &config.forwards).context("cannot open the buffer")?;
+        let keeper: Arc<dyn Keeper> = Arc::new(buffer.clone());
+        let broker = Broker::start(&config.broker, Some(keeper)).await.context("cannot start the broker")?;
+        let probe = broker.local("gateway-probe");
+        probe.subscribe(TopicFilter::parse(PROBE_TOPIC)?, QoS::AtMostOnce);
+
+        let cancel = CancellationToken::new();
+        let (events, events_from_field) = mpsc::channel(EVENTS_MAX);
+        let (incoming, incoming_from_link) = mpsc::channel(INCOMING_MAX);
+        let field = Arc::new(Field::new(events.clone()));
+        let status = StatusSource::new(id.clone(), broker.clone(), buffer.clone(), field.clone());
+        let tasks = vec![
+            tokio::spawn(publisher::publish_events(
+                events_from_field,
+                broker.local("gateway-field"),
+                buffer.sequences(),
+                field.clone(),
+            )),
+            tokio::spawn(publisher::publish_incoming(incoming_from_link, broker.local("gateway-upstream"))),
+            tokio::spawn(commands::route(broker.local("gateway-commands"), field.clone(), events, cancel.clone())),
+            tokio::spawn(control::serve(config.gateway.control.clone(), status.clone(), cancel.clone())),
+        ];
+
+        let mut appliance =
+            Appliance { id, buffer, broker, probe, incoming, link: None, field, status, tasks, cancel, config };
+        appliance.start_link();
+        appliance.field.apply(&appliance.config).await;
+        info!(
+            id = %appliance.id,
+            version = env!("CARGO_PKG_VERSION"),
+            listeners = ?appliance.broker.addresses(),
+            "gateway started"
+        );
+        Ok(appliance)
+    }
+
+    fn start_link(&mut self) {
+        self.link = self.config.upstream.as_ref().map(|config| {
+            upstream::start(
+                config,
+                &self.id,
+                &self.config.forwards,
+                &self.config.receives,
+                self.buffer.clone(),
+                self.incoming.clone(),
+                self.cancel.child_token(),
+            )
+        });
+        self.status.set_link(self.link.clone());
+    }
+
+    /// Makes `config` the one in effect. Buses, listeners, clients and links whose part of it is
+    /// the same do not pause.
+    ///
+    /// # Errors
+    /// A new listener cannot be opened; then nothing has changed.
+    pub async fn reload(&mut self, config: Config) -> anyhow::Result<Changes> {
+        let mut changes = Changes::default();
+        if config.broker != self.config.broker {
+            self.broker.reload(&config.broker).await.context("cannot change the broker")?;
+            changes.note("broker");
+        }
+        if config.buffer != self.config.buffer {
+            changes.note("buffer (takes effect at the next start)");
+        }
+        if config.gateway != self.config.gateway {
+            changes.note("gateway (takes effect at the next start)");
+        }
+        let link_changed = (&config.upstream, &config.forwards, &config.receives)
+            != (&self.config.upstream, &self.config.forwards, &self.config.receives);
+        self.config = Config { buffer: self.config.buffer.clone(), gateway: self.config.gateway.clone(), ..config };
+        if link_changed {
+            self.buffer.set_rules(&self.config.forwards);
+            self.stop_link().await;
+            self.start_link();
+            changes.note("upstream");
+        }
+        for name in self.field.apply(&self.config).await {
+            changes.note(&name);
+        }
+        Ok(changes)
+    }
+
+    async fn stop_link(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.stop().await;
+        }
+    }
+
+    /// Whether a message still finds its way through the broker.
+    ///
+    /// # Errors
+    /// It did not within `limit`, or a part's task has ended by itself.
+    pub async fn probe(&mut self, limit: Duration) -> Result<(), Stuck> {
+        if self.tasks.iter().any(JoinHandle::is_finished) {
+            return Err(Stuck("a task of the appliance has ended"));
+        }
+        if !self.field.is_alive() {
+            return Err(Stuck("a bus' task has ended"));
+        }
+        let topic = TopicName::parse(PROBE_TOPIC).map_err(|_| Stuck("the probe has no topic"))?;
+        drop(self.probe.publish(Message::new(topic, "").with_qos(QoS::AtMostOnce)));
+        match timeout(limit, self.probe.recv()).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Stuck("the broker has stopped")),
+            Err(_) => Err(Stuck("the broker does not deliver")),
+        }
+    }
+
+    /// What works, what does not, and since when; answers at any time.
+    pub fn status(&self) -> StatusSource {
+        self.status.clone()
+    }
+
+    /// The local broker.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Stops in reverse: sources first, then the link, the broker, and the buffer last.
+    pub async fn stop(mut self) {
+        self.field.stop().await;
+        self.stop_link().await;
+        self.cancel.cancel();
+        self.broker.shutdown().await;
+        self.buffer.close().await;
+        for task in self.tasks {
+            task.abort();
+        }
+        info!("gateway stopped");
+    }
+}
+
+/// What a reload changed, for the log.
+#[derive(Debug, Default)]
+pub struct Changes(Vec<String>);
+
+impl Changes {
+    fn note(&mut self, what: &str) {
+        self.0.push(what.to_owned());
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            f.write_str("nothing changed")
+        } else {
+            f.write_str(&self.0.join(", "))
+        }
+    }
+}
+
+/// Why the watchdog is not fed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Stuck(&'static str);

@@ -1,0 +1,119 @@
+//! The command line. Shell: reads arguments, calls the parts, prints, and ends with a code.
+//!
+//! Invariant: a final error is printed here and nowhere else, once, with its whole chain.
+
+mod check;
+mod demo;
+mod failure;
+mod plan;
+mod run;
+mod status;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{config, logging::LogFormat};
+use failure::{Exit, Failure};
+
+/// Sensors on wires to MQTT, buffered, forwarded over mutual TLS.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service: broker, buses, buffer and upstream link
+    Run(run::Args),
+    /// Show the whole appliance at work on loopback, with simulated devices
+    Demo(demo::Args),
+    /// Validate the configuration and what it needs of this machine
+    Check(check::Args),
+    /// Show the requests that go over each bus, and what they cost
+    Plan(plan::Args),
+    /// Show what works, what does not, and since when
+    Status(status::Args),
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
+    /// Print a completion script for a shell
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the configuration is; the same for every command that reads it.
+#[derive(Debug, clap::Args)]
+struct ConfigPath {
+    /// The configuration file
+    #[arg(short, long = "config", value_name = "FILE", default_value = "/etc/gateway/gateway.toml")]
+    path: PathBuf,
+}
+
+/// How the process logs; the same for every command that runs the service.
+#[derive(Debug, clap::Args)]
+struct Logging {
+    /// Where log events go
+    #[arg(long = "log", value_enum, default_value_t, value_name = "FORMAT")]
+    format: LogFormat,
+    /// Least level logged, or a filter such as info,gateway::fieldbus=debug
+    #[arg(long = "log-level", default_value = "info", value_name = "FILTER")]
+    level: String,
+}
+
+/// Runs the command given to this process.
+pub fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.print(),
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Schema => Ok(print(&format!("{:#}\n", config::schema()))?),
+        Command::Completions { shell } => Ok(print(&completions(shell))?),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "gateway", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// Writes to standard output; a reader that went away is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
+}
+
+/// The configuration in `path`, or every problem in it.
+fn load(path: &ConfigPath) -> Result<config::Loaded, Failure> {
+    config::load(&path.path).map_err(|problems| Failure::new(Exit::Usage, anyhow::anyhow!("{problems}")))
+}
+
+/// A runtime for the service: two workers carry a plant, and leave an SBC's other cores alone.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}

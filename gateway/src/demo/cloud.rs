@@ -1,0 +1,82 @@
+//! The upstream side of the demonstration: a broker that demands client certificates. Driver.
+//!
+//! Invariant: it comes back on the address it had, as a real upstream does.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Context;
+use broker_lite::{
+    config::{AccessRule, ClientAuth, Config, Listener, ListenerTls, TopicPattern},
+    packet::QoS,
+    server::{Broker, LocalClient},
+    topic::TopicFilter,
+};
+
+use super::pki::Pki;
+
+/// The upstream broker, up or down.
+pub(super) struct Cloud {
+    config: Config,
+    running: Option<Broker>,
+}
+
+impl Cloud {
+    /// Starts on a free port of the loopback; `gateway_id` may publish below its own name only.
+    ///
+    /// # Errors
+    /// The broker does not start.
+    pub(super) async fn start(pki: &Pki, gateway_id: &str) -> anyhow::Result<Cloud> {
+        let tls = ListenerTls {
+            certificate: pki.server.certificate.clone(),
+            key: pki.server.key.clone(),
+            client_ca: Some(pki.ca.clone()),
+            client_auth: Some(ClientAuth::Required),
+        };
+        let rule = AccessRule {
+            user: Some(gateway_id.to_owned()),
+            publish: vec![TopicPattern("%u/#".to_owned())],
+            subscribe: vec![TopicPattern("%u/command/#".to_owned())],
+            ..AccessRule::default()
+        };
+        let listener =
+            Listener { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), tls: Some(tls), anonymous: None };
+        let mut cloud = Cloud {
+            config: Config { listeners: vec![listener], access: vec![rule], ..Config::default() },
+            running: None,
+        };
+        cloud.bring_up().await?;
+        Ok(cloud)
+    }
+
+    /// Starts the broker again, with nothing remembered.
+    ///
+    /// # Errors
+    /// The address is taken.
+    pub(super) async fn bring_up(&mut self) -> anyhow::Result<()> {
+        let broker = Broker::start(&self.config, None).await.context("cannot start the upstream broker")?;
+        if let Some(bound) = broker.addresses().first() {
+            self.config.listeners[0].address = bound.address;
+        }
+        self.running = Some(broker);
+        Ok(())
+    }
+
+    /// Stops the broker: to the gateway, the link is gone.
+    pub(super) async fn cut(&mut self) {
+        if let Some(broker) = self.running.take() {
+            broker.shutdown().await;
+        }
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.config.listeners[0].address
+    }
+
+    /// Someone in the cloud who sees everything that arrives; `None` while the link is cut.
+    pub(super) fn observer(&self) -> Option<LocalClient> {
+        let client = self.running.as_ref()?.local("cloud-observer");
+        client.subscribe(TopicFilter::parse("#").ok()?, QoS::AtLeastOnce);
+        Some(client)
+    }
+}
