@@ -73,8 +73,12 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Reads what a client recorded below `prefix`, which is taken off the topics.
     pub(crate) fn read(process: &Process, prefix: &str) -> Result<Ledger> {
+        Ledger::of(messages(process)?, prefix)
+    }
+
+    fn of(messages: Vec<Message>, prefix: &str) -> Result<Ledger> {
         let mut ledger = Ledger::default();
-        for message in messages(process)? {
+        for message in messages {
             let Some(topic) = message.topic.strip_prefix(prefix) else {
                 continue;
             };
@@ -237,4 +241,90 @@ fn same(one: &Value, other: &Value) -> bool {
     one == other
         || (one.is_f64() || other.is_f64())
             && as_floats().is_some_and(|(one, other)| (one - other).abs() < 1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(readings: &[(u64, &str, f64)]) -> Ledger {
+        let message = |&(seq, time, value): &(u64, &str, f64)| Message {
+            topic: "plant-7/telemetry/meter-1/voltage".to_owned(),
+            payload: format!(
+                r#"{{"value":{value},"time":"2026-11-22T11:35:{time}Z","quality":"good","seq":{seq}}}"#
+            ),
+        };
+        Ledger::of(readings.iter().map(message).collect(), "plant-7/").unwrap()
+    }
+
+    const TOPIC: &str = "telemetry/meter-1/voltage";
+
+    #[test]
+    fn a_repeated_reading_counts_once_and_a_gap_or_a_changed_one_is_seen() {
+        let repeated = heard(&[
+            (7, "01", 1.0),
+            (8, "02", 2.0),
+            (7, "01", 1.0),
+            (9, "03", 3.0),
+        ]);
+        assert_eq!(repeated.in_order(TOPIC).unwrap().len(), 3);
+        assert_eq!(repeated.repetitions(), 1);
+        assert!(
+            heard(&[(7, "01", 1.0), (9, "03", 3.0)])
+                .in_order(TOPIC)
+                .is_err()
+        );
+        assert!(
+            heard(&[(7, "01", 1.0), (8, "02", 2.0), (7, "04", 1.0)])
+                .in_order(TOPIC)
+                .is_err()
+        );
+        assert!(
+            heard(&[(8, "02", 2.0), (7, "01", 1.0)])
+                .in_order(TOPIC)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_reading_that_arrived_with_another_time_has_not_arrived() {
+        let local = heard(&[(7, "01", 1.0), (8, "02", 2.0)]);
+        let never = |_: &Entry| Ok(false);
+        assert!(local.holds_all_of(&local, never).is_ok());
+        assert!(
+            heard(&[(7, "01", 1.0), (8, "05", 2.0)])
+                .holds_all_of(&local, never)
+                .is_err()
+        );
+        assert!(
+            heard(&[(7, "01", 1.0)])
+                .holds_all_of(&local, never)
+                .is_err()
+        );
+        assert!(
+            heard(&[(7, "01", 1.0)])
+                .holds_all_of(&local, |e| Ok(e.seq == 8))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_reading_that_no_device_gave_is_seen_and_so_is_an_answer_without_reading() {
+        let start: f64 = Entry::parse(r#"{"seq":1,"time":"2026-11-22T11:35:00Z"}"#)
+            .and_then(|entry| entry.seconds())
+            .unwrap();
+        let answers = [1.0, 2.0, 3.0, 4.0].map(|n| (start + n, Value::from(n)));
+        let served = Served {
+            values: answers.to_vec(),
+        };
+        let became = |readings: &[(u64, &str, f64)], missing| {
+            let ledger = heard(readings);
+            served.became(&ledger.in_order(TOPIC).unwrap(), missing, Value::clone)
+        };
+        assert!(became(&[(7, "02", 2.0), (8, "03", 3.0)], 0).is_ok());
+        assert!(became(&[(7, "02", 2.0), (8, "03", 3.5)], 0).is_err());
+        assert!(became(&[(7, "01", 1.0), (8, "03", 3.0)], 0).is_err());
+        assert!(became(&[(7, "01", 1.0), (8, "03", 3.0)], 1).is_ok());
+        assert!(became(&[(7, "02", 2.0), (8, "59", 3.0)], 0).is_err());
+    }
 }

@@ -28,7 +28,9 @@ impl Process {
     /// Starts `command`; standard output and error are appended to `log`.
     pub(crate) fn start(name: &str, log: &Path, mut command: Command) -> Result<Process> {
         let output = File::options().create(true).append(true).open(log)?;
+        // Started by this test, not by the service manager that may have started the test.
         let child = command
+            .env_remove("JOURNAL_STREAM")
             .stdin(Stdio::piped())
             .stdout(output.try_clone()?)
             .stderr(output)

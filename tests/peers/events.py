@@ -9,7 +9,7 @@ _lock = threading.Lock()
 
 
 def emit(event, **fields):
-    """Print one event with the wall clock's time in seconds."""
+    """Print one event with the wall clock's time in seconds, unless `at` says when it was."""
     line = json.dumps({"event": event, "at": time.time(), **fields})
     with _lock:
         sys.stdout.write(line + "\n")

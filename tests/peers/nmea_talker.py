@@ -33,9 +33,11 @@ def main():
         speed = round(5 + count * 0.1, 1)
         count += 1
         text = sentence(f"WIMWV,{angle:05.1f},R,{speed:.1f},M,A")
+        begun = time.time()
         heard = end.send(text.encode("ascii"))
         emit(
             "served" if heard else "unheard",
+            at=begun,
             sentence=text.strip(),
             values={"angle": float(angle), "speed": speed},
         )
