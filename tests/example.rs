@@ -12,7 +12,8 @@ use crate::harness::{Scene, accepts, gateway, promise};
 #[test]
 fn the_example_passes_the_check() {
     promise(|_scene| {
-        let output = gateway::run(&["check", "--config", &example().display().to_string()])?;
+        let file = example().display().to_string();
+        let output = gateway::run(&["check", "--file-only", "--config", &file])?;
         ensure!(output.status.code() == Some(0), "{output:?}");
         Ok(())
     });
