@@ -21,3 +21,11 @@ mod security;
 
 mod demo;
 mod example;
+
+#[cfg(test)]
+mod layers;
+
+mod machine;
+
+mod arm64;
+mod systemd;

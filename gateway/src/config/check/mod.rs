@@ -190,6 +190,10 @@ mod tests {
             &["decode names 2 decoders"],
         );
         check(
+            &line("decode = { nmea = [\"GGA\", \"GGB\"] }"),
+            &["\"GGB\" is not a known NMEA 0183 sentence type"],
+        );
+        check(
             &line("decode = { regex = \"([0-9]+)\" }"),
             &["names no value"],
         );

@@ -2,7 +2,10 @@
 
 use regex_lite::Regex;
 
-use crate::config::{Config, Decode, Frame, SerialSensor};
+use crate::{
+    config::{Config, Decode, Frame, SerialSensor},
+    fieldbus::nmea::Nmea,
+};
 
 use super::Findings;
 
@@ -78,6 +81,15 @@ fn check_decoder(decode: &Decode, path: &str, findings: &mut Findings<'_>) {
             &format!("{path}.regex"),
             format!("{pattern:?} names no value"),
             "name a group: (?P<weight>[-0-9.]+)",
+        );
+    }
+    if let Some(wanted) = &decode.nmea
+        && let Err(reason) = Nmea::new(wanted)
+    {
+        findings.error(
+            &format!("{path}.nmea"),
+            reason,
+            "name known ones, or none to take all",
         );
     }
     if let Some(csv) = &decode.csv
