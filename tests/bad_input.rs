@@ -8,9 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Client, Gateway, Ledger, Mosquitto, PATIENCE, Pki, Plant, Process, Scene, gateway, messages,
+    Client, Gateway, Identity, Ledger, Mosquitto, PATIENCE, Pki, Plant, Process, Scene, gateway,
+    messages,
     plant::{GATEWAY, upstream},
     promise, subscriber, until, wind,
 };
@@ -119,7 +121,7 @@ fn a_silent_device_leaves_the_others_alone_and_is_found_again() {
         let _gateway = Gateway::start(scene, &plant.config(scene), plant.port)?;
         let heard = subscriber(scene, plant.port, &["telemetry/#", "state/#"])?;
         more(&heard, "telemetry/meter-1/voltage")?;
-        plant.meter.signal(nix::sys::signal::Signal::SIGSTOP)?;
+        plant.meter.signal(Signal::SIGSTOP)?;
         until("the meter's state is offline", PATIENCE, || {
             let state = messages(&heard)?
                 .into_iter()
@@ -129,7 +131,7 @@ fn a_silent_device_leaves_the_others_alone_and_is_found_again() {
         })?;
         more(&heard, LEVEL)?;
         more(&heard, WIND)?;
-        plant.meter.signal(nix::sys::signal::Signal::SIGCONT)?;
+        plant.meter.signal(Signal::SIGCONT)?;
         more(&heard, "telemetry/meter-1/voltage")
     });
 }
@@ -293,12 +295,7 @@ struct Away<'a> {
 }
 
 impl<'a> Away<'a> {
-    fn start(
-        scene: &'a Scene,
-        port: u16,
-        trusted: &Pki,
-        identity: &crate::harness::Identity,
-    ) -> Result<Away<'a>> {
+    fn start(scene: &'a Scene, port: u16, trusted: &Pki, identity: &Identity) -> Result<Away<'a>> {
         let plant = Plant::new(scene)?;
         let config = [plant.config(scene), upstream(port, trusted, identity)];
         let gateway = Gateway::start(scene, &config.concat(), plant.port)?;

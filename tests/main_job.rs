@@ -179,6 +179,18 @@ fn a_command_is_executed_exactly_once_and_its_result_comes_back() {
         let result = result_of(&panel, "result/tank-1/valve", "from-beside")?;
         ensure!(result["result"] == "executed", "{result}");
 
+        panel.subscribe("response/#")?;
+        panel.tell(
+            &json!({"do": "publish", "topic": "command/tank-1/valve", "payload": "false",
+            "correlation": "c-17", "response_topic": "response/panel"}),
+        )?;
+        let answer = panel.event("message", |event| event["topic"] == "response/panel")?;
+        let correlation = &answer["properties"]["CorrelationData"];
+        ensure!(
+            *correlation == "632d3137",
+            "c-17 in hexadecimal, not {answer}"
+        );
+
         for (point, value) in [("setpoint", 1001), ("voltage", 1), ("nowhere", 1)] {
             let command = json!({"value": value, "id": point}).to_string();
             panel.publish(&format!("command/meter-1/{point}"), &command)?;
@@ -191,7 +203,13 @@ fn a_command_is_executed_exactly_once_and_its_result_comes_back() {
         }
 
         ensure!(written(&job.plant.meter)? == [("holding".to_owned(), 100, vec![742])]);
-        ensure!(written(&job.plant.tank)? == [("coil".to_owned(), 5, vec![1])]);
+        ensure!(
+            written(&job.plant.tank)?
+                == [
+                    ("coil".to_owned(), 5, vec![1]),
+                    ("coil".to_owned(), 5, vec![0])
+                ]
+        );
         Ok(())
     });
 }

@@ -1,9 +1,11 @@
 //! Who may do what: nothing without an identity off loopback, and nothing beyond the rules.
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use crate::harness::{
-    Client, Gateway, Identity, Pki, Plant, Scene, plant::tls_listener, promise, subscriber, until,
+    Client, Gateway, Identity, PATIENCE, Pki, Plant, Scene, plant::tls_listener, promise,
+    subscriber, until,
 };
 
 /// MQTT 5 reason code "Not authorized" [MQTT-3.4.2, 3.9.3].
@@ -121,14 +123,10 @@ fn an_mqtt_3_client_is_told_that_a_subscription_failed() {
         let plant = Plant::new(scene)?;
         let _gateway = Gateway::start(scene, &plant.config(scene), plant.port)?;
         let spy = subscriber(scene, plant.port, &["$SYS/#"])?;
-        until(
-            "mosquitto_sub tells that it was denied",
-            crate::harness::PATIENCE,
-            || {
-                let log = spy.log()?.to_lowercase();
-                Ok((log.contains("denied") || log.contains("not authori")).then_some(()))
-            },
-        )
+        until("mosquitto_sub tells that it was denied", PATIENCE, || {
+            let log = spy.log()?.to_lowercase();
+            Ok((log.contains("denied") || log.contains("not authori")).then_some(()))
+        })
     });
 }
 
@@ -146,19 +144,13 @@ fn tls_client(
 
 /// The client was turned away at least once, and never let in.
 fn is_refused(client: &Client) -> Result<()> {
-    until(
-        "the client is turned away",
-        crate::harness::PATIENCE,
-        || {
-            let events = client.process()?.events()?;
-            ensure!(
-                events.iter().all(|event| event["event"] != "connected"),
-                "it was let in"
-            );
-            let away = |event: &serde_json::Value| {
-                event["event"] == "refused" || event["event"] == "disconnected"
-            };
-            Ok(events.iter().any(away).then_some(()))
-        },
-    )
+    until("the client is turned away", PATIENCE, || {
+        let events = client.process()?.events()?;
+        ensure!(
+            events.iter().all(|event| event["event"] != "connected"),
+            "it was let in"
+        );
+        let away = |event: &Value| event["event"] == "refused" || event["event"] == "disconnected";
+        Ok(events.iter().any(away).then_some(()))
+    })
 }

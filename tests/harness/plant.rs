@@ -87,7 +87,7 @@ subscribe = ["#"]
 
 [[broker.access]]
 publish = ["command/#", "telemetry/press-3/#"]
-subscribe = ["telemetry/#", "state/#", "result/#"]
+subscribe = ["telemetry/#", "state/#", "result/#", "response/#"]
 "##,
             control = scene.path("control.sock").display(),
             buffer = scene.path("buffer.db").display(),
