@@ -16,7 +16,7 @@ fn nobody_is_anonymous_off_loopback() {
     promise(|scene| {
         let plant = Plant::new(scene)?;
         let open = scene.free_port()?;
-        let password = scene.write("operator.password", "correct horse\n")?;
+        let password = scene.write_secret("operator.password", "correct horse\n")?;
         let listener = format!(
             r#"
 [[broker.listener]]

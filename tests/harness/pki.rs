@@ -1,6 +1,6 @@
 //! A throwaway public key infrastructure: one authority, and certificates for servers and clients.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use rcgen::{
@@ -68,16 +68,10 @@ impl Pki {
         let key = KeyPair::generate()?;
         let certificate = parameters.signed_by(&key, &self.issuer)?;
         let file = |end: &str| format!("{}.{label}.{end}.pem", self.name);
-        let key_path = scene.write(&file("key"), &key.serialize_pem())?;
-        restrict(&key_path)?;
+        let key_path = scene.write_secret(&file("key"), &key.serialize_pem())?;
         Ok(Identity {
             certificate: scene.write(&file("crt"), &certificate.pem())?,
             key: key_path,
         })
     }
-}
-
-fn restrict(key: &PathBuf) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    Ok(fs::set_permissions(key, fs::Permissions::from_mode(0o600))?)
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU16, Ordering},
 };
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 /// Lines shown of each process' log when a promise is broken.
-const TAIL: usize = 60;
+const TAIL: usize = 40;
 
 /// Ports are taken from below the range from which the kernel serves outgoing connections.
 const FIRST_PORT: u16 = 21_000;
@@ -52,6 +53,13 @@ impl Scene {
         Ok(path)
     }
 
+    /// Writes a file that only its owner may read.
+    pub(crate) fn write_secret(&self, name: &str, content: &str) -> Result<PathBuf> {
+        let path = self.write(name, content)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(path)
+    }
+
     /// A port on loopback that nobody listens on, given out once.
     pub(crate) fn free_port(&self) -> Result<u16> {
         let span = LAST_PORT - FIRST_PORT;
@@ -71,7 +79,8 @@ impl Scene {
             return;
         };
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        paths.sort();
+        // The gateway's own last: it is read first.
+        paths.sort_by_key(|path| (path.ends_with("gateway.log"), path.clone()));
         let is_log = |path: &&PathBuf| path.extension().is_some_and(|end| end == "log");
         paths.iter().filter(is_log).for_each(|path| show_tail(path));
     }
