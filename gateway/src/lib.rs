@@ -13,3 +13,5 @@ pub mod config;
 pub mod fieldbus;
 
 pub mod reading;
+
+pub mod clock;

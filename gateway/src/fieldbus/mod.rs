@@ -25,6 +25,10 @@ mod report;
 mod schedule;
 mod write;
 
+pub mod modbus;
+pub mod simulate;
+mod wire;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
