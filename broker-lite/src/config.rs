@@ -2,11 +2,17 @@
 //!
 //! Invariant: every limit of the broker is a key here, with its default.
 
+mod check;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use settings::{Period, Secret, Size};
+
+use crate::topic::{TopicError, TopicFilter};
+
+pub use check::check;
 
 /// The `[broker]` table: everything a broker is told from outside.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
@@ -15,7 +21,9 @@ pub struct Config {
     /// Addresses to serve; none means that only the process itself uses the broker.
     #[serde(rename = "listener")]
     pub listeners: Vec<Listener>,
-    /// Access rules; the first that fits an identity and a topic decides, and without one it is no.
+    /// Access rules: what none allows is refused. Without any rule at all, anonymous clients on
+    /// loopback may do everything and others nothing. Topics that begin with `$` are never
+    /// published to by clients.
     #[serde(rename = "access")]
     pub access: Vec<AccessRule>,
     /// User names and passwords.
@@ -94,6 +102,14 @@ pub struct AccessRule {
 #[serde(transparent)]
 #[schemars(extend("format" = "topic-pattern"))]
 pub struct TopicPattern(pub String);
+
+impl TopicPattern {
+    /// Whether it is a topic filter once a name stands in for `%c` and `%u`.
+    pub fn check(&self) -> Result<(), TopicError> {
+        let example = self.0.replace("%c", "c").replace("%u", "u");
+        TopicFilter::parse(&example).map(|_| ())
+    }
+}
 
 /// A user name and where its password's hash is.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]

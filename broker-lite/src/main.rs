@@ -1,2 +1,154 @@
-//! broker-lite
-fn main() {}
+//! The broker as a program of its own: reads its configuration, serves until it is told to stop.
+//!
+//! Shell. Invariant: an error is printed once, with its chain; exit code 2 means the
+//! configuration, 1 anything else.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use broker_lite::{
+    config::{Config, Listener},
+    server::Broker,
+    topic::TopicFilter,
+};
+use clap::Parser;
+use settings::Formats;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// A small, secured MQTT 3.1.1 and 5.0 broker.
+#[derive(Parser)]
+#[command(version, group = clap::ArgGroup::new("what").required(true))]
+struct Arguments {
+    /// The configuration file; SIGHUP reads it again.
+    #[arg(long, value_name = "FILE", group = "what")]
+    config: Option<PathBuf>,
+    /// Serve anonymous clients on this port of the loopback, without a configuration.
+    #[arg(long, value_name = "PORT", group = "what")]
+    port: Option<u16>,
+}
+
+/// A fault of the configuration, which has an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct BadConfiguration(String);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_journal_or_terminal();
+    match run(&arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{failure:#}");
+            if failure.is::<BadConfiguration>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = configuration(arguments)?;
+    let mut signals = Signals::install()?;
+    let broker = Broker::start(&config, None)
+        .await
+        .context("cannot start the broker")?;
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.reload.recv() => reload(&broker, arguments).await,
+        }
+    }
+    info!("stopping");
+    broker.shutdown().await;
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn install() -> anyhow::Result<Signals> {
+        let install = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Signals {
+            terminate: install(SignalKind::terminate())?,
+            interrupt: install(SignalKind::interrupt())?,
+            reload: install(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// A configuration that cannot be used changes nothing.
+async fn reload(broker: &Broker, arguments: &Arguments) {
+    let config = match configuration(arguments) {
+        Ok(config) => config,
+        Err(failure) => return warn!("configuration left as it was: {failure:#}"),
+    };
+    match broker.reload(&config).await {
+        Ok(reloaded) => info!(?reloaded, "configuration read again"),
+        Err(failure) => warn!(
+            "configuration left as it was: {:#}",
+            anyhow::Error::new(failure)
+        ),
+    }
+}
+
+fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
+    match (&arguments.config, arguments.port) {
+        (Some(path), _) => load(path),
+        (None, port) => Ok(bare(port.unwrap_or(1883))),
+    }
+}
+
+fn load(path: &Path) -> anyhow::Result<Config> {
+    let formats = Formats::default().with("topic-pattern", |text| {
+        let pattern = text.replace("%c", "c").replace("%u", "u");
+        TopicFilter::parse(&pattern)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    });
+    let loaded = settings::load::<Config>(path, &formats);
+    let loaded = loaded.map_err(|error| BadConfiguration(error.to_string()))?;
+    if !loaded.warnings.is_empty() {
+        warn!("{}", loaded.warnings);
+    }
+    Ok(loaded.value)
+}
+
+/// Anonymous clients on loopback; without access rules these may do everything.
+fn bare(port: u16) -> Config {
+    let listener = Listener {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        tls: None,
+        anonymous: Some(true),
+    };
+    Config {
+        listeners: vec![listener],
+        ..Config::default()
+    }
+}
+
+/// To the journal when systemd connects us to it, else as lines on standard error.
+fn log_to_journal_or_terminal() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    match journal {
+        Some(journal) => registry.with(journal).init(),
+        None => registry
+            .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+            .init(),
+    }
+}

@@ -22,6 +22,8 @@ pub struct Message {
     pub qos: QoS,
     /// Keep it as the topic's last known value.
     pub retain: bool,
+    /// Seconds that it is worth delivering, from its publication on; absent: for ever.
+    pub expiry_s: Option<u32>,
     /// MQTT 5 properties that travel with it; shared, since fan-out clones messages.
     pub properties: Option<Arc<MessageProperties>>,
     /// The topic's sequence number, given by the gateway's own publishers; clients give none.
@@ -36,6 +38,7 @@ impl Message {
             payload: payload.into(),
             qos: QoS::AtLeastOnce,
             retain: false,
+            expiry_s: None,
             properties: None,
             sequence: None,
         }

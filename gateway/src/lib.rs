@@ -10,8 +10,16 @@
 
 pub mod config;
 
+mod clock;
+
 pub mod fieldbus;
 
 pub mod reading;
 
-pub mod clock;
+mod payload;
+
+pub mod buffer;
+
+mod identity;
+
+pub mod logging;

@@ -14,6 +14,7 @@ pub mod register;
 
 mod decimal;
 mod line_rate;
+mod port;
 mod transaction;
 
 mod decode;
@@ -25,9 +26,16 @@ mod report;
 mod schedule;
 mod write;
 
-pub mod modbus;
-pub mod simulate;
+mod line;
+pub(crate) mod nmea;
+mod number;
+mod text;
+
 mod wire;
+
+pub mod modbus;
+pub mod serial;
+pub mod simulate;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,0 +1,198 @@
+//! Who may publish and receive what. A core.
+//!
+//! Invariant: nothing is allowed that no rule names; without any rule only anonymous clients on
+//! loopback may do anything, and no client ever publishes to a `$`-topic.
+
+use std::net::IpAddr;
+
+use crate::{
+    config::AccessRule,
+    topic::{TopicFilter, TopicName},
+};
+
+/// Who a client was found to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// User name, or the certificate's name; absent for anonymous clients.
+    pub(crate) user: Option<String>,
+    pub(crate) client: String,
+    pub(crate) address: IpAddr,
+}
+
+/// What one identity may do: the rules that fit it, with `%c` and `%u` filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Permissions {
+    publish: Vec<TopicFilter>,
+    subscribe: Vec<TopicFilter>,
+    /// The process' own publishers: everything, `$`-topics too.
+    unrestricted: bool,
+}
+
+impl Permissions {
+    /// Everything, for the process' own publishers.
+    pub(crate) fn unrestricted() -> Permissions {
+        Permissions {
+            unrestricted: true,
+            ..Permissions::default()
+        }
+    }
+
+    /// What the rules allow an identity.
+    pub(crate) fn of(identity: &Identity, rules: &[AccessRule]) -> Permissions {
+        if rules.is_empty() {
+            return Permissions::without_rules(identity);
+        }
+        let mut permissions = Permissions::default();
+        for rule in rules.iter().filter(|rule| fits(rule, identity)) {
+            let filled = |pattern: &crate::config::TopicPattern| fill_in(&pattern.0, identity);
+            permissions
+                .publish
+                .extend(rule.publish.iter().filter_map(filled));
+            permissions
+                .subscribe
+                .extend(rule.subscribe.iter().filter_map(filled));
+        }
+        permissions
+    }
+
+    fn without_rules(identity: &Identity) -> Permissions {
+        if identity.user.is_some() || !identity.address.is_loopback() {
+            return Permissions::default();
+        }
+        let filters = |texts: &[&str]| {
+            texts
+                .iter()
+                .filter_map(|text| TopicFilter::parse(text).ok())
+                .collect()
+        };
+        Permissions {
+            publish: filters(&["#"]),
+            subscribe: filters(&["#", "$SYS/#"]),
+            unrestricted: false,
+        }
+    }
+
+    /// Whether no rule speaks for the identity at all.
+    pub(crate) fn is_nothing(&self) -> bool {
+        !self.unrestricted && self.publish.is_empty() && self.subscribe.is_empty()
+    }
+
+    /// Whether a message may be published on this topic.
+    pub(crate) fn may_publish(&self, topic: &TopicName) -> bool {
+        self.unrestricted
+            || !topic.is_reserved() && self.publish.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Whether a message on this topic may be delivered.
+    pub(crate) fn may_receive(&self, topic: &TopicName) -> bool {
+        self.unrestricted || self.subscribe.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Whether every topic that this filter matches may be received.
+    pub(crate) fn may_subscribe(&self, filter: &TopicFilter) -> bool {
+        self.unrestricted
+            || self
+                .subscribe
+                .iter()
+                .any(|pattern| pattern.contains(filter))
+    }
+}
+
+fn fits(rule: &AccessRule, identity: &Identity) -> bool {
+    let user_fits = rule.user.is_none() || rule.user == identity.user;
+    let client_fits = rule
+        .client
+        .as_ref()
+        .is_none_or(|client| *client == identity.client);
+    user_fits && client_fits
+}
+
+/// Puts the identity into a pattern; a name that is not one plain level would widen the pattern,
+/// so it makes the pattern void instead (CVE-2017-7650).
+fn fill_in(pattern: &str, identity: &Identity) -> Option<TopicFilter> {
+    let mut filled = pattern.to_owned();
+    if pattern.contains("%c") {
+        filled = filled.replace("%c", plain_level(&identity.client)?);
+    }
+    if pattern.contains("%u") {
+        filled = filled.replace("%u", plain_level(identity.user.as_deref()?)?);
+    }
+    TopicFilter::parse(&filled).ok()
+}
+
+fn plain_level(name: &str) -> Option<&str> {
+    let plain = !name.is_empty() && !name.contains(['+', '#', '/', '%']) && !name.starts_with('$');
+    plain.then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TopicPattern;
+
+    fn identity(user: Option<&str>, client: &str, address: [u8; 4]) -> Identity {
+        Identity {
+            user: user.map(str::to_owned),
+            client: client.to_owned(),
+            address: address.into(),
+        }
+    }
+
+    fn rule(user: Option<&str>, publish: &str, subscribe: &str) -> AccessRule {
+        AccessRule {
+            user: user.map(str::to_owned),
+            client: None,
+            publish: vec![TopicPattern(publish.to_owned())],
+            subscribe: vec![TopicPattern(subscribe.to_owned())],
+        }
+    }
+
+    fn name(text: &str) -> TopicName {
+        TopicName::parse(text).expect("a topic name")
+    }
+
+    fn filter(text: &str) -> TopicFilter {
+        TopicFilter::parse(text).expect("a filter")
+    }
+
+    #[test]
+    fn a_rule_speaks_for_its_own_user_alone() {
+        let rules = [rule(Some("press"), "t/%u/#", "c/%c/#")];
+        let press = Permissions::of(&identity(Some("press"), "p1", [10, 0, 0, 1]), &rules);
+        assert!(press.may_publish(&name("t/press/x")));
+        assert!(!press.may_publish(&name("t/other/x")));
+        assert!(press.may_subscribe(&filter("c/p1/+")));
+        assert!(!press.may_subscribe(&filter("c/#")));
+        let other = Permissions::of(&identity(None, "p1", [127, 0, 0, 1]), &rules);
+        assert_eq!(other, Permissions::default());
+    }
+
+    #[test]
+    fn names_with_wildcards_do_not_widen_a_pattern() {
+        let rules = [rule(None, "t/%c", "t/%u")];
+        for level in ["+", "#", "a/b", "", "$SYS", "%u"] {
+            let permissions =
+                Permissions::of(&identity(Some(level), level, [127, 0, 0, 1]), &rules);
+            assert_eq!(permissions, Permissions::default(), "{level:?}");
+        }
+    }
+
+    #[test]
+    fn without_rules_only_anonymous_clients_on_loopback_are_served() {
+        let local = Permissions::of(&identity(None, "c", [127, 0, 0, 1]), &[]);
+        assert!(local.may_publish(&name("a/b")) && local.may_subscribe(&filter("#")));
+        assert!(!local.may_publish(&name("$SYS/x")));
+        let remote = Permissions::of(&identity(None, "c", [10, 0, 0, 1]), &[]);
+        assert!(!remote.may_publish(&name("a")) && !remote.may_subscribe(&filter("a")));
+        let named = Permissions::of(&identity(Some("u"), "c", [127, 0, 0, 1]), &[]);
+        assert!(!named.may_publish(&name("a")));
+    }
+
+    #[test]
+    fn no_rule_opens_reserved_topics_for_publishing() {
+        let rules = [rule(None, "$SYS/#", "$SYS/#")];
+        let permissions = Permissions::of(&identity(None, "c", [127, 0, 0, 1]), &rules);
+        assert!(!permissions.may_publish(&name("$SYS/x")));
+        assert!(permissions.may_receive(&name("$SYS/x")));
+    }
+}

@@ -1,0 +1,345 @@
+//! Every decision of the broker: who may connect, what is routed, acknowledged, repeated, ended.
+//! A core: it is told what happened and when, and asked what to do.
+//!
+//! ```text
+//!   open, handle_packet, handle_closed ──▶ ┌──────┐ ──▶ poll_output: Flush, Close, Keep, Settled …
+//!   handle_kept, handle_timeout        ──▶ │ Core │ ──▶ take_bytes: encoded packets, by connection
+//!                                          └──────┘ ──▶ poll_timeout
+//! ```
+//!
+//! Invariant: each call returns without waiting for anyone, and what one client does or fails to
+//! do costs the others nothing but the time of its own calls.
+
+mod connect;
+
+mod publish;
+mod subscribe;
+
+mod deliver;
+
+mod leave;
+mod local;
+mod manage;
+
+mod link;
+#[cfg(test)]
+pub(crate) mod sim;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use settings::SecretText;
+
+use crate::{
+    access::Identity,
+    arena::{Arena, Id},
+    audit::{Event, Refusal, Who},
+    bans::Bans,
+    broker::link::Link,
+    config::{AccessRule, Limits},
+    keeper::{Keeper, Kept},
+    outbox::Publication,
+    packet::{DecodeError, Packet, PacketId, ReasonCode},
+    retained::RetainedMessages,
+    router::{Match, Router},
+    session::Session,
+    status::Counters,
+};
+
+pub(crate) use link::Peer;
+
+/// A connection, until it is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ConnectionId(pub(crate) Id);
+
+/// A session, until it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SessionId(pub(crate) Id);
+
+/// A message handed to the keeper, whose receipt is awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+/// Something to come back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// No CONNECT yet, or nothing heard for one and a half times the keep alive.
+    Connection(ConnectionId),
+    /// A will's delay has passed.
+    Will(SessionId),
+    /// A session has outlived its connection for long enough.
+    Expiry(SessionId),
+}
+
+/// What the core asks of its driver.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Bytes wait for this connection: [`Core::take_bytes`].
+    Flush(ConnectionId),
+    /// Write what waits for this connection, then close it.
+    Close(ConnectionId),
+    /// Hand a message to the keeper; its receipt comes back by [`Core::handle_kept`].
+    Keep {
+        ticket: Ticket,
+        publication: Arc<Publication>,
+    },
+    /// A message published in this process is kept, or not.
+    Settled { ticket: Ticket, kept: Kept },
+    /// Deliveries wait for a consumer in this process: [`Core::take_delivery`].
+    Ready(SessionId),
+    /// Something to log.
+    Tell(Event),
+}
+
+/// Who waits for a keeper's receipt.
+#[derive(Debug)]
+enum Waiter {
+    /// A client, for its PUBACK or PUBREC.
+    Client {
+        session: SessionId,
+        packet_id: PacketId,
+    },
+    /// A publisher in this process.
+    Local,
+    /// Nobody: QoS 0, wills.
+    Nobody,
+}
+
+/// A message on its way to the disk.
+#[derive(Debug)]
+struct Pending {
+    waiter: Waiter,
+    /// A QoS 2 message is routed when it is kept: refused, it may come again as a new one.
+    deferred: Option<(Arc<Publication>, Origin)>,
+}
+
+/// Who published a message.
+#[derive(Debug, Clone)]
+struct Origin {
+    session: Option<SessionId>,
+    /// Absent for publishers in this process, which need no permission.
+    identity: Option<Arc<Identity>>,
+}
+
+/// One user name with its password.
+#[derive(Debug)]
+pub(crate) struct Login {
+    pub(crate) name: String,
+    pub(crate) password: SecretText,
+}
+
+/// The part of the configuration that the core applies.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) limits: Limits,
+    pub(crate) access: Vec<AccessRule>,
+    pub(crate) logins: Vec<Login>,
+}
+
+/// The broker without its sockets.
+pub(crate) struct Core {
+    rules: Rules,
+    keeper: Option<Arc<dyn Keeper>>,
+    links: Arena<Link>,
+    by_address: HashMap<IpAddr, u32>,
+    bans: Bans,
+    sessions: Arena<Session>,
+    by_client: HashMap<Arc<str>, SessionId>,
+    router: Router,
+    retained: RetainedMessages,
+    pending: HashMap<Ticket, Pending>,
+    last_ticket: u64,
+    timers: BTreeSet<(Instant, Timer)>,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+    /// Refusals by kind; named only when asked.
+    refused: [u64; Refusal::ALL.len()],
+    /// Prefix of the client identifiers we assign, different at each start.
+    assigned_prefix: String,
+    assigned: u64,
+    /// The broker stops: nothing more is read, what is on its way is finished.
+    draining: bool,
+    /// Reused by each routing.
+    matches: Vec<Match>,
+}
+
+impl Core {
+    /// `assigned_prefix` begins the client identifiers we assign, so it should differ at each start.
+    pub(crate) fn new(
+        rules: Rules,
+        keeper: Option<Arc<dyn Keeper>>,
+        assigned_prefix: String,
+    ) -> Core {
+        Core {
+            rules,
+            keeper,
+            links: Arena::new(),
+            by_address: HashMap::new(),
+            bans: Bans::default(),
+            sessions: Arena::new(),
+            by_client: HashMap::new(),
+            router: Router::default(),
+            retained: RetainedMessages::default(),
+            pending: HashMap::new(),
+            last_ticket: 0,
+            timers: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            refused: [0; Refusal::ALL.len()],
+            assigned_prefix,
+            assigned: 0,
+            draining: false,
+            matches: Vec::new(),
+        }
+    }
+
+    /// What to do next; drain until `None` after every call.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Core::handle_timeout`] is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Does what is due; early and repeated calls do nothing.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, timer)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            match timer {
+                Timer::Connection(connection) => self.connection_is_due(connection, now),
+                Timer::Will(session) => self.will_is_due(session, now),
+                Timer::Expiry(session) => self.expiry_is_due(session, now),
+            }
+        }
+    }
+
+    /// A packet came over a connection.
+    pub(crate) fn handle_packet(&mut self, connection: ConnectionId, packet: Packet, now: Instant) {
+        let Some(link) = self
+            .links
+            .get_mut(connection.0)
+            .filter(|link| !link.is_closing())
+        else {
+            return;
+        };
+        link.heard(now);
+        let Some(session) = link.session() else {
+            return match packet {
+                Packet::Connect(connect) => self.connect(connection, *connect, now),
+                _ => self.violated(
+                    connection,
+                    "the first packet is no CONNECT [MQTT-3.1.0-1]",
+                    now,
+                ),
+            };
+        };
+        match packet {
+            Packet::Publish(publish) => self.client_publishes(connection, session, publish, now),
+            Packet::PubAck(ack) => self.acknowledged(session, &ack, now),
+            Packet::PubRec(ack) => self.received(connection, session, &ack, now),
+            Packet::PubRel(ack) => self.released(connection, session, &ack),
+            Packet::PubComp(ack) => self.completed(session, &ack, now),
+            Packet::Subscribe(subscribe) => self.subscribe(connection, session, subscribe, now),
+            Packet::Unsubscribe(packet) => self.unsubscribe(connection, session, &packet),
+            Packet::PingReq => self.send(connection, Packet::PingResp),
+            Packet::Disconnect(disconnect) => {
+                self.client_leaves(connection, session, &disconnect, now)
+            }
+            Packet::Auth(_) => self.violated(
+                connection,
+                "AUTH without an authentication method [MQTT-4.12.0-1]",
+                now,
+            ),
+            Packet::Connect(_) => self.violated(connection, "a second CONNECT [MQTT-3.1.0-2]", now),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                self.violated(connection, "a packet that only servers send", now);
+            }
+        }
+    }
+
+    /// The bytes of a connection are no packet.
+    pub(crate) fn handle_malformed(
+        &mut self,
+        connection: ConnectionId,
+        error: &DecodeError,
+        now: Instant,
+    ) {
+        let who = self.who(connection);
+        let refusal = match error.reason() {
+            ReasonCode::PacketTooLarge => Refusal::PacketTooLarge,
+            _ => Refusal::Malformed,
+        };
+        self.refuse(who, refusal, None, error.to_string());
+        self.disconnect(connection, error.reason(), &error.to_string(), now);
+    }
+
+    fn violated(&mut self, connection: ConnectionId, rule: &str, now: Instant) {
+        let who = self.who(connection);
+        self.refuse(who, Refusal::ProtocolViolation, None, rule.to_owned());
+        self.disconnect(connection, ReasonCode::ProtocolError, rule, now);
+    }
+
+    /// Encodes a packet for a connection and asks for a flush, once until the bytes are taken.
+    fn send(&mut self, connection: ConnectionId, packet: Packet) {
+        if let Some(link) = self.links.get_mut(connection.0)
+            && link.send(packet)
+        {
+            self.outputs.push_back(Output::Flush(connection));
+        }
+    }
+
+    fn set_timer(&mut self, old: Option<Instant>, at: Option<Instant>, timer: Timer) {
+        if let Some(old) = old {
+            self.timers.remove(&(old, timer));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, timer));
+        }
+    }
+
+    fn refuse(&mut self, who: Who, refusal: Refusal, topic: Option<&str>, reason: String) {
+        self.refused[refusal as usize] += 1;
+        let topic = topic.map(str::to_owned);
+        self.outputs.push_back(Output::Tell(Event::Refused {
+            who,
+            refusal,
+            topic,
+            reason,
+        }));
+    }
+
+    fn who(&self, connection: ConnectionId) -> Who {
+        let Some(link) = self.links.get(connection.0) else {
+            return Who::default();
+        };
+        let session = link
+            .session()
+            .and_then(|session| self.sessions.get(session.0));
+        Who {
+            address: Some(link.peer.address),
+            client: session.map(|session| session.identity.client.as_str().into()),
+            user: session.and_then(|session| session.identity.user.clone()),
+        }
+    }
+
+    fn who_is(&self, session: SessionId) -> Who {
+        let Some(session) = self.sessions.get(session.0) else {
+            return Who::default();
+        };
+        Who {
+            address: None,
+            client: Some(session.identity.client.as_str().into()),
+            user: session.identity.user.clone(),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Ends: of connections, of sessions, and the wills that they release.
+//!
+//! Core. Invariant: a will is published once or called off, never both [MQTT-3.1.2-8]
+//! [MQTT-3.1.2-10].
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    audit::{Event, Refusal},
+    broker::{ConnectionId, Core, Origin, Output, SessionId, Timer, Waiter},
+    outbox::Publication,
+    packet::{Details, Disconnect, Packet, ReasonCode, Text, Version},
+    session::{Link, Will},
+};
+
+impl Core {
+    /// The socket is closed, by either side.
+    pub(crate) fn handle_closed(&mut self, connection: ConnectionId, now: Instant) {
+        self.detach(connection, "the connection was lost", now);
+        let Some(link) = self.links.remove(connection.0) else {
+            return;
+        };
+        self.set_timer(link.timer, None, Timer::Connection(connection));
+        let address = link.peer.address.ip();
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+
+    /// DISCONNECT from a client.
+    pub(super) fn client_leaves(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        disconnect: &Disconnect,
+        now: Instant,
+    ) {
+        let maximum = self.rules.limits.session_expiry.as_duration();
+        let Some(state) = self.sessions.get_mut(session.0) else {
+            return;
+        };
+        if let Some(expiry_s) = disconnect.session_expiry_s {
+            if state.is_transient() && expiry_s > 0 {
+                let rule = "a session that ends with its connection cannot be prolonged (MQTT 5, 3.14.2.2.2)";
+                return self.violated(connection, rule, now);
+            }
+            state.expiry = Some(Duration::from_secs(expiry_s.into()).min(maximum));
+        }
+        if disconnect.reason == ReasonCode::Success {
+            state.will = None;
+        }
+        self.detach(connection, disconnect.reason.text(), now);
+        self.close(connection);
+    }
+
+    /// Ends a connection with a word to the client, where its version has one.
+    pub(super) fn disconnect(
+        &mut self,
+        connection: ConnectionId,
+        code: ReasonCode,
+        why: &str,
+        now: Instant,
+    ) {
+        let Some(link) = self.links.get(connection.0) else {
+            return;
+        };
+        if link.session().is_some() && link.terms.version == Version::V5 {
+            let details = link
+                .terms
+                .problem_information
+                .then(|| Details::because(Text::lossy(why)));
+            let disconnect = Disconnect {
+                details,
+                ..Disconnect::new(code)
+            };
+            self.send(connection, Packet::Disconnect(disconnect));
+        }
+        self.detach(connection, why, now);
+        self.close(connection);
+    }
+
+    /// Has the driver close a connection once its bytes are written.
+    pub(super) fn close(&mut self, connection: ConnectionId) {
+        if let Some(link) = self.links.get_mut(connection.0)
+            && !link.is_closing()
+        {
+            link.close();
+            self.arm(connection, None);
+            self.outputs.push_back(Output::Close(connection));
+        }
+    }
+
+    /// Parts a session from its connection: its will and its end are set in motion.
+    fn detach(&mut self, connection: ConnectionId, why: &str, now: Instant) {
+        let Some(session) = self.links.get(connection.0).and_then(|link| link.session()) else {
+            return;
+        };
+        let who = self.who(connection);
+        self.outputs.push_back(Output::Tell(Event::Disconnected {
+            who,
+            reason: why.to_owned(),
+        }));
+        if let Some(link) = self.links.get_mut(connection.0) {
+            link.close();
+            self.outputs.push_back(Output::Close(connection));
+            self.arm(connection, None);
+        }
+        let Some(state) = self.sessions.get_mut(session.0) else {
+            return;
+        };
+        state.disconnected();
+        if state.is_transient() {
+            return self.end_session(session, now);
+        }
+        let expires_at = state.expiry.and_then(|expiry| now.checked_add(expiry));
+        let will_delay = state.will.as_ref().map(|will| will.delay);
+        state.expires_at = expires_at;
+        self.set_timer(None, expires_at, Timer::Expiry(session));
+        match will_delay {
+            Some(Duration::ZERO) => self.publish_will(session, now),
+            Some(delay) => self.delay_will(session, now + delay),
+            None => {}
+        }
+    }
+
+    /// The session is over: its will is due now [MQTT-3.1.2-8], its messages are nobody's.
+    pub(super) fn end_session(&mut self, session: SessionId, now: Instant) {
+        self.publish_will(session, now);
+        let Some(state) = self.sessions.remove(session.0) else {
+            return;
+        };
+        self.by_client.remove(state.identity.client.as_str());
+        self.set_timer(state.will_at, None, Timer::Will(session));
+        self.set_timer(state.expires_at, None, Timer::Expiry(session));
+        for filter in &state.subscriptions {
+            self.router.unsubscribe(filter, session);
+        }
+        if let Some(outbox) = state.into_outbox() {
+            self.hand_over(outbox.into_shared(), now);
+        }
+    }
+
+    pub(super) fn will_is_due(&mut self, session: SessionId, now: Instant) {
+        if let Some(state) = self.sessions.get_mut(session.0) {
+            state.will_at = None;
+            self.publish_will(session, now);
+        }
+    }
+
+    pub(super) fn expiry_is_due(&mut self, session: SessionId, now: Instant) {
+        if let Some(state) = self.sessions.get_mut(session.0) {
+            state.expires_at = None;
+            if state.link == Link::Absent {
+                self.end_session(session, now);
+            }
+        }
+    }
+
+    fn delay_will(&mut self, session: SessionId, at: Instant) {
+        if let Some(state) = self.sessions.get_mut(session.0) {
+            state.will_at = Some(at);
+            self.set_timer(None, Some(at), Timer::Will(session));
+        }
+    }
+
+    fn publish_will(&mut self, session: SessionId, now: Instant) {
+        let Some(state) = self.sessions.get_mut(session.0) else {
+            return;
+        };
+        let Some(will) = state.will.take() else {
+            return;
+        };
+        let (identity, permissions) = (Arc::clone(&state.identity), Arc::clone(&state.permissions));
+        let Will { message, .. } = *will;
+        if !permissions.may_publish(&message.topic) {
+            let who = self.who_is(session);
+            let why = "the access rules no longer allow its will".to_owned();
+            return self.refuse(who, Refusal::Will, Some(message.topic.as_str()), why);
+        }
+        let origin = Origin {
+            session: Some(session),
+            identity: Some(identity),
+        };
+        self.publish(
+            Arc::new(Publication::new(message, now)),
+            origin,
+            Waiter::Nobody,
+            now,
+        );
+    }
+}

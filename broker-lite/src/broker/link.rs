@@ -1,0 +1,250 @@
+//! One connection as the core sees it: its peer, its protocol, and the bytes that wait for it.
+//!
+//! Core. Invariant: no packet larger than the client's maximum is ever encoded [MQTT-3.1.2-24].
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+
+use crate::{
+    broker::SessionId,
+    packet::{self, Packet, Publish, TopicAlias, Version},
+    topic::TopicName,
+};
+
+/// Past this many waiting bytes messages stay in their queue, where limits apply.
+const FULL_BYTES: usize = 64 * 1024;
+
+/// Past this many waiting bytes the client's own packets are left unread: what waits then is our
+/// answers to them, and it does not take those.
+const STALLED_BYTES: usize = 4 * FULL_BYTES;
+
+/// Topics for which we set up an alias on one connection, if the client takes that many.
+const OUTGOING_ALIASES_MAX: u16 = 16;
+
+/// What a topic alias may add to a packet: the property, and a byte more for the lengths.
+const ALIAS_BYTES: usize = 5;
+
+/// Who is at the other end of a connection, before any packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// The listener's own address, which names it.
+    pub(crate) listener: SocketAddr,
+    pub(crate) anonymous: bool,
+    /// The name in the client's certificate, if it showed one that was accepted.
+    pub(crate) certificate: Option<String>,
+}
+
+/// What the client's CONNECT says about the packets it takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) version: Version,
+    pub(crate) maximum_packet_size: Option<u32>,
+    pub(crate) topic_alias_maximum: u16,
+    /// Whether reason strings may go along with failures.
+    pub(crate) problem_information: bool,
+    /// Silence after which the client counts as gone.
+    pub(crate) patience: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct Aliases {
+    /// By alias number less one, as the client set them.
+    incoming: Vec<Option<TopicName>>,
+    /// By alias number less one, as we set them.
+    outgoing: Vec<TopicName>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No CONNECT yet.
+    Opened,
+    Serving(SessionId),
+    /// Bytes may still leave, nothing comes in.
+    Closing,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: Peer,
+    pub(crate) terms: Terms,
+    /// The deadline that stands in the core's timers.
+    pub(crate) timer: Option<Instant>,
+    state: State,
+    heard: Instant,
+    out: BytesMut,
+    flush_asked: bool,
+    aliases: Option<Box<Aliases>>,
+}
+
+impl Link {
+    pub(crate) fn new(peer: Peer, now: Instant) -> Link {
+        let terms = Terms {
+            version: Version::V5,
+            maximum_packet_size: None,
+            topic_alias_maximum: 0,
+            problem_information: true,
+            patience: None,
+        };
+        Link {
+            peer,
+            terms,
+            timer: None,
+            state: State::Opened,
+            heard: now,
+            out: BytesMut::new(),
+            flush_asked: false,
+            aliases: None,
+        }
+    }
+
+    pub(crate) fn serve(&mut self, session: SessionId) {
+        self.state = State::Serving(session);
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.state = State::Closing;
+    }
+
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        match self.state {
+            State::Serving(session) => Some(session),
+            State::Opened | State::Closing => None,
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.state, State::Closing)
+    }
+
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// When the client counts as gone unless it is heard.
+    pub(crate) fn gone_at(&self) -> Option<Instant> {
+        self.heard.checked_add(self.terms.patience?)
+    }
+
+    /// Whether a message may be encoded, or has to wait in its queue.
+    pub(crate) fn has_room(&self) -> bool {
+        self.out.len() < FULL_BYTES
+    }
+
+    /// Whether it leaves our answers untaken.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.out.len() >= STALLED_BYTES
+    }
+
+    /// Hands over the bytes that wait.
+    pub(crate) fn take(&mut self) -> BytesMut {
+        self.flush_asked = false;
+        std::mem::take(&mut self.out)
+    }
+
+    /// Encodes a packet; true when a flush has to be asked for. One that the client would not
+    /// take goes without its details, or not at all [MQTT-3.1.2-25].
+    pub(crate) fn send(&mut self, mut packet: Packet) -> bool {
+        if !self.terms.problem_information {
+            drop_unwanted_details(&mut packet);
+        }
+        if !self.takes(&packet, 0) {
+            packet.drop_details();
+            if !self.takes(&packet, 0) {
+                return false;
+            }
+        }
+        self.encode(&packet)
+    }
+
+    /// Encodes a message; `None` when it is larger than the client takes.
+    pub(crate) fn send_publish(&mut self, publish: Publish) -> Option<bool> {
+        let mut packet = Packet::Publish(publish);
+        if !self.takes(&packet, 0) {
+            return None;
+        }
+        if self.terms.topic_alias_maximum > 0
+            && self.takes(&packet, ALIAS_BYTES)
+            && let Packet::Publish(publish) = &mut packet
+        {
+            self.shorten(publish);
+        }
+        Some(self.encode(&packet))
+    }
+
+    /// The topic that a client's PUBLISH means; `Err` when its alias stands for none
+    /// [MQTT-3.3.2-7] [MQTT-3.3.2-9].
+    pub(crate) fn resolve(
+        &mut self,
+        topic: Option<TopicName>,
+        alias: Option<TopicAlias>,
+        maximum: u16,
+    ) -> Result<TopicName, UnknownAlias> {
+        let Some(alias) = alias else {
+            return topic.ok_or(UnknownAlias);
+        };
+        if alias.value() > maximum {
+            return Err(UnknownAlias);
+        }
+        let index = usize::from(alias.value()) - 1;
+        let aliases = &mut self.aliases.get_or_insert_default().incoming;
+        let Some(topic) = topic else {
+            return aliases.get(index).cloned().flatten().ok_or(UnknownAlias);
+        };
+        if aliases.len() <= index {
+            aliases.resize(index + 1, None);
+        }
+        aliases[index] = Some(topic.clone());
+        Ok(topic)
+    }
+
+    /// Puts an alias in the topic's place, or introduces one while there are any left.
+    fn shorten(&mut self, publish: &mut Publish) {
+        let Some(topic) = &publish.topic else { return };
+        let maximum = self.terms.topic_alias_maximum.min(OUTGOING_ALIASES_MAX);
+        let aliases = &mut self.aliases.get_or_insert_default().outgoing;
+        let number = |index: usize| TopicAlias::new(u16::try_from(index + 1).unwrap_or(0));
+        if let Some(index) = aliases.iter().position(|known| known == topic) {
+            publish.topic_alias = number(index);
+            publish.topic = None;
+        } else if aliases.len() < usize::from(maximum) {
+            publish.topic_alias = number(aliases.len());
+            aliases.push(topic.clone());
+        }
+    }
+
+    fn takes(&self, packet: &Packet, more: usize) -> bool {
+        let Some(maximum) = self.terms.maximum_packet_size else {
+            return true;
+        };
+        packet::encoded_len(packet, self.terms.version)
+            .is_ok_and(|len| len + more <= maximum as usize)
+    }
+
+    fn encode(&mut self, packet: &Packet) -> bool {
+        if self.is_closing() || packet::encode(packet, self.terms.version, &mut self.out).is_err() {
+            return false;
+        }
+        !std::mem::replace(&mut self.flush_asked, true)
+    }
+}
+
+/// A topic alias was never set up, or lies above the maximum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UnknownAlias;
+
+/// Without "request problem information" only CONNACK, PUBLISH and DISCONNECT may explain
+/// themselves [MQTT-3.1.2-29].
+fn drop_unwanted_details(packet: &mut Packet) {
+    if !matches!(
+        packet,
+        Packet::ConnAck(_) | Packet::Publish(_) | Packet::Disconnect(_)
+    ) {
+        packet.drop_details();
+    }
+}

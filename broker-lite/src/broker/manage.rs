@@ -1,0 +1,192 @@
+//! What an operator asks of the broker: its state, other rules, an orderly stop.
+//!
+//! Core. Invariant: other rules take nothing from a client that they still allow.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    access::Permissions,
+    audit::Refusal,
+    broker::{ConnectionId, Core, Rules, SessionId, connect::level},
+    packet::ReasonCode,
+    status::{ClientStatus, Counters, Status},
+};
+
+impl Core {
+    /// The state at this moment.
+    pub(crate) fn status(&self) -> Status {
+        let mut clients: Vec<ClientStatus> = self
+            .links
+            .iter()
+            .filter_map(|(_, link)| {
+                let session = self.sessions.get(link.session()?.0)?;
+                Some(ClientStatus {
+                    id: session.identity.client.clone(),
+                    identity: session.identity.user.clone(),
+                    address: link.peer.address,
+                    version: level(link.terms.version),
+                    queued: session.queued(),
+                    dropped: session.dropped,
+                })
+            })
+            .collect();
+        clients.sort_by(|a, b| a.id.cmp(&b.id));
+        Status {
+            clients,
+            sessions: self.by_client.len(),
+            subscriptions: self.router.len(),
+            retained: self.retained.len(),
+            counters: self.counters(),
+        }
+    }
+
+    /// Takes no more packets; what was taken is still acknowledged.
+    pub(crate) fn stop_taking(&mut self) {
+        self.draining = true;
+    }
+
+    /// The largest packet that clients may send, in bytes.
+    pub(crate) fn packet_size(&self) -> usize {
+        self.rules.limits.packet_size.as_len()
+    }
+
+    /// How long a TLS handshake may take.
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        self.rules.limits.handshake_timeout.as_duration()
+    }
+
+    /// Whether a connection has to be closed once its bytes are written.
+    pub(crate) fn is_closing(&self, connection: ConnectionId) -> bool {
+        self.links
+            .get(connection.0)
+            .is_none_or(|link| link.is_closing())
+    }
+
+    /// Whether acknowledgements still wait for the keeper.
+    pub(crate) fn awaits_keeper(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Puts other rules in force: clients that may no longer connect are disconnected, and
+    /// subscriptions that are no longer covered end.
+    pub(crate) fn replace_rules(&mut self, rules: Rules, now: Instant) -> usize {
+        let known_before: Vec<String> = self
+            .rules
+            .logins
+            .iter()
+            .map(|login| login.name.clone())
+            .collect();
+        let changed: Vec<String> = known_before
+            .into_iter()
+            .filter(|name| password_of(&self.rules, name) != password_of(&rules, name))
+            .collect();
+        self.rules = rules;
+        self.apply_access();
+        let connected: Vec<(ConnectionId, SessionId)> = self
+            .links
+            .iter()
+            .filter_map(|(id, link)| Some((ConnectionId(id), link.session()?)))
+            .collect();
+        let mut ended = 0;
+        for (connection, session) in connected {
+            if self.is_no_longer_allowed(connection, session, &changed) {
+                let why = "its login or its access rules are gone from the configuration";
+                self.break_off(
+                    connection,
+                    ReasonCode::NotAuthorized,
+                    Refusal::ConfigurationChanged,
+                    why,
+                    now,
+                );
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Ends every connection that came by one of these listeners.
+    pub(crate) fn close_listener(
+        &mut self,
+        listener: SocketAddr,
+        reason: ReasonCode,
+        now: Instant,
+    ) -> usize {
+        let connections: Vec<ConnectionId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.peer.listener == listener)
+            .map(|(id, _)| ConnectionId(id))
+            .collect();
+        for connection in &connections {
+            self.disconnect(*connection, reason, reason.text(), now);
+        }
+        connections.len()
+    }
+
+    /// Ends every connection, with a word to those that understand it.
+    pub(crate) fn close_all(&mut self, reason: ReasonCode, now: Instant) {
+        let connections: Vec<ConnectionId> =
+            self.links.iter().map(|(id, _)| ConnectionId(id)).collect();
+        for connection in connections {
+            self.disconnect(connection, reason, reason.text(), now);
+        }
+    }
+
+    fn apply_access(&mut self) {
+        let sessions: Vec<SessionId> = self.by_client.values().copied().collect();
+        for id in sessions {
+            let Some(session) = self.sessions.get_mut(id.0) else {
+                continue;
+            };
+            session.permissions = Arc::new(Permissions::of(&session.identity, &self.rules.access));
+            self.drop_forbidden_subscriptions(id);
+        }
+        let rules = &self.rules.access;
+        self.retained
+            .recheck(|publisher, topic| Permissions::of(publisher, rules).may_publish(topic));
+    }
+
+    /// A client is sent away when its password changed, or no rule names it any more.
+    fn is_no_longer_allowed(
+        &self,
+        connection: ConnectionId,
+        session: SessionId,
+        changed: &[String],
+    ) -> bool {
+        let (Some(link), Some(session)) =
+            (self.links.get(connection.0), self.sessions.get(session.0))
+        else {
+            return false;
+        };
+        let by_password = link.peer.certificate.is_none();
+        let login_changed = by_password
+            && session
+                .identity
+                .user
+                .as_ref()
+                .is_some_and(|user| changed.contains(user));
+        login_changed || session.permissions.is_nothing()
+    }
+
+    fn counters(&self) -> Counters {
+        let named = Refusal::ALL
+            .iter()
+            .map(|kind| (kind.name(), self.refused[*kind as usize]));
+        Counters {
+            refused: named.filter(|(_, count)| *count > 0).collect(),
+            ..self.counters.clone()
+        }
+    }
+}
+
+fn password_of<'a>(rules: &'a Rules, name: &str) -> Option<&'a str> {
+    rules
+        .logins
+        .iter()
+        .find(|login| login.name == name)
+        .map(|login| login.password.expose())
+}

@@ -1,0 +1,446 @@
+//! What clients publish: checked, routed, kept, acknowledged.
+//!
+//! Core. Invariant: a QoS 2 message is routed once, however often it comes [MQTT-4.3.3-10], and an
+//! acknowledgement of a kept message leaves after the keeper's receipt.
+
+use std::{sync::Arc, time::Instant};
+
+use crate::{
+    audit::Refusal,
+    broker::{ConnectionId, Core, Origin, Output, Pending, SessionId, Ticket, Waiter},
+    keeper::Kept,
+    message::Message,
+    outbox::Publication,
+    packet::{Ack, Delivery, Packet, PacketId, Publish, QoS, ReasonCode, Version},
+    retained::Retained,
+    session::{HeldAck, Verdict},
+};
+
+/// QoS 2 messages that a 3.1.1 client may leave between PUBLISH and PUBREL: it cannot be told a
+/// receive maximum, so it gets more room, but not the memory for 65,535.
+const HALF_OPEN_V3_MAX: usize = 1_024;
+
+impl Core {
+    /// Whether more packets of this connection may be read now. A 3.1.1 client whose
+    /// acknowledgements wait for the keeper is left unread instead of being sent away, and so is
+    /// one that takes none of our answers.
+    pub(crate) fn accepts(&mut self, connection: ConnectionId) -> bool {
+        let Some(link) = self
+            .links
+            .get(connection.0)
+            .filter(|link| !link.is_closing())
+        else {
+            return false;
+        };
+        if self.draining || link.is_stalled() {
+            return false;
+        }
+        if link.terms.version == Version::V5 {
+            return true;
+        }
+        let in_flight = usize::from(self.rules.limits.in_flight);
+        let inbox = link
+            .session()
+            .and_then(|session| self.sessions.get_mut(session.0))
+            .and_then(|session| session.pending_inbox());
+        inbox.is_none_or(|inbox| inbox.acks.len() < in_flight)
+    }
+
+    pub(super) fn client_publishes(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        publish: Publish,
+        now: Instant,
+    ) {
+        self.counters.received += 1;
+        let aliases = self.rules.limits.topic_aliases;
+        let Some(link) = self.links.get_mut(connection.0) else {
+            return;
+        };
+        let Ok(topic) = link.resolve(publish.topic, publish.topic_alias, aliases) else {
+            let why = "the topic alias stands for no topic [MQTT-3.3.2-9]";
+            return self.break_off(
+                connection,
+                ReasonCode::TopicAliasInvalid,
+                Refusal::ProtocolViolation,
+                why,
+                now,
+            );
+        };
+        let message = Message {
+            topic,
+            payload: publish.payload,
+            qos: publish.delivery.qos(),
+            retain: publish.retain,
+            expiry_s: publish.message_expiry_s,
+            properties: publish.properties,
+            sequence: None,
+        };
+        match publish.delivery {
+            Delivery::AtMostOnce => {
+                if self.check(connection, session, &message).is_ok() {
+                    self.take(message, session, Waiter::Nobody, now);
+                }
+            }
+            Delivery::AtLeastOnce(packet_id) => {
+                self.take_acknowledged(connection, session, message, packet_id, now);
+            }
+            Delivery::ExactlyOnce(packet_id) => {
+                if !self.is_duplicate(connection, session, packet_id) {
+                    self.take_acknowledged(connection, session, message, packet_id, now);
+                }
+            }
+        }
+    }
+
+    /// PUBREL: the identifier is free again [MQTT-4.3.3-11].
+    pub(super) fn released(&mut self, connection: ConnectionId, session: SessionId, ack: &Ack) {
+        let Some(session) = self.sessions.get_mut(session.0) else {
+            return;
+        };
+        let known = session.inbox().received.remove(&ack.packet_id);
+        session.shrink();
+        let reason = if known {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdNotFound
+        };
+        self.send(connection, Packet::PubComp(Ack::new(ack.packet_id, reason)));
+    }
+
+    /// The keeper has answered for a message.
+    pub(crate) fn handle_kept(&mut self, ticket: Ticket, kept: Kept, now: Instant) {
+        let Some(pending) = self.pending.remove(&ticket) else {
+            return;
+        };
+        if let Some((publication, origin)) = pending.deferred
+            && kept == Kept::Committed
+        {
+            self.route(&publication, &origin, now);
+        }
+        match pending.waiter {
+            Waiter::Client { session, packet_id } => {
+                self.settle(session, packet_id, ticket, kept, now)
+            }
+            Waiter::Local => self.outputs.push_back(Output::Settled { ticket, kept }),
+            Waiter::Nobody => {}
+        }
+    }
+
+    /// Checks, takes and acknowledges a QoS 1 or 2 message.
+    fn take_acknowledged(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        message: Message,
+        packet_id: PacketId,
+        now: Instant,
+    ) {
+        if !self.within_receive_maximum(connection, session, message.qos, now) {
+            return;
+        }
+        let qos = message.qos;
+        let verdict = match self.check(connection, session, &message) {
+            Ok(()) => {
+                if qos == QoS::ExactlyOnce
+                    && let Some(session) = self.sessions.get_mut(session.0)
+                {
+                    session.inbox().received.insert(packet_id);
+                }
+                self.take(message, session, Waiter::Client { session, packet_id }, now)
+            }
+            Err(reason) => Verdict::Settled(reason),
+        };
+        self.acknowledge(
+            connection,
+            session,
+            HeldAck {
+                packet_id,
+                qos,
+                verdict,
+            },
+        );
+    }
+
+    /// Routes a message and hands it to the keeper, if that wants it.
+    fn take(
+        &mut self,
+        message: Message,
+        session: SessionId,
+        waiter: Waiter,
+        now: Instant,
+    ) -> Verdict {
+        let Some(publisher) = self.sessions.get(session.0) else {
+            return Verdict::Settled(ReasonCode::UnspecifiedError);
+        };
+        let identity = Some(Arc::clone(&publisher.identity));
+        let origin = Origin {
+            session: Some(session),
+            identity,
+        };
+        self.publish(
+            Arc::new(Publication::new(message, now)),
+            origin,
+            waiter,
+            now,
+        )
+    }
+
+    /// The one path of every message: keeper, retained, subscribers.
+    pub(super) fn publish(
+        &mut self,
+        publication: Arc<Publication>,
+        origin: Origin,
+        waiter: Waiter,
+        now: Instant,
+    ) -> Verdict {
+        let wanted = self
+            .keeper
+            .as_ref()
+            .is_some_and(|keeper| keeper.wants(&publication.message.topic));
+        if !wanted {
+            let reached = self.route(&publication, &origin, now);
+            return Verdict::Settled(match reached {
+                0 => ReasonCode::NoMatchingSubscribers,
+                _ => ReasonCode::Success,
+            });
+        }
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        let defers =
+            publication.message.qos == QoS::ExactlyOnce && matches!(waiter, Waiter::Client { .. });
+        let deferred = defers.then(|| (Arc::clone(&publication), origin.clone()));
+        self.pending.insert(ticket, Pending { waiter, deferred });
+        self.outputs.push_back(Output::Keep {
+            ticket,
+            publication: Arc::clone(&publication),
+        });
+        if !defers {
+            self.route(&publication, &origin, now);
+        }
+        Verdict::Awaits(ticket)
+    }
+
+    /// Retains a message where asked to, and delivers it; says how many sessions it reached.
+    fn route(&mut self, publication: &Arc<Publication>, origin: &Origin, now: Instant) -> usize {
+        if publication.message.retain {
+            let retained = Retained {
+                publication: Arc::clone(publication),
+                publisher: origin.identity.clone(),
+            };
+            if self
+                .retained
+                .set(retained, &self.rules.limits, now)
+                .is_err()
+            {
+                let who = origin
+                    .session
+                    .map(|session| self.who_is(session))
+                    .unwrap_or_default();
+                let topic = publication.message.topic.clone();
+                let why = "delivered but not retained (limits.retained_messages, retained_bytes)";
+                self.refuse(
+                    who,
+                    Refusal::RetainedFull,
+                    Some(topic.as_str()),
+                    why.to_owned(),
+                );
+            }
+        }
+        self.fan_out(publication, origin.session, now)
+    }
+
+    /// Whether the client may publish this; the reason to answer if not.
+    fn check(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        message: &Message,
+    ) -> Result<(), ReasonCode> {
+        let topic = message.topic.as_str();
+        if !self.topic_fits(topic) {
+            let why =
+                "the topic is too long or too deep (limits.topic_length, topic_levels)".to_owned();
+            let who = self.who(connection);
+            self.refuse(who, Refusal::TopicLimit, Some(topic), why);
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        let session = self.sessions.get(session.0);
+        if session.is_some_and(|session| session.permissions.may_publish(&message.topic)) {
+            return Ok(());
+        }
+        let why = "no access rule lets this client publish here".to_owned();
+        let who = self.who(connection);
+        self.refuse(who, Refusal::Publish, Some(topic), why);
+        Err(ReasonCode::NotAuthorized)
+    }
+
+    /// Answers a repetition as the first time, without routing it again.
+    fn is_duplicate(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        packet_id: PacketId,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(session.0) else {
+            return true;
+        };
+        let Some(inbox) = session
+            .pending_inbox()
+            .filter(|inbox| inbox.received.contains(&packet_id))
+        else {
+            return false;
+        };
+        let held = inbox
+            .acks
+            .iter()
+            .any(|ack| ack.packet_id == packet_id && ack.qos == QoS::ExactlyOnce);
+        if !held {
+            self.send(connection, Packet::PubRec(Ack::success(packet_id)));
+        }
+        true
+    }
+
+    fn within_receive_maximum(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        qos: QoS,
+        now: Instant,
+    ) -> bool {
+        let Some(inbox) = self
+            .sessions
+            .get_mut(session.0)
+            .and_then(|session| session.pending_inbox())
+        else {
+            return true;
+        };
+        let in_flight = usize::from(self.rules.limits.in_flight);
+        let version = self.links.get(connection.0).map(|link| link.terms.version);
+        let (count, maximum) = match version {
+            Some(Version::V5) => (inbox.outstanding(), in_flight),
+            // Held acknowledgements stop the reading of a 3.1.1 client, see `accepts`.
+            _ if qos == QoS::ExactlyOnce => (inbox.received.len(), HALF_OPEN_V3_MAX.max(in_flight)),
+            _ => return true,
+        };
+        if count < maximum {
+            return true;
+        }
+        let why = "more unacknowledged messages than the receive maximum [MQTT-3.3.4-9]";
+        self.break_off(
+            connection,
+            ReasonCode::ReceiveMaximumExceeded,
+            Refusal::ReceiveMaximum,
+            why,
+            now,
+        );
+        false
+    }
+
+    /// Sends an acknowledgement, or puts it behind those that wait.
+    fn acknowledge(&mut self, connection: ConnectionId, session: SessionId, ack: HeldAck) {
+        let Some(state) = self.sessions.get_mut(session.0) else {
+            return;
+        };
+        let waits = matches!(ack.verdict, Verdict::Awaits(_))
+            || state
+                .pending_inbox()
+                .is_some_and(|inbox| !inbox.acks.is_empty());
+        if waits {
+            state.inbox().acks.push_back(ack);
+        } else {
+            self.send_ack(connection, &ack);
+        }
+    }
+
+    fn send_ack(&mut self, connection: ConnectionId, ack: &HeldAck) {
+        let Verdict::Settled(reason) = ack.verdict else {
+            return;
+        };
+        let answer = Ack::new(ack.packet_id, reason);
+        let packet = match ack.qos {
+            QoS::ExactlyOnce => Packet::PubRec(answer),
+            QoS::AtMostOnce | QoS::AtLeastOnce => Packet::PubAck(answer),
+        };
+        self.send(connection, packet);
+    }
+
+    /// Enters the keeper's answer and lets go of every acknowledgement that is no longer held.
+    fn settle(
+        &mut self,
+        session: SessionId,
+        packet_id: PacketId,
+        ticket: Ticket,
+        kept: Kept,
+        now: Instant,
+    ) {
+        if kept == Kept::Refused {
+            let who = self.who_is(session);
+            self.refuse(
+                who,
+                Refusal::NotKept,
+                None,
+                format!("packet {packet_id} could not be kept"),
+            );
+        }
+        let Some(state) = self.sessions.get_mut(session.0) else {
+            return;
+        };
+        let connection = match state.link {
+            crate::session::Link::Connected(connection) => Some(connection),
+            _ => None,
+        };
+        let version = connection
+            .and_then(|c| self.links.get(c.0))
+            .map(|link| link.terms.version);
+        let verdict = match (kept, version) {
+            (Kept::Committed, _) => Verdict::Settled(ReasonCode::Success),
+            (Kept::Refused, Some(Version::V5)) => Verdict::Settled(ReasonCode::QuotaExceeded),
+            (Kept::Refused, _) => Verdict::Withheld,
+        };
+        let inbox = state.inbox();
+        if let Some(ack) = inbox
+            .acks
+            .iter_mut()
+            .find(|ack| ack.verdict == Verdict::Awaits(ticket))
+        {
+            ack.verdict = verdict;
+        }
+        self.release_acks(session, connection, now);
+    }
+
+    fn release_acks(&mut self, session: SessionId, connection: Option<ConnectionId>, now: Instant) {
+        loop {
+            let Some(state) = self.sessions.get_mut(session.0) else {
+                return;
+            };
+            let Some(ack) = state.pending_inbox().and_then(|inbox| inbox.pop_ready()) else {
+                state.shrink();
+                return;
+            };
+            let Some(connection) = connection else {
+                continue;
+            };
+            if ack.verdict == Verdict::Withheld {
+                let why = "a message could not be kept; it is to be sent again";
+                return self.disconnect(connection, ReasonCode::QuotaExceeded, why, now);
+            }
+            self.send_ack(connection, &ack);
+        }
+    }
+
+    /// Refuses to go on with a client that broke an agreement.
+    pub(super) fn break_off(
+        &mut self,
+        connection: ConnectionId,
+        code: ReasonCode,
+        refusal: Refusal,
+        why: &str,
+        now: Instant,
+    ) {
+        let who = self.who(connection);
+        self.refuse(who, refusal, None, why.to_owned());
+        self.disconnect(connection, code, why, now);
+    }
+}

@@ -1,0 +1,408 @@
+//! One core with clients that speak packets to it, in memory and on a clock of its own. Tests only.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+
+use super::{ConnectionId, Core, Login, Output, Peer, Rules, SessionId, Ticket};
+use crate::{
+    audit::{Event, Refusal},
+    config::{AccessRule, Limits, TopicPattern},
+    keeper::{Keeper, Kept, Receipt},
+    message::Message,
+    packet::{
+        self, Ack, Connect, ConnectProperties, Delivery, Disconnect, Expect, Packet, PacketId,
+        Publish, QoS, ReasonCode, Subscribe, SubscribeOptions, SubscribeRequest, Text, Version,
+        Will,
+    },
+    topic::{SubscriptionFilter, TopicFilter, TopicName},
+};
+
+/// A fixed moment for tests; the clock is only read once, and time then passes by hand.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests need one instant to count from"
+)]
+pub(crate) fn start() -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    *START
+}
+
+/// Wants what matches a filter; never answers by itself.
+pub(super) struct Wants(pub(super) TopicFilter);
+
+impl Keeper for Wants {
+    fn wants(&self, topic: &TopicName) -> bool {
+        self.0.matches(topic)
+    }
+
+    fn keep(&self, _message: &Message, receipt: Receipt) {
+        receipt.answer(Kept::Refused);
+    }
+}
+
+/// A client's handle in the simulation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Client(pub(super) ConnectionId);
+
+pub(super) struct Sim {
+    pub(super) core: Core,
+    pub(super) now: Instant,
+    versions: HashMap<ConnectionId, Version>,
+    streams: HashMap<ConnectionId, BytesMut>,
+    inboxes: HashMap<ConnectionId, VecDeque<Packet>>,
+    pub(super) stalled: Vec<ConnectionId>,
+    pub(super) closed: Vec<ConnectionId>,
+    pub(super) kept: VecDeque<(Ticket, String)>,
+    pub(super) settled: Vec<Kept>,
+    pub(super) refusals: Vec<Refusal>,
+    pub(super) ready: Vec<SessionId>,
+}
+
+impl Sim {
+    pub(super) fn new() -> Sim {
+        Sim::with(Limits::default(), Vec::new(), None)
+    }
+
+    pub(super) fn limited(limits: Limits) -> Sim {
+        Sim::with(limits, Vec::new(), None)
+    }
+
+    pub(super) fn keeping(filter: &str) -> Sim {
+        let wants = Wants(TopicFilter::parse(filter).unwrap());
+        Sim::with(Limits::default(), Vec::new(), Some(Arc::new(wants)))
+    }
+
+    pub(super) fn with(
+        limits: Limits,
+        access: Vec<AccessRule>,
+        keeper: Option<Arc<dyn Keeper>>,
+    ) -> Sim {
+        Sim {
+            core: Core::new(rules(limits, access), keeper, "auto-0".to_owned()),
+            now: start(),
+            versions: HashMap::new(),
+            streams: HashMap::new(),
+            inboxes: HashMap::new(),
+            stalled: Vec::new(),
+            closed: Vec::new(),
+            kept: VecDeque::new(),
+            settled: Vec::new(),
+            refusals: Vec::new(),
+            ready: Vec::new(),
+        }
+    }
+
+    pub(super) fn open(&mut self, peer: Peer) -> Result<ConnectionId, Refusal> {
+        let opened = self.core.open(peer, self.now);
+        self.drain();
+        opened
+    }
+
+    /// Connects and takes CONNACK, which must be a success; says whether a session was present.
+    pub(super) fn connect(&mut self, connect: Connect) -> (Client, bool) {
+        let client = self.try_connect(connect);
+        match self
+            .inboxes
+            .get_mut(&client.0)
+            .and_then(|inbox| inbox.pop_front())
+        {
+            Some(Packet::ConnAck(ack)) if ack.reason == ReasonCode::Success => {
+                (client, ack.session_present)
+            }
+            other => panic!("no successful CONNACK but {other:?}"),
+        }
+    }
+
+    pub(super) fn try_connect(&mut self, connect: Connect) -> Client {
+        let connection = self.open(peer()).unwrap();
+        self.versions.insert(connection, connect.version);
+        let client = Client(connection);
+        self.send(client, Packet::Connect(Box::new(connect)));
+        client
+    }
+
+    pub(super) fn client(&mut self, version: Version, id: &str) -> Client {
+        self.connect(hello(version, id)).0
+    }
+
+    pub(super) fn send(&mut self, client: Client, packet: Packet) {
+        self.core.handle_packet(client.0, packet, self.now);
+        self.drain();
+    }
+
+    pub(super) fn lose(&mut self, client: Client) {
+        self.core.handle_closed(client.0, self.now);
+        self.drain();
+    }
+
+    /// Lets time pass, with every timer on its moment.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.core.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.core.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+        self.core.handle_timeout(self.now);
+        self.drain();
+    }
+
+    pub(super) fn answer_keeper(&mut self, kept: Kept) {
+        let (ticket, _) = self.kept.pop_front().unwrap();
+        self.core.handle_kept(ticket, kept, self.now);
+        self.drain();
+    }
+
+    /// What the client received since it was last asked.
+    pub(super) fn take(&mut self, client: Client) -> Vec<Packet> {
+        self.drain();
+        self.inboxes.remove(&client.0).unwrap_or_default().into()
+    }
+
+    /// The PUBLISHes among what it received, as `topic=payload`.
+    pub(super) fn payloads(&mut self, client: Client) -> Vec<String> {
+        self.publishes(client).iter().map(text).collect()
+    }
+
+    pub(super) fn publishes(&mut self, client: Client) -> Vec<Publish> {
+        let publish = |packet| match packet {
+            Packet::Publish(publish) => Some(publish),
+            _ => None,
+        };
+        self.take(client).into_iter().filter_map(publish).collect()
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        client: Client,
+        filter: &str,
+        options: SubscribeOptions,
+    ) -> ReasonCode {
+        self.send(client, subscribe(filter, options));
+        let answers = self.inboxes.entry(client.0).or_default();
+        let at = answers
+            .iter()
+            .position(|packet| matches!(packet, Packet::SubAck(_)))
+            .unwrap();
+        match answers.remove(at) {
+            Some(Packet::SubAck(ack)) => ack.reasons[0],
+            other => panic!("no SUBACK but {other:?}"),
+        }
+    }
+
+    pub(super) fn is_closed(&self, client: Client) -> bool {
+        self.closed.contains(&client.0)
+    }
+
+    pub(super) fn drain(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Flush(connection) => {
+                    if !self.stalled.contains(&connection) {
+                        self.flush(connection);
+                    }
+                }
+                Output::Close(connection) => {
+                    self.flush(connection);
+                    if !self.closed.contains(&connection) {
+                        self.closed.push(connection);
+                    }
+                    self.core.handle_closed(connection, self.now);
+                }
+                Output::Keep {
+                    ticket,
+                    publication,
+                } => {
+                    let topic = publication.message.topic.as_str().to_owned();
+                    self.kept.push_back((ticket, topic));
+                }
+                Output::Settled { kept, .. } => self.settled.push(kept),
+                Output::Ready(session) => self.ready.push(session),
+                Output::Tell(Event::Refused { refusal, .. }) => self.refusals.push(refusal),
+                Output::Tell(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self, connection: ConnectionId) {
+        let bytes = self.core.take_bytes(connection, self.now);
+        let version = self
+            .versions
+            .get(&connection)
+            .copied()
+            .unwrap_or(Version::V5);
+        let stream = self.streams.entry(connection).or_default();
+        stream.extend_from_slice(&bytes);
+        while let Some(packet) =
+            packet::decode(stream, Expect::from_server(version, usize::MAX)).unwrap()
+        {
+            self.inboxes
+                .entry(connection)
+                .or_default()
+                .push_back(packet);
+        }
+    }
+}
+
+pub(super) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
+    let password = "secret".to_owned().into();
+    Rules {
+        limits,
+        access,
+        logins: vec![Login {
+            name: "ann".to_owned(),
+            password,
+        }],
+    }
+}
+
+pub(super) fn peer() -> Peer {
+    Peer {
+        address: "127.0.0.1:50000".parse().unwrap(),
+        listener: "127.0.0.1:1883".parse::<SocketAddr>().unwrap(),
+        anonymous: true,
+        certificate: None,
+    }
+}
+
+/// A CONNECT with a clean start.
+pub(super) fn hello(version: Version, id: &str) -> Connect {
+    Connect {
+        version,
+        clean_start: true,
+        keep_alive_s: 60,
+        client_id: Text::parse(id).unwrap(),
+        will: None,
+        user_name: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }
+}
+
+/// A CONNECT for a session that outlives the connection by an hour.
+pub(super) fn lasting(version: Version, id: &str) -> Connect {
+    let mut connect = Connect {
+        clean_start: false,
+        ..hello(version, id)
+    };
+    if version == Version::V5 {
+        connect.properties.session_expiry_s = Some(3_600);
+    }
+    connect
+}
+
+pub(super) fn will(topic: &str, delay_s: Option<u32>) -> Will {
+    Will {
+        topic: TopicName::parse(topic).unwrap(),
+        payload: "gone".into(),
+        qos: QoS::AtMostOnce,
+        retain: false,
+        delay_s,
+        message_expiry_s: None,
+        properties: None,
+    }
+}
+
+pub(super) fn publish(topic: &str, payload: &str, delivery: Delivery) -> Publish {
+    Publish {
+        dup: false,
+        retain: false,
+        delivery,
+        topic: Some(TopicName::parse(topic).unwrap()),
+        topic_alias: None,
+        message_expiry_s: None,
+        subscription_ids: Vec::new(),
+        properties: None,
+        payload: payload.to_owned().into(),
+    }
+}
+
+pub(super) fn once(topic: &str, payload: &str) -> Packet {
+    Packet::Publish(publish(topic, payload, Delivery::AtMostOnce))
+}
+
+pub(super) fn qos1(topic: &str, payload: &str, packet_id: u16) -> Packet {
+    Packet::Publish(publish(
+        topic,
+        payload,
+        Delivery::AtLeastOnce(id(packet_id)),
+    ))
+}
+
+pub(super) fn qos2(topic: &str, payload: &str, packet_id: u16) -> Packet {
+    Packet::Publish(publish(
+        topic,
+        payload,
+        Delivery::ExactlyOnce(id(packet_id)),
+    ))
+}
+
+pub(super) fn retained(topic: &str, payload: &str) -> Packet {
+    Packet::Publish(Publish {
+        retain: true,
+        ..publish(topic, payload, Delivery::AtMostOnce)
+    })
+}
+
+pub(super) fn subscribe(filter: &str, options: SubscribeOptions) -> Packet {
+    Packet::Subscribe(Subscribe {
+        packet_id: id(9),
+        subscription_id: None,
+        user_properties: packet::UserProperties::default(),
+        requests: vec![SubscribeRequest {
+            filter: SubscriptionFilter::parse(filter).unwrap(),
+            options,
+        }],
+    })
+}
+
+pub(super) fn puback(packet_id: u16) -> Packet {
+    Packet::PubAck(Ack::success(id(packet_id)))
+}
+
+pub(super) fn pubrec(packet_id: u16) -> Packet {
+    Packet::PubRec(Ack::success(id(packet_id)))
+}
+
+pub(super) fn pubrel(packet_id: u16) -> Packet {
+    Packet::PubRel(Ack::success(id(packet_id)))
+}
+
+pub(super) fn pubcomp(packet_id: u16) -> Packet {
+    Packet::PubComp(Ack::success(id(packet_id)))
+}
+
+pub(super) fn goodbye() -> Packet {
+    Packet::Disconnect(Disconnect::new(ReasonCode::Success))
+}
+
+pub(super) fn id(value: u16) -> PacketId {
+    PacketId::new(value).unwrap()
+}
+
+pub(super) fn text(publish: &Publish) -> String {
+    let topic = publish.topic.as_ref().map_or("", |topic| topic.as_str());
+    format!("{topic}={}", String::from_utf8_lossy(&publish.payload))
+}
+
+pub(super) fn allow(user: Option<&str>, publish: &[&str], subscribe: &[&str]) -> AccessRule {
+    let patterns = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| TopicPattern((*text).to_owned()))
+            .collect()
+    };
+    AccessRule {
+        user: user.map(str::to_owned),
+        client: None,
+        publish: patterns(publish),
+        subscribe: patterns(subscribe),
+    }
+}

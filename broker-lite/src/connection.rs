@@ -1,0 +1,228 @@
+//! One client's byte stream: reads packets in batches, writes what the core has for it. Driver.
+//!
+//! Invariant: an idle connection holds no buffer, and a stalled one at most what the core lets it
+//! accumulate.
+#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    sync::{Notify, futures::Notified},
+    time::timeout,
+};
+
+use crate::{
+    broker::ConnectionId,
+    packet::{self, DecodeError, Expect, Packet, Version},
+    server::Shared,
+};
+
+/// Read at once; a larger packet takes several reads.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Packets decoded before the broker is asked to handle them.
+const BATCH_MAX: usize = 128;
+
+/// A closing connection gets this long to take its last bytes.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the stream has to offer.
+enum Progress {
+    Read(usize),
+    Wrote(usize),
+    Flushed,
+    /// The core has something for this connection, or reads on.
+    Called,
+}
+
+struct Wire<S> {
+    stream: S,
+    connection: ConnectionId,
+    /// Bytes of a packet whose rest has not come.
+    input: BytesMut,
+    /// Decoded, but not taken by the core yet.
+    waiting: VecDeque<Packet>,
+    /// What ends the stream once everything before it is handled.
+    fault: Option<DecodeError>,
+    output: BytesMut,
+    unflushed: bool,
+    version: Option<Version>,
+    packet_size: usize,
+    /// The core takes no more for now.
+    paused: bool,
+}
+
+/// Serves a stream until either side closes it. The caller reports the end to the core.
+pub(crate) async fn serve<S>(
+    shared: &Arc<Shared>,
+    stream: S,
+    connection: ConnectionId,
+    call: &Notify,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let packet_size = shared.lock().core.packet_size();
+    let mut wire = Wire {
+        stream,
+        connection,
+        input: BytesMut::new(),
+        waiting: VecDeque::new(),
+        fault: None,
+        output: BytesMut::new(),
+        unflushed: false,
+        version: None,
+        packet_size,
+        paused: false,
+    };
+    if wire.exchange(shared, call).await {
+        // Whoever does not take his last bytes in time loses them.
+        let _late = timeout(CLOSE_PATIENCE, wire.finish()).await;
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Moves bytes both ways; true when the core wants the connection closed.
+    async fn exchange(&mut self, shared: &Arc<Shared>, call: &Notify) -> bool {
+        let mut called = Box::pin(call.notified());
+        loop {
+            match poll_fn(|cx| self.poll(called.as_mut(), cx)).await {
+                Ok(Progress::Read(0)) | Err(_) => return false,
+                Ok(Progress::Read(_)) => self.decode(),
+                Ok(Progress::Wrote(count)) => {
+                    self.output.advance(count);
+                    self.unflushed = true;
+                    if !self.output.is_empty() {
+                        continue;
+                    }
+                    self.output = BytesMut::new();
+                }
+                Ok(Progress::Flushed) => {
+                    self.unflushed = false;
+                    continue;
+                }
+                Ok(Progress::Called) => called.set(call.notified()),
+            }
+            if self.consult(shared) {
+                return true;
+            }
+        }
+    }
+
+    fn poll(
+        &mut self,
+        called: Pin<&mut Notified<'_>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Progress>> {
+        if !self.output.is_empty() {
+            if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, &self.output) {
+                return Poll::Ready(written.and_then(|count| match count {
+                    0 => Err(io::ErrorKind::WriteZero.into()),
+                    count => Ok(Progress::Wrote(count)),
+                }));
+            }
+        } else if self.unflushed
+            && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx)
+        {
+            return Poll::Ready(flushed.map(|()| Progress::Flushed));
+        }
+        if !self.paused
+            && let Poll::Ready(read) = self.poll_read(cx)
+        {
+            return Poll::Ready(read.map(Progress::Read));
+        }
+        std::future::Future::poll(called, cx).map(|()| Ok(Progress::Called))
+    }
+
+    /// Reads by way of the stack, so that a connection that waits holds no buffer.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+        read.map_ok(|()| {
+            self.input.extend_from_slice(buffer.filled());
+            buffer.filled().len()
+        })
+    }
+
+    /// Decodes what is complete, up to a batch.
+    fn decode(&mut self) {
+        while self.fault.is_none() && self.waiting.len() < BATCH_MAX {
+            let expect = match self.version {
+                Some(version) => Expect::from_client(version, self.packet_size),
+                None => Expect::connect(self.packet_size),
+            };
+            match packet::decode(&mut self.input, expect) {
+                Ok(Some(packet)) => {
+                    if let Packet::Connect(connect) = &packet {
+                        self.version = Some(connect.version);
+                    }
+                    self.waiting.push_back(packet);
+                }
+                Ok(None) => break,
+                Err(error) => self.fault = Some(error),
+            }
+        }
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// One visit to the core: hands over packets, takes bytes; true when it wants to close.
+    fn consult(&mut self, shared: &Arc<Shared>) -> bool {
+        let mut locked = shared.lock();
+        let now = Instant::now();
+        loop {
+            self.paused = !locked.core.accepts(self.connection);
+            if self.paused {
+                break;
+            }
+            if let Some(packet) = self.waiting.pop_front() {
+                locked.core.handle_packet(self.connection, packet, now);
+            } else if let Some(error) = self.fault.take() {
+                locked.core.handle_malformed(self.connection, &error, now);
+            } else {
+                self.decode();
+                if self.waiting.is_empty() && self.fault.is_none() {
+                    break;
+                }
+            }
+        }
+        let closing = locked.core.is_closing(self.connection);
+        if self.output.is_empty() {
+            self.output = locked.core.take_bytes(self.connection, now);
+        } else if closing {
+            self.output
+                .unsplit(locked.core.take_bytes(self.connection, now));
+        }
+        shared.drain(&mut locked, Some(self.connection), now);
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        closing
+    }
+
+    /// Writes the last bytes and waits for the client to close, for a socket that is closed with
+    /// unread input would take the last bytes back.
+    async fn finish(&mut self) -> io::Result<()> {
+        self.stream.write_all_buf(&mut self.output).await?;
+        self.stream.shutdown().await?;
+        loop {
+            let count = poll_fn(|cx| self.poll_read(cx)).await?;
+            self.input.clear();
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    }
+}

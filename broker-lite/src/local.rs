@@ -1,0 +1,158 @@
+//! Clients within this process: they publish and subscribe without a socket. Driver.
+//!
+//! Invariant: dropping a [`Publishing`] loses its answer, never the message.
+#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::{
+    broker::SessionId,
+    keeper::Kept,
+    message::Message,
+    packet::QoS,
+    server::Shared,
+    topic::{SubscriptionFilter, TopicFilter},
+};
+
+/// A publisher and consumer in this process. It may do everything; its subscriptions and its
+/// queue end with it.
+///
+/// Its queue has the bounds of any client's (`limits.queued_messages`, `queued_bytes`), for every
+/// QoS: what does not fit is lost to it and counted, so that it never holds up the others.
+#[derive(Debug)]
+pub struct LocalClient {
+    shared: Arc<Shared>,
+    session: SessionId,
+    call: Arc<Notify>,
+}
+
+/// A message that a [`LocalClient`] receives.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// What was published.
+    pub message: Message,
+    /// The QoS of this subscription's delivery.
+    pub qos: QoS,
+    /// Whether it was stored before the subscription was made, not published just now.
+    pub retained: bool,
+}
+
+/// What became of a published message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// The subscribers have it; no keeper wants it.
+    Routed,
+    /// The subscribers have it, and the keeper's group commit that holds it is on disk.
+    Kept,
+    /// The subscribers have it, but the keeper could not keep it.
+    Refused,
+}
+
+impl From<Kept> for Published {
+    fn from(kept: Kept) -> Published {
+        match kept {
+            Kept::Committed => Published::Kept,
+            Kept::Refused => Published::Refused,
+        }
+    }
+}
+
+/// Resolves when a message is kept, or at once when nobody keeps it. Dropped, the message goes
+/// its way all the same.
+#[derive(Debug)]
+#[must_use = "drop it to publish without waiting"]
+pub struct Publishing(Option<oneshot::Receiver<Published>>);
+
+impl Future for Publishing {
+    type Output = Published;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Published> {
+        match &mut self.0 {
+            None => Poll::Ready(Published::Routed),
+            // The broker has stopped: nobody will keep it any more.
+            Some(receiver) => Pin::new(receiver)
+                .poll(cx)
+                .map(|answer| answer.unwrap_or(Published::Refused)),
+        }
+    }
+}
+
+impl LocalClient {
+    pub(crate) fn open(shared: Arc<Shared>, client_id: &str) -> LocalClient {
+        let call = Arc::new(Notify::new());
+        let mut locked = shared.lock();
+        let session = locked.core.open_local(client_id);
+        locked.register_local(session, Arc::clone(&call));
+        drop(locked);
+        LocalClient {
+            shared,
+            session,
+            call,
+        }
+    }
+
+    /// Publishes a message. Order is kept, also between messages whose answer nobody awaits.
+    pub fn publish(&self, message: Message) -> Publishing {
+        let mut locked = self.shared.lock();
+        let now = Instant::now();
+        let ticket = locked.core.publish_local(self.session, message, now);
+        let answer = ticket.map(|ticket| locked.await_ticket(ticket));
+        self.shared.drain(&mut locked, None, now);
+        Publishing(answer)
+    }
+
+    /// Subscribes to what matches a filter; messages of its own included.
+    pub fn subscribe(&self, filter: TopicFilter, qos: QoS) {
+        let filter = SubscriptionFilter::from(filter);
+        self.shared
+            .visit(|core, now| core.subscribe_local(self.session, filter, qos, now));
+    }
+
+    /// The next message; `None` once the broker has stopped. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Delivery> {
+        loop {
+            let taken = self
+                .shared
+                .lock()
+                .core
+                .take_delivery(self.session, Instant::now());
+            if let Some(outgoing) = taken {
+                return Some(Delivery {
+                    message: outgoing.publication.message.clone(),
+                    qos: outgoing.qos,
+                    retained: outgoing.retain,
+                });
+            }
+            if self.shared.stop.is_cancelled() {
+                return None;
+            }
+            tokio::select! {
+                () = self.call.notified() => {}
+                () = self.shared.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Messages that were lost to this client because its queue was full.
+    pub fn lost(&self) -> u64 {
+        self.shared.lock().core.lost_locally(self.session)
+    }
+}
+
+impl Drop for LocalClient {
+    fn drop(&mut self) {
+        let mut locked = self.shared.lock();
+        let now = Instant::now();
+        locked.forget_local(self.session);
+        locked.core.close_local(self.session, now);
+        self.shared.drain(&mut locked, None, now);
+    }
+}

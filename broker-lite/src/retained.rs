@@ -1,0 +1,183 @@
+//! The last known value of each topic. A core.
+//!
+//! Invariant: neither the configured number of messages nor their bytes are exceeded.
+
+use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Instant};
+
+use crate::{
+    access::Identity,
+    config::Limits,
+    outbox::Publication,
+    topic::{TopicFilter, TopicName},
+};
+
+/// A retained message and who published it.
+#[derive(Debug)]
+pub(crate) struct Retained {
+    pub(crate) publication: Arc<Publication>,
+    /// Absent for publishers in this process.
+    pub(crate) publisher: Option<Arc<Identity>>,
+}
+
+/// There is no room for another retained message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// Retained messages in the order of their topics.
+#[derive(Debug, Default)]
+pub(crate) struct RetainedMessages {
+    by_topic: BTreeMap<TopicName, Retained>,
+    bytes: usize,
+}
+
+impl RetainedMessages {
+    pub(crate) fn len(&self) -> usize {
+        self.by_topic.len()
+    }
+
+    /// Keeps a message as its topic's value; one without payload clears it [MQTT-3.3.1-6].
+    pub(crate) fn set(
+        &mut self,
+        retained: Retained,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<(), Full> {
+        let topic = &retained.publication.message.topic;
+        self.remove(&topic.clone());
+        if retained.publication.message.payload.is_empty() {
+            return Ok(());
+        }
+        let size = retained.publication.size();
+        if !self.has_room(size, limits) {
+            self.drop_expired(now);
+        }
+        if !self.has_room(size, limits) {
+            return Err(Full);
+        }
+        self.bytes += size;
+        self.by_topic
+            .insert(retained.publication.message.topic.clone(), retained);
+        Ok(())
+    }
+
+    /// What a new subscriber to `filter` is to be sent.
+    pub(crate) fn matching(&self, filter: &TopicFilter, now: Instant) -> Vec<Arc<Publication>> {
+        let prefix = literal_prefix(filter);
+        let from = TopicName::parse(prefix).map_or(Bound::Unbounded, Bound::Included);
+        self.by_topic
+            .range((from, Bound::Unbounded))
+            .take_while(|(topic, _)| topic.as_str().starts_with(prefix))
+            .filter(|(topic, retained)| {
+                filter.matches(topic) && !retained.publication.is_expired(now)
+            })
+            .map(|(_, retained)| Arc::clone(&retained.publication))
+            .collect()
+    }
+
+    fn has_room(&self, size: usize, limits: &Limits) -> bool {
+        self.by_topic.len() < limits.retained_messages as usize
+            && self.bytes + size <= limits.retained_bytes.as_len()
+    }
+
+    fn remove(&mut self, topic: &TopicName) {
+        if let Some(old) = self.by_topic.remove(topic) {
+            self.bytes -= old.publication.size();
+        }
+    }
+
+    /// Drops what its publisher could no longer publish (CVE-2018-12546).
+    pub(crate) fn recheck(&mut self, may_publish: impl Fn(&Identity, &TopicName) -> bool) {
+        self.by_topic.retain(|topic, retained| {
+            retained
+                .publisher
+                .as_ref()
+                .is_none_or(|publisher| may_publish(publisher, topic))
+        });
+        self.count_bytes();
+    }
+
+    fn drop_expired(&mut self, now: Instant) {
+        self.by_topic
+            .retain(|_, retained| !retained.publication.is_expired(now));
+        self.count_bytes();
+    }
+
+    fn count_bytes(&mut self) {
+        self.bytes = self
+            .by_topic
+            .values()
+            .map(|retained| retained.publication.size())
+            .sum();
+    }
+}
+
+/// What every matching topic begins with; `a/#` also matches `a`, so the last slash is left out.
+fn literal_prefix(filter: &TopicFilter) -> &str {
+    let text = filter.as_str();
+    match text.find(['+', '#']) {
+        Some(wildcard) => text[..wildcard].trim_end_matches('/'),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+
+    fn retained(topic: &str, payload: &'static str) -> Retained {
+        let topic = TopicName::parse(topic).expect("a topic name");
+        let message = Message::new(topic, payload).retained();
+        let now = crate::broker::sim::start();
+        Retained {
+            publication: Arc::new(Publication::new(message, now)),
+            publisher: None,
+        }
+    }
+
+    fn topics(all: &RetainedMessages, filter: &str) -> Vec<String> {
+        let filter = TopicFilter::parse(filter).expect("a filter");
+        let found = all.matching(&filter, crate::broker::sim::start());
+        found
+            .iter()
+            .map(|publication| publication.message.topic.as_str().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_filter_finds_the_values_of_all_its_topics() {
+        let (mut all, limits) = (RetainedMessages::default(), Limits::default());
+        let now = crate::broker::sim::start();
+        for topic in ["a", "a/b", "a/b/c", "a!", "b", "$SYS/x", "/a"] {
+            all.set(retained(topic, "1"), &limits, now).expect("room");
+        }
+        assert_eq!(topics(&all, "a/#"), ["a", "a/b", "a/b/c"]);
+        assert_eq!(topics(&all, "a/+"), ["a/b"]);
+        assert_eq!(topics(&all, "+/b/#"), ["a/b", "a/b/c"]);
+        assert_eq!(topics(&all, "#"), ["/a", "a", "a!", "a/b", "a/b/c", "b"]);
+        assert_eq!(topics(&all, "$SYS/#"), ["$SYS/x"]);
+        assert_eq!(topics(&all, "/+"), ["/a"]);
+    }
+
+    #[test]
+    fn an_empty_payload_clears_the_value_and_its_bytes() {
+        let (mut all, limits) = (RetainedMessages::default(), Limits::default());
+        let now = crate::broker::sim::start();
+        all.set(retained("a", "1"), &limits, now).expect("room");
+        all.set(retained("a", ""), &limits, now).expect("room");
+        assert_eq!((all.len(), all.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_full_store_takes_no_new_topic_but_new_values() {
+        let limits = Limits {
+            retained_messages: 1,
+            ..Limits::default()
+        };
+        let mut all = RetainedMessages::default();
+        let now = crate::broker::sim::start();
+        assert_eq!(all.set(retained("a", "1"), &limits, now), Ok(()));
+        assert_eq!(all.set(retained("b", "1"), &limits, now), Err(Full));
+        assert_eq!(all.set(retained("a", "2"), &limits, now), Ok(()));
+    }
+}

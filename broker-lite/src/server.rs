@@ -1,0 +1,475 @@
+//! The running broker: one core behind a lock, the tasks around it, and its handle. Driver.
+//!
+//! ```text
+//!  connection tasks ──┐            ┌──▶ call of the connection whose bytes wait
+//!  local clients    ──┼──▶ Core ───┼──▶ keeper ──(receipt, from any thread)──┐
+//!  broker task      ──┘            └──▶ log                                  │
+//!       ▲ timer, settlements ◀───────────────────────────────────────────────┘
+//! ```
+//!
+//! Invariant: the lock is held only while the core decides; nobody waits, reads or writes under it.
+#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{sleep_until, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+use crate::{
+    audit::Limiter,
+    broker::{ConnectionId, Core, Login, Output, Peer, Rules, SessionId, Ticket},
+    config::Config,
+    keeper::{Keeper, Kept, Receipt},
+    listener::{self, Listeners},
+    status::Status,
+};
+
+pub use crate::{
+    listener::Bound,
+    local::{Delivery, LocalClient, Published, Publishing},
+    tls::TlsError,
+};
+
+/// At the stop, acknowledgements get this long to become true, and connections to take them.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a broker does not start, or does not take another configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(
+        "cannot listen on {address}: {source} (is another program listening there, or does the address belong to another machine?)"
+    )]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A listener cannot serve TLS.
+    #[error("cannot serve TLS on {address}: {source}")]
+    Tls {
+        /// The listener.
+        address: SocketAddr,
+        /// Which file, and why.
+        source: TlsError,
+    },
+    /// A user's password cannot be read.
+    #[error("cannot take the password of user {user:?}: {source}")]
+    Password {
+        /// The user.
+        user: String,
+        /// Why.
+        source: settings::SecretError,
+    },
+    /// A pattern of an access rule is no topic filter.
+    #[error("access rule {rule}: {pattern:?} is no topic filter: {reason}")]
+    Pattern {
+        /// The rule's place in the list, from 1.
+        rule: usize,
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Persistence was asked for, which this build does not have.
+    #[error(
+        "cannot keep sessions in {path}: this version holds them in memory; leave `persistence` out"
+    )]
+    Persistence {
+        /// The file asked for.
+        path: PathBuf,
+    },
+}
+
+/// What a reload has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Addresses that are served from now on.
+    pub opened: Vec<SocketAddr>,
+    /// Addresses that are served no longer.
+    pub closed: Vec<SocketAddr>,
+    /// Clients that were sent away.
+    pub disconnected: usize,
+}
+
+/// A running broker; clones are handles to the same one.
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+    listeners: Arc<tokio::sync::Mutex<Listeners>>,
+    bound: Arc<Mutex<Vec<Bound>>>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker")
+            .field("bound", &self.addresses())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Starts a broker and its listeners; with a keeper, what that wants is acknowledged only
+    /// once it is kept.
+    pub async fn start(
+        config: &Config,
+        keeper: Option<Arc<dyn Keeper>>,
+    ) -> Result<Broker, StartError> {
+        let prepared = listener::prepare(config, &Listeners::default()).await?;
+        let core = Core::new(rules(config)?, keeper.clone(), assigned_prefix());
+        let shared = Arc::new(Shared::new(core, keeper));
+        shared.tasks.spawn(Arc::clone(&shared).run());
+        let mut listeners = Listeners::default();
+        listeners.apply(prepared, &shared);
+        let broker = Broker {
+            shared,
+            bound: Arc::new(Mutex::new(listeners.bound())),
+            listeners: Arc::new(tokio::sync::Mutex::new(listeners)),
+        };
+        Ok(broker)
+    }
+
+    /// The addresses that are listened on, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<Bound> {
+        self.bound
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Puts another configuration in force. Listeners whose part is the same go on with their
+    /// clients; certificates are read again in any case. An error changes nothing.
+    pub async fn reload(&self, config: &Config) -> Result<Reloaded, StartError> {
+        let mut listeners = self.listeners.lock().await;
+        let rules = rules(config)?;
+        let prepared = listener::prepare(config, &listeners).await?;
+        let mut reloaded = listeners.apply(prepared, &self.shared);
+        *self.bound.lock().unwrap_or_else(PoisonError::into_inner) = listeners.bound();
+        reloaded.disconnected += self
+            .shared
+            .visit(|core, now| core.replace_rules(rules, now));
+        Ok(reloaded)
+    }
+
+    /// A publisher and consumer in this process, which may do everything. Its session ends with
+    /// the handle.
+    pub fn local(&self, client_id: &str) -> LocalClient {
+        LocalClient::open(Arc::clone(&self.shared), client_id)
+    }
+
+    /// The state at this moment.
+    pub fn status(&self) -> Status {
+        self.shared.lock().core.status()
+    }
+
+    /// Stops: no new clients, acknowledgements that wait for the keeper get two seconds, clients
+    /// are told, sockets are closed.
+    pub async fn shutdown(&self) {
+        self.listeners.lock().await.close();
+        self.shared.lock().core.stop_taking();
+        // What is not kept by now is not acknowledged either; its publisher sends it again.
+        let _late = timeout(STOP_PATIENCE, self.shared.acknowledgements_left()).await;
+        self.shared.close_connections();
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        let _late = timeout(STOP_PATIENCE, self.shared.tasks.wait()).await;
+        info!(target: "broker_lite::server", "broker stopped");
+    }
+}
+
+/// What the tasks share.
+pub(crate) struct Shared {
+    locked: Mutex<Locked>,
+    keeper: Option<Arc<dyn Keeper>>,
+    /// Keepers' answers, until the broker task takes them.
+    settlements: Mutex<Vec<(Ticket, Kept)>>,
+    /// Wakes the broker task: settlements wait, or an earlier timer was set.
+    work: Notify,
+    /// The broker task has entered settlements.
+    settled: Notify,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// What only the holder of the lock may touch.
+pub(crate) struct Locked {
+    pub(crate) core: Core,
+    /// By the connection's slot.
+    calls: Vec<Option<Arc<Notify>>>,
+    local_calls: HashMap<SessionId, Arc<Notify>>,
+    publishings: HashMap<Ticket, oneshot::Sender<Published>>,
+    /// When the broker task wakes by itself.
+    armed: Option<Instant>,
+    limiter: Limiter,
+}
+
+impl Locked {
+    pub(crate) fn register_local(&mut self, session: SessionId, call: Arc<Notify>) {
+        self.local_calls.insert(session, call);
+    }
+
+    pub(crate) fn forget_local(&mut self, session: SessionId) {
+        self.local_calls.remove(&session);
+    }
+
+    /// The receiver for a message whose ticket is not settled yet.
+    pub(crate) fn await_ticket(&mut self, ticket: Ticket) -> oneshot::Receiver<Published> {
+        let (sender, receiver) = oneshot::channel();
+        self.publishings.insert(ticket, sender);
+        receiver
+    }
+
+    fn call(&self, connection: ConnectionId) {
+        if let Some(Some(call)) = self.calls.get(connection.0.index()) {
+            call.notify_one();
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl Shared {
+    fn new(core: Core, keeper: Option<Arc<dyn Keeper>>) -> Shared {
+        Shared {
+            locked: Mutex::new(Locked {
+                core,
+                calls: Vec::new(),
+                local_calls: HashMap::new(),
+                publishings: HashMap::new(),
+                armed: None,
+                limiter: Limiter::default(),
+            }),
+            keeper,
+            settlements: Mutex::new(Vec::new()),
+            work: Notify::new(),
+            settled: Notify::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Locked> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One visit to the core, with everything it then asks for.
+    pub(crate) fn visit<T>(self: &Arc<Self>, visit: impl FnOnce(&mut Core, Instant) -> T) -> T {
+        let mut locked = self.lock();
+        let now = Instant::now();
+        let result = visit(&mut locked.core, now);
+        self.drain(&mut locked, None, now);
+        result
+    }
+
+    /// Admits a new peer, and gives the means by which the core calls its task.
+    pub(crate) fn open(self: &Arc<Self>, peer: Peer) -> Option<(ConnectionId, Arc<Notify>)> {
+        let mut locked = self.lock();
+        let now = Instant::now();
+        let opened = locked.core.open(peer, now).ok().map(|connection| {
+            let call = Arc::new(Notify::new());
+            let index = connection.0.index();
+            if locked.calls.len() <= index {
+                locked.calls.resize(index + 1, None);
+            }
+            locked.calls[index] = Some(Arc::clone(&call));
+            (connection, call)
+        });
+        self.drain(&mut locked, None, now);
+        opened
+    }
+
+    /// Reports a connection's end.
+    pub(crate) fn closed(self: &Arc<Self>, connection: ConnectionId) {
+        let mut locked = self.lock();
+        let now = Instant::now();
+        locked.core.handle_closed(connection, now);
+        if let Some(call) = locked.calls.get_mut(connection.0.index()) {
+            *call = None;
+        }
+        self.drain(&mut locked, None, now);
+    }
+
+    /// Does what the core asks for. `own` is the connection whose task this is: it sees for
+    /// itself what waits for it.
+    pub(crate) fn drain(
+        self: &Arc<Self>,
+        locked: &mut Locked,
+        own: Option<ConnectionId>,
+        now: Instant,
+    ) {
+        while let Some(output) = locked.core.poll_output() {
+            match output {
+                Output::Flush(connection) | Output::Close(connection) => {
+                    if Some(connection) != own {
+                        locked.call(connection);
+                    }
+                }
+                Output::Keep {
+                    ticket,
+                    publication,
+                } => {
+                    if let Some(keeper) = &self.keeper {
+                        keeper.keep(&publication.message, self.receipt(ticket));
+                    }
+                }
+                Output::Settled { ticket, kept } => {
+                    if let Some(publishing) = locked.publishings.remove(&ticket) {
+                        // Whoever dropped the receiver does not care.
+                        let _unheard = publishing.send(kept.into());
+                    }
+                }
+                Output::Ready(session) => {
+                    if let Some(call) = locked.local_calls.get(&session) {
+                        call.notify_one();
+                    }
+                }
+                Output::Tell(event) => crate::log::write(&event, &mut locked.limiter, now),
+            }
+        }
+        let due = locked.core.poll_timeout();
+        if due.is_some_and(|due| locked.armed.is_none_or(|armed| due < armed)) {
+            locked.armed = due;
+            self.work.notify_one();
+        }
+    }
+
+    fn receipt(self: &Arc<Self>, ticket: Ticket) -> Receipt {
+        let shared = Arc::clone(self);
+        Receipt::new(move |kept| {
+            let mut settlements = shared
+                .settlements
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            settlements.push((ticket, kept));
+            if settlements.len() == 1 {
+                shared.work.notify_one();
+            }
+        })
+    }
+
+    /// The broker task: enters what keepers answer, and does what is due.
+    async fn run(self: Arc<Self>) {
+        loop {
+            let armed = self.catch_up();
+            let due = async {
+                match armed {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.work.notified() => {}
+                () = due => {}
+            }
+        }
+    }
+
+    fn catch_up(self: &Arc<Self>) -> Option<Instant> {
+        let settlements = std::mem::take(
+            &mut *self
+                .settlements
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let entered = !settlements.is_empty();
+        let mut locked = self.lock();
+        let now = Instant::now();
+        for (ticket, kept) in settlements {
+            locked.core.handle_kept(ticket, kept, now);
+        }
+        locked.core.handle_timeout(now);
+        self.drain(&mut locked, None, now);
+        locked.armed = locked.core.poll_timeout();
+        if entered {
+            self.settled.notify_one();
+        }
+        locked.armed
+    }
+
+    async fn acknowledgements_left(&self) {
+        while self.lock().core.awaits_keeper() {
+            self.settled.notified().await;
+        }
+    }
+
+    fn close_connections(self: &Arc<Self>) {
+        let mut locked = self.lock();
+        let now = Instant::now();
+        locked
+            .core
+            .close_all(crate::packet::ReasonCode::ServerShuttingDown, now);
+        for call in locked.local_calls.values() {
+            call.notify_one();
+        }
+        locked.local_calls.clear();
+        self.drain(&mut locked, None, now);
+    }
+}
+
+/// Reads what the core needs of the configuration, passwords from their files.
+fn rules(config: &Config) -> Result<Rules, StartError> {
+    if let Some(persistence) = &config.persistence {
+        return Err(StartError::Persistence {
+            path: persistence.path.clone(),
+        });
+    }
+    check_patterns(config)?;
+    let login = |user: &crate::config::User| {
+        let password = user.password.read();
+        let password = password.map_err(|source| StartError::Password {
+            user: user.name.clone(),
+            source,
+        })?;
+        Ok(Login {
+            name: user.name.clone(),
+            password,
+        })
+    };
+    Ok(Rules {
+        limits: config.limits.clone(),
+        access: config.access.clone(),
+        logins: config
+            .users
+            .iter()
+            .map(login)
+            .collect::<Result<_, StartError>>()?,
+    })
+}
+
+fn check_patterns(config: &Config) -> Result<(), StartError> {
+    for (number, rule) in (1..).zip(&config.access) {
+        for pattern in rule.publish.iter().chain(&rule.subscribe) {
+            pattern.check().map_err(|error| StartError::Pattern {
+                rule: number,
+                pattern: pattern.0.clone(),
+                reason: error.to_string(),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Differs at each start, so that identifiers we assign do not meet sessions of an earlier run.
+fn assigned_prefix() -> String {
+    format!(
+        "auto-{:012x}",
+        RandomState::new().hash_one(Instant::now()) >> 16
+    )
+}

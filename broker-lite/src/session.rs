@@ -1,0 +1,201 @@
+//! What the broker remembers of one client, connected or not. A core.
+//!
+//! Invariant: acknowledgements leave in the order of their PUBLISHes [MQTT-4.6.0-2]
+//! [MQTT-4.6.0-3], and none before what it promises is true.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    access::{Identity, Permissions},
+    broker::{ConnectionId, Ticket},
+    message::Message,
+    outbox::Outbox,
+    packet::{PacketId, QoS, ReasonCode},
+    topic::SubscriptionFilter,
+};
+
+/// Where a session's messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// Nobody is there.
+    Absent,
+    /// A connected client.
+    Connected(ConnectionId),
+    /// A consumer in this process, which takes messages from the queue itself.
+    Local,
+}
+
+/// What to publish when the client vanishes, and when.
+#[derive(Debug, Clone)]
+pub(crate) struct Will {
+    pub(crate) message: Message,
+    pub(crate) delay: Duration,
+}
+
+/// How an acknowledgement that is held back will end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The keeper has not answered yet.
+    Awaits(Ticket),
+    /// It can leave.
+    Settled(ReasonCode),
+    /// It must not leave: the keeper refused, and MQTT 3.1.1 has no word for that.
+    Withheld,
+}
+
+/// A PUBACK or PUBREC in its place in the order.
+#[derive(Debug)]
+pub(crate) struct HeldAck {
+    pub(crate) packet_id: PacketId,
+    pub(crate) qos: QoS,
+    pub(crate) verdict: Verdict,
+}
+
+/// What a client has published and not yet seen the end of.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    /// QoS 2 identifiers between PUBLISH and PUBREL: what comes again under them is a duplicate.
+    pub(crate) received: BTreeSet<PacketId>,
+    /// Acknowledgements that wait, or stand behind one that waits.
+    pub(crate) acks: VecDeque<HeldAck>,
+}
+
+impl Inbox {
+    /// QoS 1 and 2 messages that the client cannot count as done [MQTT-3.3.4-7].
+    pub(crate) fn outstanding(&self) -> usize {
+        let held = self
+            .acks
+            .iter()
+            .filter(|ack| ack.qos == QoS::AtLeastOnce)
+            .count();
+        self.received.len() + held
+    }
+
+    /// The acknowledgements that can leave now.
+    pub(crate) fn pop_ready(&mut self) -> Option<HeldAck> {
+        let ready = !matches!(self.acks.front()?.verdict, Verdict::Awaits(_));
+        let ack = ready.then(|| self.acks.pop_front()).flatten()?;
+        // A refused message was not taken: its identifier is free again [MQTT-4.3.3-9].
+        if is_refusal(ack.verdict) {
+            self.received.remove(&ack.packet_id);
+        }
+        Some(ack)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.received.is_empty() && self.acks.is_empty()
+    }
+}
+
+fn is_refusal(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Settled(reason) => reason.is_failure(),
+        Verdict::Withheld => true,
+        Verdict::Awaits(_) => false,
+    }
+}
+
+/// One client's state: subscriptions, what is on its way in both directions, and its will.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) permissions: Arc<Permissions>,
+    pub(crate) link: Link,
+    /// How long it outlives the connection; `None` is for ever.
+    pub(crate) expiry: Option<Duration>,
+    pub(crate) expires_at: Option<Instant>,
+    pub(crate) subscriptions: Vec<SubscriptionFilter>,
+    /// Messages that may be unacknowledged towards the client.
+    pub(crate) window: u16,
+    pub(crate) will: Option<Box<Will>>,
+    pub(crate) will_at: Option<Instant>,
+    /// Messages lost because the queue was full.
+    pub(crate) dropped: u64,
+    outbox: Option<Box<Outbox>>,
+    inbox: Option<Box<Inbox>>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        permissions: Arc<Permissions>,
+        link: Link,
+    ) -> Session {
+        Session {
+            identity,
+            permissions,
+            link,
+            expiry: Some(Duration::ZERO),
+            expires_at: None,
+            subscriptions: Vec::new(),
+            window: 0,
+            will: None,
+            will_at: None,
+            dropped: 0,
+            outbox: None,
+            inbox: None,
+        }
+    }
+
+    /// Whether it ends with its connection.
+    pub(crate) fn is_transient(&self) -> bool {
+        self.expiry == Some(Duration::ZERO)
+    }
+
+    /// The outgoing side; made when first needed.
+    pub(crate) fn outbox(&mut self) -> &mut Outbox {
+        self.outbox.get_or_insert_default()
+    }
+
+    /// The outgoing side, if it holds anything.
+    pub(crate) fn pending_outbox(&mut self) -> Option<&mut Outbox> {
+        self.outbox.as_deref_mut()
+    }
+
+    /// The incoming side; made when first needed.
+    pub(crate) fn inbox(&mut self) -> &mut Inbox {
+        self.inbox.get_or_insert_default()
+    }
+
+    /// The incoming side, if it holds anything.
+    pub(crate) fn pending_inbox(&mut self) -> Option<&mut Inbox> {
+        self.inbox.as_deref_mut()
+    }
+
+    /// Messages queued for the client.
+    pub(crate) fn queued(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.queued())
+    }
+
+    /// Gives back the memory of sides that hold nothing.
+    pub(crate) fn shrink(&mut self) {
+        if self.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
+            self.outbox = None;
+        }
+        if self.inbox.as_ref().is_some_and(|inbox| inbox.is_empty()) {
+            self.inbox = None;
+        }
+    }
+
+    /// The connection is gone. Held PUBACKs go with it, for the client sends those messages again;
+    /// QoS 2 identifiers stay, so that what it sends again is known as a duplicate.
+    pub(crate) fn disconnected(&mut self) {
+        self.link = Link::Absent;
+        if let Some(outbox) = &mut self.outbox {
+            outbox.disconnected();
+        }
+        if let Some(inbox) = &mut self.inbox {
+            inbox.acks.retain(|ack| ack.qos == QoS::ExactlyOnce);
+        }
+        self.shrink();
+    }
+
+    /// Ends it: what other members of its shared subscriptions are to get instead.
+    pub(crate) fn into_outbox(self) -> Option<Outbox> {
+        self.outbox.map(|outbox| *outbox)
+    }
+}
