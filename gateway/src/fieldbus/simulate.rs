@@ -130,18 +130,14 @@ pub fn on_serial(devices: Vec<Device>, cancel: CancellationToken) -> io::Result<
     Ok(path)
 }
 
-/// Puts devices behind one TCP address of this machine and answers with it.
+/// Puts devices behind one Modbus TCP address of this machine and answers with it.
 ///
 /// # Errors
 /// No port is free.
-pub async fn on_tcp(
-    framing: Framing,
-    devices: Vec<Device>,
-    cancel: CancellationToken,
-) -> io::Result<SocketAddr> {
+pub async fn on_tcp(devices: Vec<Device>, cancel: CancellationToken) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
-    serve_tcp(listener, framing, devices, cancel);
+    serve_tcp(listener, Framing::Tcp, devices, cancel);
     Ok(address)
 }
 

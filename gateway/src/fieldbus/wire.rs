@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -18,9 +18,11 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_serial::{DataBits, SerialStream, StopBits};
+use tokio_serial::SerialStream;
 
 use crate::config::{Bus, Parity};
+
+use super::port::{self, LineSettings, PortError};
 
 /// How long a device may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -33,13 +35,8 @@ const DRAIN_CHUNK: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WireError {
     /// The port cannot be opened.
-    #[error("cannot open serial port {}: {reason}{}", path.display(), hint(reason))]
-    Open {
-        /// The port.
-        path: PathBuf,
-        /// As the system says; the serial port library keeps no source.
-        reason: String,
-    },
+    #[error(transparent)]
+    Open(#[from] PortError),
     /// The connection cannot be made.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -185,25 +182,15 @@ impl AsyncWrite for Wire {
     }
 }
 
-fn open_serial(bus: &Bus, path: &Path) -> Result<SerialStream, WireError> {
-    let (parity, default_stop_bits) = match bus.parity {
-        Parity::None => (tokio_serial::Parity::None, 2),
-        Parity::Even => (tokio_serial::Parity::Even, 1),
-        Parity::Odd => (tokio_serial::Parity::Odd, 1),
+fn open_serial(bus: &Bus, path: &Path) -> Result<SerialStream, PortError> {
+    let default_stop_bits = if bus.parity == Parity::None { 2 } else { 1 };
+    let line = LineSettings {
+        baud: bus.baud,
+        parity: bus.parity,
+        data_bits: 8,
+        stop_bits: bus.stop_bits.unwrap_or(default_stop_bits),
     };
-    let stop_bits = match bus.stop_bits.unwrap_or(default_stop_bits) {
-        2 => StopBits::Two,
-        _ => StopBits::One,
-    };
-    // Opening is exclusive (TIOCEXCL and a lock): two masters on one line garble each other.
-    let builder = tokio_serial::new(path.to_string_lossy(), bus.baud)
-        .data_bits(DataBits::Eight)
-        .parity(parity)
-        .stop_bits(stop_bits);
-    SerialStream::open(&builder).map_err(|error| WireError::Open {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    port::open(path, line)
 }
 
 async fn connect(address: &str) -> Result<TcpStream, WireError> {
@@ -221,15 +208,4 @@ async fn connect(address: &str) -> Result<TcpStream, WireError> {
         .map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     Ok(stream)
-}
-
-fn hint(reason: &str) -> &'static str {
-    let reason = reason.to_lowercase();
-    if reason.contains("permission denied") {
-        " (is the service user in group dialout?)"
-    } else if reason.contains("busy") || reason.contains("lock") {
-        " (does another program use it?)"
-    } else {
-        ""
-    }
 }
