@@ -1,4 +1,4 @@
-//! What can be configured: listeners, access rules, limits, persistence. Values only.
+//! What can be configured: listeners, access rules, users, limits. Values only.
 //!
 //! Invariant: every limit of the broker is a key here, with its default.
 
@@ -25,8 +25,6 @@ pub struct Config {
     /// User names and passwords.
     #[serde(rename = "user")]
     pub users: Vec<User>,
-    /// Where sessions and retained messages are kept; without it they live in memory alone.
-    pub persistence: Option<Persistence>,
     /// Bounds against faults and floods.
     pub limits: Limits,
 }
@@ -117,21 +115,6 @@ pub struct User {
     pub password: Secret,
 }
 
-/// Durable sessions and retained messages.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Persistence {
-    /// The SQLite file.
-    pub path: PathBuf,
-    /// Longest wait of an acknowledgement for its group commit.
-    #[serde(default = "default_commit_delay")]
-    pub commit_delay: Period,
-}
-
-fn default_commit_delay() -> Period {
-    Period::from_millis(5)
-}
-
 /// Bounds against faults and floods; each is enforced where its name says.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -170,7 +153,7 @@ pub struct Limits {
     pub retained_messages: u32,
     /// Bytes of retained messages.
     pub retained_bytes: Size,
-    /// Longest session expiry granted.
+    /// Longest session expiry granted. Sessions live in memory: they end with the broker.
     pub session_expiry: Period,
     /// Longest keep alive granted; also what a client that asks for none is given.
     pub keep_alive: Period,

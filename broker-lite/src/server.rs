@@ -14,7 +14,6 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -63,7 +62,7 @@ pub enum StartError {
         /// The listener.
         address: SocketAddr,
         /// Which file, and why.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// A user's password cannot be read.
     #[error("cannot take the password of user {user:?}: {source}")]
@@ -82,14 +81,6 @@ pub enum StartError {
         pattern: String,
         /// What is wrong with it.
         reason: String,
-    },
-    /// Persistence was asked for, which this build does not have.
-    #[error(
-        "cannot keep sessions in {path}: this version holds them in memory; leave `persistence` out"
-    )]
-    Persistence {
-        /// The file asked for.
-        path: PathBuf,
     },
 }
 
@@ -425,11 +416,6 @@ impl Shared {
 
 /// Reads what the core needs of the configuration, passwords from their files.
 fn rules(config: &Config) -> Result<Rules, StartError> {
-    if let Some(persistence) = &config.persistence {
-        return Err(StartError::Persistence {
-            path: persistence.path.clone(),
-        });
-    }
     check_patterns(config)?;
     let login = |user: &crate::config::User| {
         let password = user.password.read();

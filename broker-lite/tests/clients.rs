@@ -1,6 +1,5 @@
 //! Clients that others wrote, over real sockets: mosquitto_pub and mosquitto_sub, both versions,
 //! plain and with certificates. Every wait is for a condition, with a deadline.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -20,7 +19,9 @@ use broker_lite::{
     server::{Broker, Published, StartError},
     topic::{TopicFilter, TopicName},
 };
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType,
+};
 
 /// Longest wait for anything that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,11 +29,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const VERSIONS: [&str; 2] = ["mqttv311", "mqttv5"];
 
 fn plain() -> Config {
-    Config { listeners: vec![listener(None)], ..Config::default() }
+    Config {
+        listeners: vec![listener(None)],
+        ..Config::default()
+    }
 }
 
 fn listener(tls: Option<ListenerTls>) -> Listener {
-    Listener { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), tls, anonymous: None }
+    Listener {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        tls,
+        anonymous: None,
+    }
 }
 
 async fn started(config: &Config) -> (Broker, u16) {
@@ -50,7 +58,14 @@ struct Subscriber {
 impl Subscriber {
     fn start(port: u16, arguments: &[&str]) -> Subscriber {
         let mut child = Command::new("mosquitto_sub")
-            .args(["-h", "localhost", "-p", &port.to_string(), "-F", "%t %q %r %p"])
+            .args([
+                "-h",
+                "localhost",
+                "-p",
+                &port.to_string(),
+                "-F",
+                "%t %q %r %p",
+            ])
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -86,7 +101,9 @@ fn read_lines(output: ChildStdout) -> mpsc::Receiver<String> {
 
 async fn publish(port: u16, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new("mosquitto_pub");
-    command.args(["-h", "localhost", "-p", &port.to_string()]).args(arguments);
+    command
+        .args(["-h", "localhost", "-p", &port.to_string()])
+        .args(arguments);
     let output = tokio::time::timeout(PATIENCE, command.output()).await;
     output.expect("mosquitto_pub ends in time").unwrap()
 }
@@ -150,12 +167,22 @@ async fn a_persistent_session_gets_what_came_while_it_was_away() {
         })
         .await;
         drop(subscriber);
-        wait_for("its end", || broker.status().clients.is_empty().then_some(())).await;
+        wait_for("its end", || {
+            broker.status().clients.is_empty().then_some(())
+        })
+        .await;
         assert!(publishes(port, &["-t", id, "-q", "2", "-m", "kept"]).await);
         let mut subscriber = Subscriber::start(port, &session);
-        assert_eq!(subscriber.line().await, format!("{id} 2 0 kept"), "{version}");
+        assert_eq!(
+            subscriber.line().await,
+            format!("{id} 2 0 kept"),
+            "{version}"
+        );
         drop(subscriber);
-        wait_for("its end", || broker.status().clients.is_empty().then_some(())).await;
+        wait_for("its end", || {
+            broker.status().clients.is_empty().then_some(())
+        })
+        .await;
     }
     broker.shutdown().await;
 }
@@ -169,7 +196,17 @@ async fn large_messages_and_many_small_ones_arrive_whole_and_in_order() {
     let lines = directory.path().join("lines");
     std::fs::write(&lines, numbered_lines(2_000)).unwrap();
     let mut publisher = Command::new("mosquitto_pub")
-        .args(["-h", "localhost", "-p", &port.to_string(), "-t", "t", "-q", "1", "-l"])
+        .args([
+            "-h",
+            "localhost",
+            "-p",
+            &port.to_string(),
+            "-t",
+            "t",
+            "-q",
+            "1",
+            "-l",
+        ])
         .stdin(std::fs::File::open(&lines).unwrap())
         .spawn()
         .unwrap();
@@ -197,7 +234,10 @@ async fn retained_messages_and_wills_reach_other_peoples_clients() {
     let mut subscriber = Subscriber::start(port, &["-t", "state", "-t", "will"]);
     assert_eq!(subscriber.line().await, "state 0 1 on");
     subscriptions(&broker, 2).await;
-    let doomed = Subscriber::start(port, &["-t", "x", "--will-topic", "will", "--will-payload", "gone"]);
+    let doomed = Subscriber::start(
+        port,
+        &["-t", "x", "--will-topic", "will", "--will-payload", "gone"],
+    );
     subscriptions(&broker, 3).await;
     drop(doomed);
     assert_eq!(subscriber.line().await, "will 0 0 gone");
@@ -235,10 +275,15 @@ async fn a_publisher_waits_for_the_keeper_and_nobody_else_does() {
     let port = broker.addresses()[0].address.port();
     for qos in ["1", "2"] {
         let waiting =
-            tokio::spawn(async move { publishes(port, &["-t", "kept/x", "-q", qos, "-m", "x"]).await });
+            tokio::spawn(
+                async move { publishes(port, &["-t", "kept/x", "-q", qos, "-m", "x"]).await },
+            );
         let receipt = keeper.receipt().await;
         assert!(publishes(port, &["-t", "free", "-q", qos, "-m", "x"]).await);
-        assert!(!waiting.is_finished(), "no acknowledgement before the commit");
+        assert!(
+            !waiting.is_finished(),
+            "no acknowledgement before the commit"
+        );
         thread::spawn(move || receipt.answer(Kept::Committed));
         assert!(waiting.await.unwrap());
     }
@@ -246,25 +291,52 @@ async fn a_publisher_waits_for_the_keeper_and_nobody_else_does() {
     let publishing = local.publish(Message::new(topic("kept/y"), "y"));
     keeper.receipt().await.answer(Kept::Refused);
     assert_eq!(publishing.await, Published::Refused);
-    assert_eq!(local.publish(Message::new(topic("free"), "y")).await, Published::Routed);
+    assert_eq!(
+        local.publish(Message::new(topic("free"), "y")).await,
+        Published::Routed
+    );
     broker.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_to_a_slow_keeper_is_held_back_and_nothing_of_it_is_lost() {
     let keeper = Arc::new(Slow::default());
-    let config = Config { limits: Limits { in_flight: 4, ..Limits::default() }, ..plain() };
+    let config = Config {
+        limits: Limits {
+            in_flight: 4,
+            ..Limits::default()
+        },
+        ..plain()
+    };
     let broker = Broker::start(&config, Some(keeper.clone())).await.unwrap();
     let port = broker.addresses()[0].address.port();
     let mut publisher = Command::new("mosquitto_pub")
-        .args(["-h", "localhost", "-p", &port.to_string(), "-t", "kept/x", "-q", "1", "-l"])
+        .args([
+            "-h",
+            "localhost",
+            "-p",
+            &port.to_string(),
+            "-t",
+            "kept/x",
+            "-q",
+            "1",
+            "-l",
+        ])
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    publisher.stdin.take().unwrap().write_all(numbered_lines(100).as_bytes()).unwrap();
+    publisher
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(numbered_lines(100).as_bytes())
+        .unwrap();
     for _ in 0..100 {
         let receipt = keeper.receipt().await;
-        assert!(keeper.0.lock().unwrap().len() <= 4, "more are held than the window allows");
+        assert!(
+            keeper.0.lock().unwrap().len() <= 4,
+            "more are held than the window allows"
+        );
         receipt.answer(Kept::Committed);
     }
     let ended = wait_for("mosquitto_pub's end", || publisher.try_wait().unwrap()).await;
@@ -282,11 +354,17 @@ async fn clients_in_the_process_and_on_sockets_hear_each_other() {
     drop(local.publish(Message::new(topic("to/outside"), "out")));
     assert_eq!(subscriber.line().await, "to/outside 1 0 out");
     assert!(publishes(port, &["-t", "to/inside", "-q", "1", "-m", "in"]).await);
-    let delivery = tokio::time::timeout(PATIENCE, local.recv()).await.unwrap().unwrap();
+    let delivery = tokio::time::timeout(PATIENCE, local.recv())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(&delivery.message.payload[..], b"in");
     let waiting = tokio::spawn(async move { local.recv().await.is_none() });
     broker.shutdown().await;
-    assert!(waiting.await.unwrap(), "a stopped broker ends its consumers");
+    assert!(
+        waiting.await.unwrap(),
+        "a stopped broker ends its consumers"
+    );
 }
 
 /// A throwaway authority with a server and clients.
@@ -299,13 +377,21 @@ impl Pki {
     fn new() -> Pki {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test authority");
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("ca.crt"), certificate.pem()).unwrap();
-        let pki = Pki { directory, authority: Issuer::new(params, key) };
-        pki.issue("server", &CertificateParams::new(vec!["localhost".to_owned()]).unwrap());
+        let pki = Pki {
+            directory,
+            authority: Issuer::new(params, key),
+        };
+        pki.issue(
+            "server",
+            &CertificateParams::new(vec!["localhost".to_owned()]).unwrap(),
+        );
         pki
     }
 
@@ -318,7 +404,9 @@ impl Pki {
     fn client_by_uri(&self, file: &str, uri: &str) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        params
+            .subject_alt_names
+            .push(SanType::URI(uri.try_into().unwrap()));
         self.issue(file, &params);
     }
 
@@ -368,7 +456,13 @@ async fn publishes_with(port: u16, tls: &[String], arguments: &[&str]) -> bool {
 }
 
 fn refused(broker: &Broker, rule: &str) -> u64 {
-    broker.status().counters.refused.get(rule).copied().unwrap_or(0)
+    broker
+        .status()
+        .counters
+        .refused
+        .get(rule)
+        .copied()
+        .unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -390,11 +484,26 @@ async fn a_certificate_names_its_client_and_none_is_no_way_in() {
     arguments.extend(["-t", "telemetry/#", "-q", "1"]);
     let mut subscriber = Subscriber::start(port, &arguments);
     subscriptions(&broker, 1).await;
-    assert_eq!(broker.status().clients[0].identity.as_deref(), Some("press-3"));
+    assert_eq!(
+        broker.status().clients[0].identity.as_deref(),
+        Some("press-3")
+    );
 
-    assert!(publishes_with(port, &press, &["-t", "telemetry/press-3/x", "-q", "1", "-m", "1"]).await);
+    assert!(
+        publishes_with(
+            port,
+            &press,
+            &["-t", "telemetry/press-3/x", "-q", "1", "-m", "1"]
+        )
+        .await
+    );
     assert_eq!(subscriber.line().await, "telemetry/press-3/x 1 0 1");
-    publishes_with(port, &press, &["-t", "telemetry/press-4/x", "-q", "1", "-m", "1"]).await;
+    publishes_with(
+        port,
+        &press,
+        &["-t", "telemetry/press-4/x", "-q", "1", "-m", "1"],
+    )
+    .await;
     assert_eq!(refused(&broker, "publish-not-allowed"), 1);
 
     let uri = pki.arguments(Some("by-uri"));
@@ -403,29 +512,55 @@ async fn a_certificate_names_its_client_and_none_is_no_way_in() {
 
     let nobody = pki.arguments(None);
     assert!(!publishes_with(port, &nobody, &["-t", "telemetry/press-3/x", "-m", "1"]).await);
-    assert_eq!(wait_for("the refusal", || Some(refused(&broker, "handshake")).filter(|n| *n > 0)).await, 1);
+    assert_eq!(
+        wait_for("the refusal", || Some(refused(&broker, "handshake"))
+            .filter(|n| *n > 0))
+        .await,
+        1
+    );
     broker.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_swaps_rules_and_listeners_without_a_pause_for_the_rest() {
     let pki = Pki::new();
-    let everyone = AccessRule { user: None, ..rule("", "#", "#") };
-    let mut config = Config { access: vec![everyone], ..plain() };
+    let everyone = AccessRule {
+        user: None,
+        ..rule("", "#", "#")
+    };
+    let mut config = Config {
+        access: vec![everyone],
+        ..plain()
+    };
     let (broker, port) = started(&config).await;
     let mut subscriber = Subscriber::start(port, &["-t", "t", "-q", "1"]);
     subscriptions(&broker, 1).await;
 
-    config.listeners.push(listener(Some(pki.tls(Some(ClientAuth::None)))));
+    config
+        .listeners
+        .push(listener(Some(pki.tls(Some(ClientAuth::None)))));
     let reloaded = broker.reload(&config).await.unwrap();
-    assert_eq!((reloaded.opened.len(), reloaded.closed.len(), reloaded.disconnected), (1, 0, 0));
+    assert_eq!(
+        (
+            reloaded.opened.len(),
+            reloaded.closed.len(),
+            reloaded.disconnected
+        ),
+        (1, 0, 0)
+    );
     assert!(publishes(port, &["-t", "t", "-q", "1", "-m", "still here"]).await);
     assert_eq!(subscriber.line().await, "t 1 0 still here");
 
     let mut bad = config.clone();
-    let unreadable = ListenerTls { certificate: "/none".into(), ..pki.tls(None) };
+    let unreadable = ListenerTls {
+        certificate: "/none".into(),
+        ..pki.tls(None)
+    };
     bad.listeners.push(listener(Some(unreadable)));
-    assert!(matches!(broker.reload(&bad).await, Err(StartError::Tls { .. })));
+    assert!(matches!(
+        broker.reload(&bad).await,
+        Err(StartError::Tls { .. })
+    ));
     assert_eq!(broker.addresses().len(), 2);
 
     config.access = vec![rule("nobody", "#", "#")];

@@ -1,5 +1,4 @@
 //! What clients may rely on, told as exchanges of packets with the core.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 
