@@ -2,6 +2,8 @@
 //!
 //! Invariant: every limit of the broker is a key here, with its default.
 
+mod check;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -9,6 +11,8 @@ use serde::Deserialize;
 use settings::{Period, Secret, Size};
 
 use crate::topic::{TopicError, TopicFilter};
+
+pub use check::check;
 
 /// The `[broker]` table: everything a broker is told from outside.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]

@@ -130,8 +130,12 @@ impl TopicFilter {
 
     /// Whether every topic name that matches `other` also matches this filter.
     pub fn contains(&self, other: &TopicFilter) -> bool {
-        // A name has a first level at least, so these two match the same names.
-        let other = if &*other.0 == "#" { "+/#" } else { &other.0 };
+        // No name is empty, so the level above these # is never all there is.
+        let other = match &*other.0 {
+            "#" => "+/#",
+            "/#" => "/+/#",
+            text => text,
+        };
         // [MQTT-4.7.2-1]
         if other.starts_with('$') && self.0.starts_with(['+', '#']) {
             return false;
@@ -326,4 +330,205 @@ fn is_wildcard(byte: u8) -> bool {
 
 fn count_levels(text: &str) -> usize {
     1 + text.bytes().filter(|byte| *byte == b'/').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(text: &str) -> TopicName {
+        TopicName::parse(text).expect("a valid topic name")
+    }
+
+    fn filter(text: &str) -> TopicFilter {
+        TopicFilter::parse(text).expect("a valid topic filter")
+    }
+
+    #[test]
+    fn filters_match_as_section_4_7_says() {
+        let rows = [
+            ("sport/tennis/player1/#", "sport/tennis/player1", true),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1/ranking",
+                true,
+            ),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1/score/wimbledon",
+                true,
+            ),
+            ("sport/tennis/player1/#", "sport/tennis/player10", false),
+            ("sport/#", "sport", true),
+            ("sport/#", "sport/", true),
+            ("#", "a", true),
+            ("#", "/", true),
+            ("sport/tennis/+", "sport/tennis/player1", true),
+            ("sport/tennis/+", "sport/tennis/player1/ranking", false),
+            ("sport/+", "sport", false),
+            ("sport/+", "sport/", true),
+            ("+", "/finance", false),
+            ("+/+", "/finance", true),
+            ("/+", "/finance", true),
+            ("+/tennis/#", "sport/tennis", true),
+            ("a/b", "a/b", true),
+            ("a/b", "A/b", false),
+            ("a/b", "a/b/", false),
+            ("a", "a/b", false),
+            ("ACCOUNTS", "Accounts", false),
+        ];
+        for (text, topic, expected) in rows {
+            assert_eq!(
+                filter(text).matches(&name(topic)),
+                expected,
+                "{text} on {topic}"
+            );
+        }
+    }
+
+    /// `[MQTT-4.7.2-1]`
+    #[test]
+    fn leading_wildcards_do_not_match_topics_that_begin_with_a_dollar() {
+        let topic = name("$SYS/monitor/Clients");
+        for text in ["#", "+/monitor/Clients", "+/#"] {
+            assert!(!filter(text).matches(&topic), "{text}");
+        }
+        for text in ["$SYS/#", "$SYS/monitor/+", "$SYS/monitor/Clients"] {
+            assert!(filter(text).matches(&topic), "{text}");
+        }
+        assert!(filter("+/$SYS").matches(&name("a/$SYS")));
+    }
+
+    #[test]
+    fn containment_is_decided_level_by_level() {
+        let rows = [
+            ("#", "a/b", true),
+            ("#", "+/b/#", true),
+            ("#", "$SYS/a", false),
+            ("+/#", "#", true),
+            ("/+/#", "/#", true),
+            ("+", "#", false),
+            ("+/+/#", "#", false),
+            ("a/#", "a", true),
+            ("a/#", "a/#", true),
+            ("a/#", "a/+/c", true),
+            ("a", "a/#", false),
+            ("a/+", "a/#", false),
+            ("a/+/#", "a/#", false),
+            ("a/+", "a/b", true),
+            ("a/b", "a/+", false),
+            ("+/b", "a/b", true),
+            ("+/b", "$a/b", false),
+            ("$SYS/#", "$SYS/+", true),
+            ("a/b", "a/b", true),
+            ("a/b", "a/b/c", false),
+            ("a/b/c", "a/b", false),
+        ];
+        for (outer, inner, expected) in rows {
+            assert_eq!(
+                filter(outer).contains(&filter(inner)),
+                expected,
+                "{outer} over {inner}"
+            );
+        }
+    }
+
+    #[test]
+    fn malformed_texts_are_refused_by_name() {
+        let rows = [
+            ("", TopicError::Empty),
+            ("a\0", TopicError::Null),
+            ("sport/tennis#", TopicError::MisplacedHash),
+            ("sport/#/ranking", TopicError::MisplacedHash),
+            ("##", TopicError::MisplacedHash),
+            ("sport+", TopicError::MisplacedPlus),
+            ("+a/b", TopicError::MisplacedPlus),
+        ];
+        for (text, error) in rows {
+            assert_eq!(TopicFilter::parse(text), Err(error), "{text:?}");
+        }
+        let longest = "a/".repeat(MAX_TOPIC_BYTES / 2) + "a";
+        assert_eq!(
+            TopicName::parse(&longest).map(|name| name.levels()),
+            Ok(32_768)
+        );
+        assert_eq!(TopicName::parse(&(longest + "a")), Err(TopicError::TooLong));
+        assert_eq!(TopicName::parse("a/+"), Err(TopicError::WildcardInName));
+    }
+
+    #[test]
+    fn a_topic_may_begin_with_a_character_of_many_bytes() {
+        assert!(filter("é/+").matches(&name("é/ü")));
+        assert!(!filter("+").matches(&name("$é")));
+    }
+
+    #[test]
+    fn shared_subscriptions_are_taken_apart_and_put_together() {
+        let shared = SubscriptionFilter::parse("$share/group/a/+").expect("a shared filter");
+        assert_eq!(shared.share, ShareName::parse("group").ok());
+        assert_eq!(shared.filter, filter("a/+"));
+        assert_eq!(shared.to_string(), "$share/group/a/+");
+        assert_eq!(shared.text_len(), "$share/group/a/+".len());
+        let rows = [
+            ("$share/group", TopicError::NoSharedFilter),
+            ("$share/group/", TopicError::NoSharedFilter),
+            ("$share//a", TopicError::BadShareName),
+            ("$share/+/a", TopicError::BadShareName),
+            ("$share/group/a#", TopicError::MisplacedHash),
+        ];
+        for (text, error) in rows {
+            assert_eq!(SubscriptionFilter::parse(text), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn configuration_reads_filters_and_says_what_is_wrong_with_them() {
+        let read: TopicFilter = serde_json::from_str(r#""a/#""#).expect("a valid filter");
+        assert_eq!(read, filter("a/#"));
+        let error = serde_json::from_str::<TopicFilter>(r#""a#""#).expect_err("misplaced");
+        assert!(
+            error.to_string().contains("must be a whole level"),
+            "{error}"
+        );
+        let schema = schemars::schema_for!(TopicFilter);
+        assert_eq!(
+            schema.get("format").and_then(|value| value.as_str()),
+            Some("topic-filter")
+        );
+    }
+
+    proptest! {
+        /// Over a small alphabet, so that filters and names meet.
+        #[test]
+        fn a_filter_contains_another_exactly_when_it_matches_all_that_the_other_does(
+            outer in "#|(/|[ab$]|\\+)(/([ab]|\\+)?){0,3}(/#)?",
+            inner in "#|(/|[ab$]|\\+)(/([ab]|\\+)?){0,3}(/#)?",
+            topic in "(/|[ab$])(/[ab]?){0,3}",
+        ) {
+            let (outer, inner, topic) = (filter(&outer), filter(&inner), name(&topic));
+            if outer.contains(&inner) && inner.matches(&topic) {
+                prop_assert!(outer.matches(&topic));
+            }
+            prop_assert_eq!(outer.contains(&TopicFilter::from(&topic)), outer.matches(&topic));
+            let witnesses = witnesses(inner.as_str());
+            let all_match = witnesses.iter().all(|witness| outer.matches(witness));
+            prop_assert_eq!(outer.contains(&inner), all_match);
+        }
+    }
+    /// Names that match `inner`, of which a filter that does not contain it misses one: its
+    /// wildcards stand for a level that no filter here spells out.
+    fn witnesses(inner: &str) -> Vec<TopicName> {
+        let (stem, tails): (&str, &[&str]) = match inner.strip_suffix("/#") {
+            Some(stem) => (stem, &["", "/x", "/x/x/x/x/x/x"]),
+            None if inner == "#" => ("x", &["", "/x/x/x/x/x/x"]),
+            None => (inner, &[""]),
+        };
+        let stem = stem.replace('+', "x");
+        let names = tails.iter().map(|tail| format!("{stem}{tail}"));
+        names
+            .filter_map(|text| TopicName::parse(&text).ok())
+            .collect()
+    }
 }

@@ -10,6 +10,16 @@
 
 pub mod config;
 
+mod clock;
+
 pub mod fieldbus;
 
 pub mod reading;
+
+mod payload;
+
+pub mod buffer;
+
+mod identity;
+
+pub mod logging;

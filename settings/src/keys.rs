@@ -132,7 +132,7 @@ impl Check<'_> {
 }
 
 /// The key or value most like the one written, if any is near enough.
-pub(crate) fn nearest<'k>(written: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub fn nearest<'k>(written: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let lower = written.to_lowercase();
     known
         .map(|key| (strsim::jaro_winkler(&lower, &key.to_lowercase()), key))

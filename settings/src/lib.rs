@@ -38,6 +38,7 @@ mod check;
 
 mod bounds;
 mod keys;
+pub use keys::nearest;
 
 mod alternatives;
 

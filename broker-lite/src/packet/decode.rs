@@ -5,7 +5,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::body;
+use super::read;
 use super::wire::{self, Reader};
 use super::{DecodeError, Fault, Packet, PacketType, Version};
 
@@ -85,13 +85,13 @@ pub fn decode(input: &mut BytesMut, expect: Expect) -> Result<Option<Packet>, De
     }
     if total < SHARE_FROM_BYTES {
         let mut body = Reader::copying(&input[header.length..total]);
-        let packet = read(header, &mut body, expect).map_err(|fault| error(fault, input))?;
+        let packet = read_body(header, &mut body, expect).map_err(|fault| error(fault, input))?;
         input.advance(total);
         return Ok(Some(packet));
     }
     let version = expect.version.unwrap_or_else(|| claimed_version(input));
     let frame = input.split_to(total).freeze().slice(header.length..);
-    read(header, &mut Reader::sharing(&frame), expect)
+    read_body(header, &mut Reader::sharing(&frame), expect)
         .map(Some)
         .map_err(|fault| DecodeError {
             fault,
@@ -142,28 +142,28 @@ fn header(
     }))
 }
 
-fn read(header: Header, body: &mut Reader<'_>, expect: Expect) -> Result<Packet, Fault> {
+fn read_body(header: Header, body: &mut Reader<'_>, expect: Expect) -> Result<Packet, Fault> {
     let version = expect.version.unwrap_or(Version::V5);
     let packet = match header.packet_type {
-        PacketType::Connect => Packet::Connect(Box::new(body::connect(body)?)),
-        PacketType::ConnAck => Packet::ConnAck(Box::new(body::conn_ack(body, version)?)),
+        PacketType::Connect => Packet::Connect(Box::new(read::connect(body)?)),
+        PacketType::ConnAck => Packet::ConnAck(Box::new(read::conn_ack(body, version)?)),
         PacketType::Publish => {
-            Packet::Publish(body::publish(body, header.flags, version, expect.sender)?)
+            Packet::Publish(read::publish(body, header.flags, version, expect.sender)?)
         }
-        PacketType::PubAck => Packet::PubAck(body::ack(body, version, header.packet_type)?),
-        PacketType::PubRec => Packet::PubRec(body::ack(body, version, header.packet_type)?),
-        PacketType::PubRel => Packet::PubRel(body::ack(body, version, header.packet_type)?),
-        PacketType::PubComp => Packet::PubComp(body::ack(body, version, header.packet_type)?),
-        PacketType::Subscribe => Packet::Subscribe(body::subscribe(body, version)?),
-        PacketType::SubAck => Packet::SubAck(body::sub_ack(body, version)?),
-        PacketType::Unsubscribe => Packet::Unsubscribe(body::unsubscribe(body, version)?),
-        PacketType::UnsubAck => Packet::UnsubAck(body::unsub_ack(body, version)?),
+        PacketType::PubAck => Packet::PubAck(read::ack(body, version, header.packet_type)?),
+        PacketType::PubRec => Packet::PubRec(read::ack(body, version, header.packet_type)?),
+        PacketType::PubRel => Packet::PubRel(read::ack(body, version, header.packet_type)?),
+        PacketType::PubComp => Packet::PubComp(read::ack(body, version, header.packet_type)?),
+        PacketType::Subscribe => Packet::Subscribe(read::subscribe(body, version)?),
+        PacketType::SubAck => Packet::SubAck(read::sub_ack(body, version)?),
+        PacketType::Unsubscribe => Packet::Unsubscribe(read::unsubscribe(body, version)?),
+        PacketType::UnsubAck => Packet::UnsubAck(read::unsub_ack(body, version)?),
         PacketType::PingReq => Packet::PingReq,
         PacketType::PingResp => Packet::PingResp,
         PacketType::Disconnect => {
-            Packet::Disconnect(body::disconnect(body, version, expect.sender)?)
+            Packet::Disconnect(read::disconnect(body, version, expect.sender)?)
         }
-        PacketType::Auth => Packet::Auth(body::auth(body)?),
+        PacketType::Auth => Packet::Auth(read::auth(body)?),
     };
     if body.is_empty() {
         Ok(packet)

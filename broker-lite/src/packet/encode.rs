@@ -5,14 +5,12 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::property::Property;
 use super::wire::{Length, Sink, varint_len};
+use super::write::write_body;
 use super::{
-    Ack, Auth, Authentication, ConnAck, ConnAckProperties, Connect, ConnectProperties, Details,
-    Disconnect, MAX_REMAINING_LENGTH, MessageProperties, Packet, PacketType, PayloadFormat,
-    Publish, ReasonCode, SubscribeOptions, SubscribeRequest, Text, UserProperties, Version, Will,
+    Auth, Authentication, MAX_REMAINING_LENGTH, MessageProperties, Packet, PacketType, ReasonCode,
+    SubscribeRequest, Version,
 };
-
 use crate::topic::SubscriptionFilter;
 
 /// The longest binary field: its length travels in two bytes.
@@ -70,19 +68,10 @@ fn body_len(packet: &Packet, version: Version) -> Result<usize, EncodeError> {
 /// Looks for what the types leave possible but the wire does not.
 fn check(packet: &Packet, version: Version) -> Result<(), EncodeError> {
     let packet_type = packet.packet_type();
-    let lacks = |what| Err(EncodeError::Lacks(packet_type, what));
-    let reasons: &[ReasonCode] = match packet {
-        Packet::ConnAck(packet) => std::slice::from_ref(&packet.reason),
-        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
-            std::slice::from_ref(&ack.reason)
-        }
-        Packet::Disconnect(packet) => std::slice::from_ref(&packet.reason),
-        Packet::Auth(packet) => std::slice::from_ref(&packet.reason),
-        Packet::SubAck(packet) => &packet.reasons,
-        Packet::UnsubAck(packet) => &packet.reasons,
-        _ => &[],
-    };
-    if !reasons.iter().all(|reason| reason.allowed_in(packet_type)) {
+    if !reasons(packet)
+        .iter()
+        .all(|reason| reason.allowed_in(packet_type))
+    {
         return Err(EncodeError::ReasonNotAllowed(packet_type));
     }
     if !binary_fields(packet)
@@ -95,6 +84,13 @@ fn check(packet: &Packet, version: Version) -> Result<(), EncodeError> {
     if !filters(packet).all(|filter| filter.text_len() <= MAX_BINARY_BYTES) {
         return Err(EncodeError::FieldTooLong(packet_type));
     }
+    check_presence(packet, version)
+}
+
+/// Looks for what the types leave absent but the wire needs, or the version cannot say.
+fn check_presence(packet: &Packet, version: Version) -> Result<(), EncodeError> {
+    let packet_type = packet.packet_type();
+    let lacks = |what| Err(EncodeError::Lacks(packet_type, what));
     match (packet, version) {
         (Packet::Auth(_), Version::V3) => Err(EncodeError::NotInVersion(packet_type)),
         (Packet::ConnAck(packet), Version::V3) if packet.reason.connect_return_code().is_none() => {
@@ -116,6 +112,21 @@ fn check(packet: &Packet, version: Version) -> Result<(), EncodeError> {
             lacks("an authentication method")
         }
         _ => Ok(()),
+    }
+}
+
+/// The reason codes it carries.
+fn reasons(packet: &Packet) -> &[ReasonCode] {
+    match packet {
+        Packet::ConnAck(packet) => std::slice::from_ref(&packet.reason),
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+            std::slice::from_ref(&ack.reason)
+        }
+        Packet::Disconnect(packet) => std::slice::from_ref(&packet.reason),
+        Packet::Auth(packet) => std::slice::from_ref(&packet.reason),
+        Packet::SubAck(packet) => &packet.reasons,
+        Packet::UnsubAck(packet) => &packet.reasons,
+        _ => &[],
     }
 }
 
@@ -174,398 +185,4 @@ fn first_byte(packet: &Packet) -> u8 {
         _ => 0,
     };
     (packet.packet_type() as u8) << 4 | flags
-}
-
-fn write_body<S: Sink>(packet: &Packet, version: Version, out: &mut S) {
-    match packet {
-        Packet::Publish(packet) => write_publish(packet, version, out),
-        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
-            write_ack(ack, version, out);
-        }
-        Packet::Connect(packet) => write_connect(packet, out),
-        Packet::ConnAck(packet) => write_conn_ack(packet, version, out),
-        Packet::Subscribe(packet) => {
-            out.two(packet.packet_id.value());
-            write_block(out, version, |out| {
-                if let Some(identifier) = packet.subscription_id {
-                    out.byte(Property::SubscriptionId as u8);
-                    out.varint(identifier.value() as usize);
-                }
-                write_user_properties(out, &packet.user_properties);
-            });
-            for request in &packet.requests {
-                write_filter(out, &request.filter);
-                out.byte(options_byte(request.options, version));
-            }
-        }
-        Packet::SubAck(packet) => {
-            out.two(packet.packet_id.value());
-            write_details_block(out, version, packet.details.as_deref());
-            for reason in &packet.reasons {
-                out.byte(sub_ack_byte(*reason, version));
-            }
-        }
-        Packet::Unsubscribe(packet) => {
-            out.two(packet.packet_id.value());
-            write_block(out, version, |out| {
-                write_user_properties(out, &packet.user_properties)
-            });
-            for filter in &packet.filters {
-                write_filter(out, filter);
-            }
-        }
-        Packet::UnsubAck(packet) => {
-            out.two(packet.packet_id.value());
-            write_details_block(out, version, packet.details.as_deref());
-            if version == Version::V5 {
-                for reason in &packet.reasons {
-                    out.byte(reason.value());
-                }
-            }
-        }
-        Packet::PingReq | Packet::PingResp => {}
-        Packet::Disconnect(packet) => write_disconnect(packet, version, out),
-        Packet::Auth(packet) => write_auth(packet, version, out),
-    }
-}
-
-fn write_publish<S: Sink>(packet: &Publish, version: Version, out: &mut S) {
-    out.binary(
-        packet
-            .topic
-            .as_ref()
-            .map_or(&[], |topic| topic.as_str().as_bytes()),
-    );
-    if let Some(packet_id) = packet.packet_id() {
-        out.two(packet_id.value());
-    }
-    let without_properties = packet.properties.is_none()
-        && packet.topic_alias.is_none()
-        && packet.message_expiry_s.is_none()
-        && packet.subscription_ids.is_empty();
-    match version {
-        Version::V3 => {}
-        Version::V5 if without_properties => out.byte(0),
-        Version::V5 => write_block(out, version, |out| {
-            write_u16(
-                out,
-                Property::TopicAlias,
-                packet.topic_alias.map(|alias| alias.value()),
-            );
-            write_u32(out, Property::MessageExpiry, packet.message_expiry_s);
-            for identifier in &packet.subscription_ids {
-                out.byte(Property::SubscriptionId as u8);
-                out.varint(identifier.value() as usize);
-            }
-            write_message_properties(out, packet.properties.as_deref());
-        }),
-    }
-    out.put(&packet.payload);
-}
-
-fn write_ack<S: Sink>(ack: &Ack, version: Version, out: &mut S) {
-    out.two(ack.packet_id.value());
-    if version == Version::V3 || (ack.reason == ReasonCode::Success && ack.details.is_none()) {
-        return;
-    }
-    out.byte(ack.reason.value());
-    if ack.details.is_some() {
-        write_details_block(out, version, ack.details.as_deref());
-    }
-}
-
-fn write_connect<S: Sink>(packet: &Connect, out: &mut S) {
-    out.binary(b"MQTT");
-    out.byte(match packet.version {
-        Version::V3 => 4,
-        Version::V5 => 5,
-    });
-    out.byte(connect_flags(packet));
-    out.two(packet.keep_alive_s);
-    write_block(out, packet.version, |out| {
-        write_connect_properties(out, &packet.properties)
-    });
-    out.binary(packet.client_id.as_str().as_bytes());
-    if let Some(will) = &packet.will {
-        write_will(will, packet.version, out);
-    }
-    if let Some(user_name) = &packet.user_name {
-        out.binary(user_name.as_str().as_bytes());
-    }
-    if let Some(password) = &packet.password {
-        out.binary(&password.0);
-    }
-}
-
-fn connect_flags(packet: &Connect) -> u8 {
-    let will = packet.will.as_ref().map_or(0, |will| {
-        u8::from(will.retain) << 5 | (will.qos as u8) << 3 | 1 << 2
-    });
-    u8::from(packet.user_name.is_some()) << 7
-        | u8::from(packet.password.is_some()) << 6
-        | will
-        | u8::from(packet.clean_start) << 1
-}
-
-fn write_connect_properties(out: &mut dyn Sink, properties: &ConnectProperties) {
-    write_u32(out, Property::SessionExpiry, properties.session_expiry_s);
-    write_u16(
-        out,
-        Property::ReceiveMaximum,
-        properties.receive_maximum.map(|n| n.get()),
-    );
-    write_u32(
-        out,
-        Property::MaximumPacketSize,
-        properties.maximum_packet_size.map(|n| n.get()),
-    );
-    write_u16(
-        out,
-        Property::TopicAliasMaximum,
-        properties.topic_alias_maximum,
-    );
-    let response_information = properties.request_response_information;
-    write_flag(
-        out,
-        Property::RequestResponseInformation,
-        response_information,
-    );
-    write_flag(
-        out,
-        Property::RequestProblemInformation,
-        properties.request_problem_information,
-    );
-    write_authentication(out, properties.authentication.as_ref());
-    write_user_properties(out, &properties.user_properties);
-}
-
-fn write_will<S: Sink>(will: &Will, version: Version, out: &mut S) {
-    write_block(out, version, |out| {
-        write_u32(out, Property::WillDelay, will.delay_s);
-        write_u32(out, Property::MessageExpiry, will.message_expiry_s);
-        write_message_properties(out, will.properties.as_deref());
-    });
-    out.binary(will.topic.as_str().as_bytes());
-    out.binary(&will.payload);
-}
-
-fn write_conn_ack<S: Sink>(packet: &ConnAck, version: Version, out: &mut S) {
-    // [MQTT-3.2.2-6]
-    out.byte((packet.session_present && !packet.reason.is_failure()).into());
-    out.byte(match version {
-        // `check` refuses reasons without a return code.
-        Version::V3 => packet.reason.connect_return_code().unwrap_or_default(),
-        Version::V5 => packet.reason.value(),
-    });
-    write_block(out, version, |out| {
-        write_conn_ack_properties(out, &packet.properties)
-    });
-}
-
-fn write_conn_ack_properties(out: &mut dyn Sink, properties: &ConnAckProperties) {
-    write_u32(out, Property::SessionExpiry, properties.session_expiry_s);
-    write_u16(
-        out,
-        Property::ReceiveMaximum,
-        properties.receive_maximum.map(|n| n.get()),
-    );
-    // QoS 2 is said by leaving the property out (3.2.2.3.4).
-    let maximum_qos = properties
-        .maximum_qos
-        .map(|qos| qos as u8)
-        .filter(|qos| *qos < 2);
-    write_u8(out, Property::MaximumQos, maximum_qos);
-    write_flag(out, Property::RetainAvailable, properties.retain_available);
-    write_u32(
-        out,
-        Property::MaximumPacketSize,
-        properties.maximum_packet_size.map(|n| n.get()),
-    );
-    write_text(
-        out,
-        Property::AssignedClientId,
-        properties.assigned_client_id.as_ref(),
-    );
-    write_u16(
-        out,
-        Property::TopicAliasMaximum,
-        properties.topic_alias_maximum,
-    );
-    write_flag(
-        out,
-        Property::WildcardsAvailable,
-        properties.wildcards_available,
-    );
-    write_flag(
-        out,
-        Property::SubscriptionIdsAvailable,
-        properties.subscription_ids_available,
-    );
-    write_flag(out, Property::SharedAvailable, properties.shared_available);
-    write_u16(
-        out,
-        Property::ServerKeepAlive,
-        properties.server_keep_alive_s,
-    );
-    write_text(
-        out,
-        Property::ResponseInformation,
-        properties.response_information.as_ref(),
-    );
-    write_text(
-        out,
-        Property::ServerReference,
-        properties.server_reference.as_ref(),
-    );
-    write_authentication(out, properties.authentication.as_ref());
-    write_details(out, properties.details.as_deref());
-}
-
-fn options_byte(options: SubscribeOptions, version: Version) -> u8 {
-    match version {
-        Version::V3 => options.qos as u8,
-        Version::V5 => {
-            (options.retain_handling as u8) << 4
-                | u8::from(options.retain_as_published) << 3
-                | u8::from(options.no_local) << 2
-                | options.qos as u8
-        }
-    }
-}
-
-/// 3.1.1 knows one failure.
-fn sub_ack_byte(reason: ReasonCode, version: Version) -> u8 {
-    match version {
-        Version::V3 if reason.is_failure() => ReasonCode::UnspecifiedError.value(),
-        _ => reason.value(),
-    }
-}
-
-fn write_filter<S: Sink>(out: &mut S, filter: &SubscriptionFilter) {
-    match &filter.share {
-        None => out.binary(filter.filter.as_str().as_bytes()),
-        Some(_) => out.binary(filter.to_string().as_bytes()),
-    }
-}
-
-fn write_disconnect<S: Sink>(packet: &Disconnect, version: Version, out: &mut S) {
-    let bare = packet.session_expiry_s.is_none()
-        && packet.server_reference.is_none()
-        && packet.details.is_none();
-    if version == Version::V3 || (bare && packet.reason == ReasonCode::Success) {
-        return;
-    }
-    out.byte(packet.reason.value());
-    if !bare {
-        write_block(out, version, |out| {
-            write_u32(out, Property::SessionExpiry, packet.session_expiry_s);
-            write_text(
-                out,
-                Property::ServerReference,
-                packet.server_reference.as_ref(),
-            );
-            write_details(out, packet.details.as_deref());
-        });
-    }
-}
-
-fn write_auth<S: Sink>(packet: &Auth, version: Version, out: &mut S) {
-    if packet.authentication.is_none() {
-        return;
-    }
-    out.byte(packet.reason.value());
-    write_block(out, version, |out| {
-        write_authentication(out, packet.authentication.as_ref());
-        write_details(out, packet.details.as_deref());
-    });
-}
-
-/// Writes a property block: counted first, because its length stands before it.
-fn write_block<S: Sink>(out: &mut S, version: Version, fill: impl Fn(&mut dyn Sink)) {
-    if version == Version::V5 {
-        let mut length = Length::default();
-        fill(&mut length);
-        out.varint(length.0);
-        fill(out);
-    }
-}
-
-fn write_details_block<S: Sink>(out: &mut S, version: Version, details: Option<&Details>) {
-    write_block(out, version, |out| write_details(out, details));
-}
-
-fn write_details(out: &mut dyn Sink, details: Option<&Details>) {
-    if let Some(details) = details {
-        write_text(out, Property::ReasonString, details.reason_string.as_ref());
-        write_user_properties(out, &details.user_properties);
-    }
-}
-
-fn write_message_properties(out: &mut dyn Sink, properties: Option<&MessageProperties>) {
-    let Some(properties) = properties else { return };
-    let utf8 = properties
-        .payload_format
-        .map(|format| format == PayloadFormat::Utf8);
-    write_flag(out, Property::PayloadFormat, utf8);
-    write_text(out, Property::ContentType, properties.content_type.as_ref());
-    if let Some(topic) = &properties.response_topic {
-        out.byte(Property::ResponseTopic as u8);
-        out.binary(topic.as_str().as_bytes());
-    }
-    if let Some(data) = &properties.correlation_data {
-        out.byte(Property::CorrelationData as u8);
-        out.binary(data);
-    }
-    write_user_properties(out, &properties.user_properties);
-}
-
-fn write_authentication(out: &mut dyn Sink, authentication: Option<&Authentication>) {
-    let Some(authentication) = authentication else {
-        return;
-    };
-    write_text(
-        out,
-        Property::AuthenticationMethod,
-        Some(&authentication.method),
-    );
-    if let Some(data) = &authentication.data {
-        out.byte(Property::AuthenticationData as u8);
-        out.binary(&data.0);
-    }
-}
-
-fn write_user_properties(out: &mut dyn Sink, properties: &UserProperties) {
-    out.put(properties.as_wire());
-}
-
-fn write_text(out: &mut dyn Sink, property: Property, value: Option<&Text>) {
-    if let Some(value) = value {
-        out.byte(property as u8);
-        out.binary(value.as_str().as_bytes());
-    }
-}
-
-fn write_flag(out: &mut dyn Sink, property: Property, value: Option<bool>) {
-    write_u8(out, property, value.map(u8::from));
-}
-
-fn write_u8(out: &mut dyn Sink, property: Property, value: Option<u8>) {
-    if let Some(value) = value {
-        out.byte(property as u8);
-        out.byte(value);
-    }
-}
-
-fn write_u16(out: &mut dyn Sink, property: Property, value: Option<u16>) {
-    if let Some(value) = value {
-        out.byte(property as u8);
-        out.two(value);
-    }
-}
-
-fn write_u32(out: &mut dyn Sink, property: Property, value: Option<u32>) {
-    if let Some(value) = value {
-        out.byte(property as u8);
-        out.four(value);
-    }
 }

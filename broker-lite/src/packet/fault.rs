@@ -100,7 +100,9 @@ faults! {
     NoFilters: ProtocolError, "MQTT-3.8.3-3", "MQTT-3.8.3-2", "SUBSCRIBE has no topic filter";
     NoFiltersToEnd: ProtocolError, "MQTT-3.10.3-2", "MQTT-3.10.3-2", "UNSUBSCRIBE has no topic filter";
     TooManyFilters: QuotaExceeded, "", "", "the packet has more topic filters than the receiver takes";
-    FilterInvalid: TopicFilterInvalid, "MQTT-4.7.1-2", "MQTT-4.7.1-1", "the topic filter is empty or its wildcards are misplaced";
+    EmptyFilter: TopicFilterInvalid, "MQTT-4.7.3-1", "MQTT-4.7.3-1", "the topic filter is empty";
+    MisplacedHash: TopicFilterInvalid, "MQTT-4.7.1-2", "MQTT-4.7.1-1", "# is not the whole and the last level of the topic filter";
+    MisplacedPlus: TopicFilterInvalid, "MQTT-4.7.1-3", "MQTT-4.7.1-2", "+ is not a whole level of the topic filter";
     ShareInvalid: TopicFilterInvalid, "", "MQTT-4.8.2-2", "the shared subscription does not read $share/group/filter";
     ReservedOptions: MalformedPacket, "MQTT-3.8.3-4", "MQTT-3.8.3-5", "reserved bits of the subscription options are set";
     SubscribeQos: ProtocolError, "MQTT-3.8.3-4", "", "the maximum QoS is 3";

@@ -20,11 +20,11 @@ macro_rules! properties {
         /// A property identifier.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
-        pub(super) enum Property {
+        pub(super) enum Identifier {
             $($name = $value,)*
         }
 
-        impl Property {
+        impl Identifier {
             fn from_u32(value: u32) -> Option<Self> {
                 match value {
                     $($value => Some(Self::$name),)*
@@ -80,14 +80,17 @@ impl<'a> Block<'a> {
     }
 
     /// The next identifier, whose value must then be read.
-    fn next(&mut self) -> Result<Option<Property>, Fault> {
+    fn next(&mut self) -> Result<Option<Identifier>, Fault> {
         if self.values.is_empty() {
             return Ok(None);
         }
         let identifier = self.values.varint()?;
-        let property = Property::from_u32(identifier).ok_or(Fault::UnknownProperty)?;
+        let property = Identifier::from_u32(identifier).ok_or(Fault::UnknownProperty)?;
         let bit = 1 << property as u8;
-        let repeatable = matches!(property, Property::UserProperty | Property::SubscriptionId);
+        let repeatable = matches!(
+            property,
+            Identifier::UserProperty | Identifier::SubscriptionId
+        );
         if self.seen & bit != 0 && !repeatable {
             return Err(Fault::DuplicateProperty);
         }
@@ -150,19 +153,21 @@ pub(super) fn connect(body: &mut Reader<'_>) -> Result<ConnectProperties, Fault>
     let mut authentication = AuthenticationFields::default();
     while let Some(property) = block.next()? {
         match property {
-            Property::SessionExpiry => read.session_expiry_s = Some(block.values.u32()?),
-            Property::ReceiveMaximum => read.receive_maximum = Some(block.nonzero_u16()?),
-            Property::MaximumPacketSize => read.maximum_packet_size = Some(block.nonzero_u32()?),
-            Property::TopicAliasMaximum => read.topic_alias_maximum = Some(block.values.u16()?),
-            Property::RequestResponseInformation => {
+            Identifier::SessionExpiry => read.session_expiry_s = Some(block.values.u32()?),
+            Identifier::ReceiveMaximum => read.receive_maximum = Some(block.nonzero_u16()?),
+            Identifier::MaximumPacketSize => read.maximum_packet_size = Some(block.nonzero_u32()?),
+            Identifier::TopicAliasMaximum => read.topic_alias_maximum = Some(block.values.u16()?),
+            Identifier::RequestResponseInformation => {
                 read.request_response_information = Some(block.flag()?);
             }
-            Property::RequestProblemInformation => {
+            Identifier::RequestProblemInformation => {
                 read.request_problem_information = Some(block.flag()?);
             }
-            Property::UserProperty => block.user_property(&mut read.user_properties)?,
-            Property::AuthenticationMethod => authentication.method = Some(block.values.text()?),
-            Property::AuthenticationData => authentication.data = Some(block.values.credential()?),
+            Identifier::UserProperty => block.user_property(&mut read.user_properties)?,
+            Identifier::AuthenticationMethod => authentication.method = Some(block.values.text()?),
+            Identifier::AuthenticationData => {
+                authentication.data = Some(block.values.credential()?)
+            }
             _ => return Err(Fault::PropertyNotAllowed),
         }
     }
@@ -177,28 +182,32 @@ pub(super) fn conn_ack(body: &mut Reader<'_>) -> Result<ConnAckProperties, Fault
     let mut details = Details::default();
     while let Some(property) = block.next()? {
         match property {
-            Property::SessionExpiry => read.session_expiry_s = Some(block.values.u32()?),
-            Property::ReceiveMaximum => read.receive_maximum = Some(block.nonzero_u16()?),
-            Property::MaximumQos => {
+            Identifier::SessionExpiry => read.session_expiry_s = Some(block.values.u32()?),
+            Identifier::ReceiveMaximum => read.receive_maximum = Some(block.nonzero_u16()?),
+            Identifier::MaximumQos => {
                 let at_least_once = block.flag()?;
                 read.maximum_qos = QoS::from_u8(at_least_once.into());
             }
-            Property::RetainAvailable => read.retain_available = Some(block.flag()?),
-            Property::MaximumPacketSize => read.maximum_packet_size = Some(block.nonzero_u32()?),
-            Property::AssignedClientId => read.assigned_client_id = Some(block.values.text()?),
-            Property::TopicAliasMaximum => read.topic_alias_maximum = Some(block.values.u16()?),
-            Property::WildcardsAvailable => read.wildcards_available = Some(block.flag()?),
-            Property::SubscriptionIdsAvailable => {
+            Identifier::RetainAvailable => read.retain_available = Some(block.flag()?),
+            Identifier::MaximumPacketSize => read.maximum_packet_size = Some(block.nonzero_u32()?),
+            Identifier::AssignedClientId => read.assigned_client_id = Some(block.values.text()?),
+            Identifier::TopicAliasMaximum => read.topic_alias_maximum = Some(block.values.u16()?),
+            Identifier::WildcardsAvailable => read.wildcards_available = Some(block.flag()?),
+            Identifier::SubscriptionIdsAvailable => {
                 read.subscription_ids_available = Some(block.flag()?);
             }
-            Property::SharedAvailable => read.shared_available = Some(block.flag()?),
-            Property::ServerKeepAlive => read.server_keep_alive_s = Some(block.values.u16()?),
-            Property::ResponseInformation => read.response_information = Some(block.values.text()?),
-            Property::ServerReference => read.server_reference = Some(block.values.text()?),
-            Property::AuthenticationMethod => authentication.method = Some(block.values.text()?),
-            Property::AuthenticationData => authentication.data = Some(block.values.credential()?),
-            Property::ReasonString => details.reason_string = Some(block.values.text()?),
-            Property::UserProperty => block.user_property(&mut details.user_properties)?,
+            Identifier::SharedAvailable => read.shared_available = Some(block.flag()?),
+            Identifier::ServerKeepAlive => read.server_keep_alive_s = Some(block.values.u16()?),
+            Identifier::ResponseInformation => {
+                read.response_information = Some(block.values.text()?)
+            }
+            Identifier::ServerReference => read.server_reference = Some(block.values.text()?),
+            Identifier::AuthenticationMethod => authentication.method = Some(block.values.text()?),
+            Identifier::AuthenticationData => {
+                authentication.data = Some(block.values.credential()?)
+            }
+            Identifier::ReasonString => details.reason_string = Some(block.values.text()?),
+            Identifier::UserProperty => block.user_property(&mut details.user_properties)?,
             _ => return Err(Fault::PropertyNotAllowed),
         }
     }
@@ -222,18 +231,18 @@ pub(super) fn publish(body: &mut Reader<'_>, from: Sender) -> Result<PublishProp
     let mut message = None;
     while let Some(property) = block.next()? {
         match property {
-            Property::TopicAlias => {
+            Identifier::TopicAlias => {
                 let alias = TopicAlias::new(block.values.u16()?).ok_or(Fault::ZeroTopicAlias)?;
                 read.topic_alias = Some(alias);
             }
-            Property::MessageExpiry => read.message_expiry_s = Some(block.values.u32()?),
-            Property::SubscriptionId if from == Sender::Client => {
+            Identifier::MessageExpiry => read.message_expiry_s = Some(block.values.u32()?),
+            Identifier::SubscriptionId if from == Sender::Client => {
                 return Err(Fault::SubscriptionIdFromClient);
             }
-            Property::SubscriptionId if read.subscription_ids.len() >= MAX_SUBSCRIPTION_IDS => {
+            Identifier::SubscriptionId if read.subscription_ids.len() >= MAX_SUBSCRIPTION_IDS => {
                 return Err(Fault::TooManySubscriptionIds);
             }
-            Property::SubscriptionId => read.subscription_ids.push(block.subscription_id()?),
+            Identifier::SubscriptionId => read.subscription_ids.push(block.subscription_id()?),
             property => message_property(property, &mut block, message.get_or_insert_default())?,
         }
     }
@@ -255,8 +264,8 @@ pub(super) fn will(body: &mut Reader<'_>) -> Result<WillProperties, Fault> {
     let mut message = None;
     while let Some(property) = block.next()? {
         match property {
-            Property::WillDelay => read.delay_s = Some(block.values.u32()?),
-            Property::MessageExpiry => read.message_expiry_s = Some(block.values.u32()?),
+            Identifier::WillDelay => read.delay_s = Some(block.values.u32()?),
+            Identifier::MessageExpiry => read.message_expiry_s = Some(block.values.u32()?),
             property => message_property(property, &mut block, message.get_or_insert_default())?,
         }
     }
@@ -265,12 +274,12 @@ pub(super) fn will(body: &mut Reader<'_>) -> Result<WillProperties, Fault> {
 }
 
 fn message_property(
-    property: Property,
+    property: Identifier,
     block: &mut Block<'_>,
     read: &mut MessageProperties,
 ) -> Result<(), Fault> {
     match property {
-        Property::PayloadFormat => {
+        Identifier::PayloadFormat => {
             let utf8 = block.flag()?;
             let format = if utf8 {
                 PayloadFormat::Utf8
@@ -279,13 +288,13 @@ fn message_property(
             };
             read.payload_format = Some(format);
         }
-        Property::ContentType => read.content_type = Some(block.values.text()?),
-        Property::ResponseTopic => {
+        Identifier::ContentType => read.content_type = Some(block.values.text()?),
+        Identifier::ResponseTopic => {
             let topic = TopicName::parse(block.values.str()?);
             read.response_topic = Some(topic.map_err(|_| Fault::WildcardInResponseTopic)?);
         }
-        Property::CorrelationData => read.correlation_data = Some(block.values.binary()?),
-        Property::UserProperty => block.user_property(&mut read.user_properties)?,
+        Identifier::CorrelationData => read.correlation_data = Some(block.values.binary()?),
+        Identifier::UserProperty => block.user_property(&mut read.user_properties)?,
         _ => return Err(Fault::PropertyNotAllowed),
     }
     Ok(())
@@ -299,11 +308,11 @@ pub(super) fn subscribe(
     let mut user_properties = UserProperties::default();
     while let Some(property) = block.next()? {
         match property {
-            Property::SubscriptionId if identifier.is_some() => {
+            Identifier::SubscriptionId if identifier.is_some() => {
                 return Err(Fault::DuplicateProperty);
             }
-            Property::SubscriptionId => identifier = Some(block.subscription_id()?),
-            Property::UserProperty => block.user_property(&mut user_properties)?,
+            Identifier::SubscriptionId => identifier = Some(block.subscription_id()?),
+            Identifier::UserProperty => block.user_property(&mut user_properties)?,
             _ => return Err(Fault::PropertyNotAllowed),
         }
     }
@@ -315,7 +324,7 @@ pub(super) fn unsubscribe(body: &mut Reader<'_>) -> Result<UserProperties, Fault
     let mut user_properties = UserProperties::default();
     while let Some(property) = block.next()? {
         match property {
-            Property::UserProperty => block.user_property(&mut user_properties)?,
+            Identifier::UserProperty => block.user_property(&mut user_properties)?,
             _ => return Err(Fault::PropertyNotAllowed),
         }
     }
@@ -349,14 +358,14 @@ pub(super) fn disconnect(
     let mut details = Details::default();
     while let Some(property) = block.next()? {
         match (property, from) {
-            (Property::SessionExpiry, Sender::Server) => {
+            (Identifier::SessionExpiry, Sender::Server) => {
                 return Err(Fault::SessionExpiryFromServer);
             }
-            (Property::ServerReference, Sender::Client) => {
+            (Identifier::ServerReference, Sender::Client) => {
                 return Err(Fault::ServerReferenceFromClient);
             }
-            (Property::SessionExpiry, _) => read.session_expiry_s = Some(block.values.u32()?),
-            (Property::ServerReference, _) => read.server_reference = Some(block.values.text()?),
+            (Identifier::SessionExpiry, _) => read.session_expiry_s = Some(block.values.u32()?),
+            (Identifier::ServerReference, _) => read.server_reference = Some(block.values.text()?),
             _ => detail(property, &mut block, &mut details)?,
         }
     }
@@ -370,8 +379,10 @@ pub(super) fn auth(body: &mut Reader<'_>) -> Result<(Authentication, Option<Box<
     let mut details = Details::default();
     while let Some(property) = block.next()? {
         match property {
-            Property::AuthenticationMethod => authentication.method = Some(block.values.text()?),
-            Property::AuthenticationData => authentication.data = Some(block.values.credential()?),
+            Identifier::AuthenticationMethod => authentication.method = Some(block.values.text()?),
+            Identifier::AuthenticationData => {
+                authentication.data = Some(block.values.credential()?)
+            }
             _ => detail(property, &mut block, &mut details)?,
         }
     }
@@ -381,10 +392,10 @@ pub(super) fn auth(body: &mut Reader<'_>) -> Result<(Authentication, Option<Box<
     Ok((authentication, some_details(details)))
 }
 
-fn detail(property: Property, block: &mut Block<'_>, read: &mut Details) -> Result<(), Fault> {
+fn detail(property: Identifier, block: &mut Block<'_>, read: &mut Details) -> Result<(), Fault> {
     match property {
-        Property::ReasonString => read.reason_string = Some(block.values.text()?),
-        Property::UserProperty => block.user_property(&mut read.user_properties)?,
+        Identifier::ReasonString => read.reason_string = Some(block.values.text()?),
+        Identifier::UserProperty => block.user_property(&mut read.user_properties)?,
         _ => return Err(Fault::PropertyNotAllowed),
     }
     Ok(())

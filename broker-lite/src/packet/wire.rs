@@ -98,8 +98,14 @@ impl<'a> Reader<'a> {
     /// The topic filter of SUBSCRIBE and UNSUBSCRIBE.
     pub(super) fn filter(&mut self) -> Result<SubscriptionFilter, Fault> {
         SubscriptionFilter::parse(self.str()?).map_err(|error| match error {
+            TopicError::Empty => Fault::EmptyFilter,
+            TopicError::MisplacedHash => Fault::MisplacedHash,
+            TopicError::MisplacedPlus => Fault::MisplacedPlus,
             TopicError::BadShareName | TopicError::NoSharedFilter => Fault::ShareInvalid,
-            _ => Fault::FilterInvalid,
+            // `str` has seen to these, and a filter has no rule against wildcards.
+            TopicError::TooLong | TopicError::Null | TopicError::WildcardInName => {
+                Fault::NullCharacter
+            }
         })
     }
 

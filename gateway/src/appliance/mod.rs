@@ -75,7 +75,13 @@ impl Appliance {
         let (events, events_from_field) = mpsc::channel(EVENTS_MAX);
         let (incoming, incoming_from_link) = mpsc::channel(INCOMING_MAX);
         let field = Arc::new(Field::new(events.clone()));
-        let status = StatusSource::new(id.clone(), broker.clone(), buffer.clone(), field.clone());
+        let status = StatusSource::new(
+            id.clone(),
+            broker.clone(),
+            buffer.clone(),
+            config.buffer.max_size.as_bytes(),
+            field.clone(),
+        );
         let tasks = vec![
             tokio::spawn(publisher::publish_events(
                 events_from_field,
@@ -182,6 +188,11 @@ impl Appliance {
     /// The local broker.
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// Stops the sources, so that what is on its way can arrive.
+    pub async fn stop_field(&self) {
+        self.field.stop().await;
     }
 
     /// Stops in reverse: sources first, then the link, the broker, and the buffer last.

@@ -36,6 +36,7 @@ pub struct Bus {
     pub stop_bits: Option<u8>,
     /// How long a device may take to answer.
     #[serde(default = "default_response_timeout")]
+    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
     pub response_timeout: Period,
 }
 
@@ -86,6 +87,7 @@ pub struct Device {
     pub unit: u8,
     /// How often its points are read.
     #[serde(default = "default_interval")]
+    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "7d"))]
     pub interval: Period,
     /// One message per point, or one per device and poll.
     #[serde(default)]
@@ -155,6 +157,7 @@ pub struct Point {
     /// Unit of the value after scale and offset, as printed in messages.
     pub unit: Option<String>,
     /// Read at another interval than the device.
+    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "7d"))]
     pub interval: Option<Period>,
     /// Publish only when the value has moved by more than this since the last message.
     #[schemars(range(min = 0.0))]

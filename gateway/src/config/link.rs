@@ -16,10 +16,12 @@ pub struct Buffer {
     /// The SQLite file.
     pub path: PathBuf,
     /// Most that the file and its log may take on disk.
+    #[schemars(extend("x-minimum" = "1MiB"))]
     pub max_size: Size,
     /// What happens when that is reached.
     pub when_full: WhenFull,
     /// Longest wait of an acknowledgement for its group commit.
+    #[schemars(extend("x-maximum" = "1s"))]
     pub commit_delay: Period,
 }
 
@@ -68,9 +70,11 @@ pub struct Upstream {
     pub server_name: Option<String>,
     /// Longest silence before the link is probed.
     #[serde(default = "default_keep_alive")]
+    #[schemars(extend("x-minimum" = "5s", "x-maximum" = "18h"))]
     pub keep_alive: Period,
     /// Time to connect and be accepted.
     #[serde(default = "default_connect_timeout")]
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "5m"))]
     pub connect_timeout: Period,
     /// Messages under way at once.
     #[serde(default = "default_in_flight")]
@@ -78,9 +82,11 @@ pub struct Upstream {
     pub in_flight: u16,
     /// First pause before trying again; it doubles, with jitter, up to `retry_max`.
     #[serde(default = "default_retry")]
+    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1h"))]
     pub retry: Period,
     /// Longest pause before trying again.
     #[serde(default = "default_retry_max")]
+    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1d"))]
     pub retry_max: Period,
 }
 
@@ -124,7 +130,6 @@ pub struct Forward {
     pub filter: TopicFilter,
     /// Topic upstream; `{gateway}` and `{topic}` are replaced.
     #[serde(default = "default_topic")]
-    #[schemars(extend("format" = "topic-template"))]
     pub topic: String,
     /// Delivery upstream.
     #[serde(default = "default_qos")]
@@ -143,7 +148,6 @@ pub struct Receive {
     pub filter: TopicFilter,
     /// Where upstream finds them; `{gateway}` and `{topic}` are replaced.
     #[serde(default = "default_topic")]
-    #[schemars(extend("format" = "topic-template"))]
     pub topic: String,
 }
 

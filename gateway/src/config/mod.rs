@@ -1,11 +1,18 @@
 //! The types of `gateway.toml`. Values only: what may be written, its defaults, its words.
 //!
 //! Invariant: the JSON Schema, the checks and the documents all derive from these types.
-//! What one key says about another is checked in [`check`].
+//! What one key says about another is checked in `check`.
 
 mod bus;
-mod link;
 mod serial;
+
+mod link;
+
+pub mod url;
+
+mod check;
+
+mod load;
 
 use std::path::PathBuf;
 
@@ -14,6 +21,7 @@ use serde::Deserialize;
 
 pub use bus::{Access, Bus, Device, Framing, Parity, Point, PointType, Publish, WordOrder};
 pub use link::{Buffer, Forward, Priority, Protocol, Receive, Upstream, WhenFull};
+pub use load::{Loaded, load, parse, schema};
 pub use serial::{Checksum, CsvDecode, Decode, Frame, SerialPoint, SerialSensor};
 
 /// The whole file.

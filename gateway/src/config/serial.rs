@@ -43,6 +43,7 @@ pub struct SerialSensor {
     pub checksum: Option<Checksum>,
     /// Silence after which the sensor counts as offline.
     #[serde(default = "default_timeout")]
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "7d"))]
     pub timeout: Period,
     /// Units and deadbands of decoded values, by name. What is not listed is published as it is.
     #[serde(default, rename = "point")]
@@ -82,6 +83,7 @@ pub struct Frame {
     /// A frame begins with a byte that counts those after it.
     pub prefix: Option<bool>,
     /// A silence this long ends a frame.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
     pub silence: Option<Period>,
 }
 

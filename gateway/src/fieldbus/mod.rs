@@ -12,6 +12,27 @@
 
 pub mod register;
 
+mod decimal;
+mod line_rate;
+mod port;
+mod transaction;
+
+mod decode;
+mod device;
+mod health;
+mod jitter;
+pub mod plan;
+mod report;
+mod schedule;
+mod write;
+
+mod line;
+pub(crate) mod nmea;
+mod number;
+mod text;
+
+pub mod serial;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -1,0 +1,309 @@
+//! What works, what does not, and since when, as `gateway status` and its JSON show it. Shell.
+//!
+//! Invariant: taking a status never holds up a reading, a message or a command.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
+
+use broker_lite::server::Broker;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    buffer::{self, Buffer},
+    clock,
+    fieldbus::{DeviceState, modbus, serial},
+    reading::Stamp,
+    upstream::{self, LinkHandle},
+};
+
+use super::field::Field;
+
+/// The appliance at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The gateway's name.
+    pub gateway: String,
+    /// Its version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// The local broker.
+    pub broker: BrokerStatus,
+    /// Modbus buses.
+    pub buses: Vec<BusStatus>,
+    /// Other serial lines.
+    pub serials: Vec<SerialStatus>,
+    /// The store-and-forward buffer.
+    pub buffer: BufferStatus,
+    /// The upstream link, where one is configured.
+    pub upstream: Option<UpstreamStatus>,
+}
+
+/// The local broker at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BrokerStatus {
+    /// Addresses served.
+    pub listeners: Vec<String>,
+    /// Clients connected over the network.
+    pub clients: Vec<ClientStatus>,
+    /// Messages published since the start.
+    pub received: u64,
+    /// Messages handed to subscribers since the start.
+    pub delivered: u64,
+    /// Things refused since the start, all reasons together.
+    pub refused: u64,
+    /// Retained messages.
+    pub retained: usize,
+}
+
+/// One client of the local broker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClientStatus {
+    /// Client identifier.
+    pub id: String,
+    /// User name or certificate's name.
+    pub identity: Option<String>,
+    /// Where it connects from.
+    pub address: String,
+    /// Messages waiting for it.
+    pub queued: usize,
+}
+
+/// One bus at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BusStatus {
+    /// Its name.
+    pub name: String,
+    /// Its port or address.
+    pub port: String,
+    /// Why it cannot be used; absent: it can.
+    pub down: Option<String>,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Requests sent since the start.
+    pub requests: u64,
+    /// Of those, without an answer in time.
+    pub time_outs: u64,
+    /// Share of time it was busy lately, 0 to 1.
+    pub utilisation: f64,
+    /// Its devices.
+    pub devices: Vec<DeviceStatus>,
+}
+
+/// One device at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its unit identifier.
+    pub unit: u8,
+    /// Whether it answers; absent before that is known.
+    pub online: Option<bool>,
+    /// Why it does not.
+    pub reason: Option<String>,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+    /// Points that answer with an exception.
+    pub parked: Vec<String>,
+}
+
+/// One serial line at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SerialStatus {
+    /// The device's name.
+    pub name: String,
+    /// Its port.
+    pub port: String,
+    /// Whether it is heard; absent before that is known.
+    pub online: Option<bool>,
+    /// Why it is not.
+    pub reason: Option<String>,
+    /// Frames decoded since the start.
+    pub frames: u64,
+    /// Frames that could not be.
+    pub bad_frames: u64,
+}
+
+/// The buffer at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BufferStatus {
+    /// Messages waiting for the upstream.
+    pub messages: u64,
+    /// Bytes on disk, log included.
+    pub bytes: u64,
+    /// Most it may take.
+    pub max_bytes: u64,
+    /// When the oldest was received, RFC 3339.
+    pub oldest: Option<String>,
+    /// Messages kept since the start.
+    pub kept: u64,
+    /// Messages acknowledged by the upstream since the start.
+    pub forwarded: u64,
+    /// Messages refused since the start.
+    pub refused: u64,
+    /// Messages dropped by policy since the start, each in a gap marker.
+    pub dropped: u64,
+    /// Messages that the upstream will never take, since the start.
+    pub dead_letters: u64,
+    /// Why nothing can be written; absent: it can.
+    pub fault: Option<String>,
+}
+
+/// The upstream link at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// Where it leads.
+    pub endpoint: String,
+    /// Whether it is up.
+    pub connected: bool,
+    /// What it does, or why it is down.
+    pub state: String,
+    /// Seconds since it is so.
+    pub since_s: u64,
+    /// Messages under way.
+    pub in_flight: usize,
+}
+
+impl UpstreamStatus {
+    /// One line: `connected to cloud:8883 for 12 s, 3 in flight`.
+    pub fn summary(&self) -> String {
+        if self.connected {
+            format!("connected to {}, {} in flight", self.endpoint, self.in_flight)
+        } else {
+            format!("down for {} s: {}", self.since_s, self.state)
+        }
+    }
+}
+
+/// Where statuses come from; clones share it.
+#[derive(Clone)]
+pub struct StatusSource(Arc<Sources>);
+
+struct Sources {
+    id: Arc<str>,
+    started: Instant,
+    broker: Broker,
+    buffer: Buffer,
+    max_bytes: u64,
+    field: Arc<Field>,
+    link: RwLock<Option<LinkHandle>>,
+}
+
+impl StatusSource {
+    /// Sources of an appliance that starts now, without a link yet.
+    pub(super) fn new(id: Arc<str>, broker: Broker, buffer: Buffer, max_bytes: u64, field: Arc<Field>) -> StatusSource {
+        let started = clock::now().monotonic;
+        let link = RwLock::new(None);
+        StatusSource(Arc::new(Sources { id, started, broker, buffer, max_bytes, field, link }))
+    }
+
+    /// Takes the link that runs now.
+    pub(super) fn set_link(&self, link: Option<LinkHandle>) {
+        *self.0.link.write().unwrap_or_else(PoisonError::into_inner) = link;
+    }
+
+    /// The appliance now.
+    pub fn status(&self) -> Status {
+        let now = clock::now();
+        let link = self.0.link.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Status {
+            gateway: self.0.id.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: now.monotonic.saturating_duration_since(self.0.started).as_secs(),
+            broker: broker(&self.0.broker),
+            buses: self.0.field.buses().into_iter().map(bus).collect(),
+            serials: self.0.field.serials().into_iter().map(serial).collect(),
+            buffer: buffer(self.0.buffer.status(), self.0.max_bytes),
+            upstream: link.map(|link| upstream(link.status(), now)),
+        }
+    }
+}
+
+fn broker(broker: &Broker) -> BrokerStatus {
+    let status = broker.status();
+    BrokerStatus {
+        listeners: broker.addresses().iter().map(ToString::to_string).collect(),
+        clients: status
+            .clients
+            .into_iter()
+            .map(|client| ClientStatus {
+                id: client.id,
+                identity: client.identity,
+                address: client.address.to_string(),
+                queued: client.queued,
+            })
+            .collect(),
+        received: status.counters.received,
+        delivered: status.counters.delivered,
+        refused: status.counters.refused.values().sum(),
+        retained: status.retained,
+    }
+}
+
+fn bus(status: modbus::BusStatus) -> BusStatus {
+    BusStatus {
+        name: status.name,
+        port: status.port,
+        down: status.down,
+        since: status.since.wall.to_string(),
+        requests: status.requests,
+        time_outs: status.time_outs,
+        utilisation: status.utilisation,
+        devices: status
+            .devices
+            .into_iter()
+            .map(|device| {
+                let (online, reason) = online(device.state.as_ref().map(|(state, _)| state));
+                let since = device.state.map(|(_, stamp)| stamp.wall.to_string());
+                DeviceStatus { name: device.name, unit: device.unit, online, reason, since, parked: device.parked }
+            })
+            .collect(),
+    }
+}
+
+fn serial(status: serial::SerialStatus) -> SerialStatus {
+    let (online, reason) = online(status.state.as_ref());
+    SerialStatus {
+        name: status.device,
+        port: status.port.display().to_string(),
+        online,
+        reason,
+        frames: status.frames,
+        bad_frames: status.bad_frames,
+    }
+}
+
+fn online(state: Option<&DeviceState>) -> (Option<bool>, Option<String>) {
+    match state {
+        None => (None, None),
+        Some(DeviceState::Online) => (Some(true), None),
+        Some(DeviceState::Offline { reason }) => (Some(false), Some(reason.clone())),
+    }
+}
+
+fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
+    BufferStatus {
+        messages: status.rows,
+        bytes: status.bytes_on_disk,
+        max_bytes,
+        oldest: status.oldest.map(|oldest| oldest.to_string()),
+        kept: status.appended,
+        forwarded: status.forwarded,
+        refused: status.refused,
+        dropped: status.evicted + status.left_out,
+        dead_letters: status.dead_letters,
+        fault: status.fault.map(|fault| format!("{}, since {}", fault.cause, fault.since)),
+    }
+}
+
+fn upstream(status: upstream::Status, now: Stamp) -> UpstreamStatus {
+    UpstreamStatus {
+        endpoint: status.endpoint.to_string(),
+        connected: status.is_connected(),
+        state: status.state.to_string(),
+        since_s: now.monotonic.saturating_duration_since(status.since.monotonic).as_secs(),
+        in_flight: status.in_flight,
+    }
+}

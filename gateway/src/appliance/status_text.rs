@@ -1,0 +1,131 @@
+//! A status as a person reads it. Values: a status in, text out.
+
+use std::fmt::Write;
+
+use settings::Size;
+
+use super::status::{BufferStatus, BusStatus, SerialStatus, Status, UpstreamStatus};
+
+/// Clients listed; the rest is counted.
+const CLIENTS_SHOWN: usize = 20;
+
+/// The whole status, a section per part.
+pub fn render(status: &Status) -> String {
+    let mut text = format!("{} · version {} · up {}\n", status.gateway, status.version, span(status.uptime_s));
+    for bus in &status.buses {
+        text += &bus_lines(bus);
+    }
+    for line in &status.serials {
+        text += &serial_line(line);
+    }
+    text += &broker_lines(status);
+    text += &buffer_lines(&status.buffer);
+    text += &upstream_line(status.upstream.as_ref());
+    text
+}
+
+fn bus_lines(bus: &BusStatus) -> String {
+    let mut text = match &bus.down {
+        None => format!("{} bus {} on {}: {:.0} % busy\n", good(true), bus.name, bus.port, bus.utilisation * 100.0),
+        Some(reason) => format!("{} bus {} since {}: {reason}\n", good(false), bus.name, bus.since),
+    };
+    for device in &bus.devices {
+        let parked = if device.parked.is_empty() {
+            String::new()
+        } else {
+            format!("; answers with an exception: {}", device.parked.join(", "))
+        };
+        text += &match (device.online, &device.reason) {
+            (Some(true), _) => format!("  {} {} (unit {}){parked}\n", good(parked.is_empty()), device.name, device.unit),
+            (Some(false), Some(reason)) => format!(
+                "  {} {} (unit {}) since {}: {reason}\n",
+                good(false),
+                device.name,
+                device.unit,
+                device.since.as_deref().unwrap_or("start")
+            ),
+            _ => format!("  … {} (unit {}): no answer yet\n", device.name, device.unit),
+        };
+    }
+    text
+}
+
+fn serial_line(line: &SerialStatus) -> String {
+    let counted = format!("{} frames, {} bad", line.frames, line.bad_frames);
+    match (line.online, &line.reason) {
+        (Some(true), _) => format!("{} serial {} on {}: {counted}\n", good(true), line.name, line.port),
+        (Some(false), Some(reason)) => format!("{} serial {}: {reason}\n", good(false), line.name),
+        _ => format!("… serial {} on {}: nothing heard yet\n", line.name, line.port),
+    }
+}
+
+fn broker_lines(status: &Status) -> String {
+    let broker = &status.broker;
+    let mut text = format!(
+        "{} broker on {}: {} clients, {} received, {} delivered, {} refused\n",
+        good(true),
+        if broker.listeners.is_empty() { "no address".to_owned() } else { broker.listeners.join(", ") },
+        broker.clients.len(),
+        broker.received,
+        broker.delivered,
+        broker.refused
+    );
+    for client in broker.clients.iter().take(CLIENTS_SHOWN) {
+        let who = client.identity.as_deref().unwrap_or("anonymous");
+        let _infallible = writeln!(text, "    {} ({who}) from {}, {} waiting", client.id, client.address, client.queued);
+    }
+    if broker.clients.len() > CLIENTS_SHOWN {
+        let _infallible = writeln!(text, "    and {} more", broker.clients.len() - CLIENTS_SHOWN);
+    }
+    text
+}
+
+fn buffer_lines(buffer: &BufferStatus) -> String {
+    let mut text = format!(
+        "{} buffer: {} waiting, {} of {}, {} kept, {} forwarded",
+        good(buffer.fault.is_none()),
+        buffer.messages,
+        about(buffer.bytes),
+        Size::from_bytes(buffer.max_bytes),
+        buffer.kept,
+        buffer.forwarded
+    );
+    for (count, word) in [(buffer.refused, "refused"), (buffer.dropped, "dropped"), (buffer.dead_letters, "dead letters")] {
+        if count > 0 {
+            let _infallible = write!(text, ", {count} {word}");
+        }
+    }
+    if let Some(fault) = &buffer.fault {
+        let _infallible = write!(text, "\n    cannot write: {fault}");
+    }
+    text + "\n"
+}
+
+fn upstream_line(upstream: Option<&UpstreamStatus>) -> String {
+    match upstream {
+        None => "– upstream: none configured\n".to_owned(),
+        Some(link) => format!("{} upstream {}\n", good(link.connected), link.summary()),
+    }
+}
+
+fn good(yes: bool) -> &'static str {
+    if yes { "✓" } else { "✗" }
+}
+
+fn span(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn about(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} B"),
+        1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}

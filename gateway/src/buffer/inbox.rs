@@ -1,0 +1,259 @@
+//! The bounded queue between those who keep or delete messages and the one thread that commits.
+//!
+//! Invariant: what is queued is bounded in number and bytes; what does not fit is refused at once,
+//! and an idle queue wakes nobody. Layer: driver.
+
+use std::{
+    mem,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use broker_lite::{
+    keeper::{Kept, Receipt},
+    message::Message,
+};
+
+use super::{
+    clock::{self, RowStamp},
+    retention::Rank,
+};
+
+/// Messages that may wait for a commit: a second's worth at the rate the store is built for.
+pub(super) const MAX_QUEUED: usize = 100_000;
+/// Bytes that may wait for a commit; together with a batch this bounds the store's memory.
+pub(super) const MAX_QUEUED_BYTES: usize = 32 << 20;
+/// Messages in one commit: large enough that the disk's flush costs little per message.
+const MAX_BATCH: usize = 8192;
+/// Bytes in one commit: a fraction of the log's usual size.
+const MAX_BATCH_BYTES: usize = 2 << 20;
+/// Longest that acknowledged rows stay in the file; after a crash they are sent again.
+const DELETE_DELAY: Duration = Duration::from_millis(200);
+/// Deletions that are worth a commit of their own.
+const MANY_DELETES: usize = 1024;
+/// Bytes that a row and its share of page headers take beside topic-independent content.
+const ROW_OVERHEAD: usize = 64;
+
+/// A message on its way into the file.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) message: Message,
+    pub(super) properties: Option<Vec<u8>>,
+    pub(super) rank: Rank,
+    pub(super) stamp: RowStamp,
+    pub(super) receipt: Receipt,
+}
+
+impl Entry {
+    /// Bytes it will take in the file, about.
+    pub(super) fn cost(&self) -> usize {
+        let properties = self.properties.as_ref().map_or(0, Vec::len);
+        ROW_OVERHEAD + self.message.payload.len() + properties
+    }
+}
+
+/// What leaves the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// The upstream has it.
+    Row(i64),
+    /// The upstream will never take it: to the dead letters, with the reason.
+    Bury(i64, String),
+    /// The gap marker with this count was delivered.
+    Gap { id: i64, count: u64 },
+}
+
+/// One commit's worth of work.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) entries: Vec<Entry>,
+    pub(super) removals: Vec<Removal>,
+}
+
+/// What the writer is to do next.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Commit this.
+    Commit(Batch),
+    /// The pause asked for is over, nothing is due.
+    Idle,
+    /// Look whether the file is damaged: a reader says so.
+    Inspect,
+    /// Nothing more will come.
+    Close,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: Vec<Entry>,
+    bytes: usize,
+    first_entry: Option<Instant>,
+    removals: Vec<Removal>,
+    first_removal: Option<Instant>,
+    inspect: bool,
+    closed: bool,
+}
+
+impl Inbox {
+    /// Queues a message, or answers its receipt with a refusal; tells which.
+    pub(super) fn keep(&self, entry: Entry) -> Kept {
+        let cost = entry.cost();
+        let mut state = self.lock();
+        if state.closed
+            || state.entries.len() >= MAX_QUEUED
+            || state.bytes + cost > MAX_QUEUED_BYTES
+        {
+            drop(state);
+            entry.receipt.answer(Kept::Refused);
+            return Kept::Refused;
+        }
+        state.bytes += cost;
+        state.entries.push(entry);
+        let first = state.first_entry.is_none();
+        if first {
+            state.first_entry = Some(clock::now());
+        }
+        if first || state.is_full_batch() {
+            self.changed.notify_one();
+        }
+        Kept::Committed
+    }
+
+    /// Queues what leaves the file. Bounded by what the forwarder has in flight.
+    pub(super) fn remove(&self, removals: impl IntoIterator<Item = Removal>) {
+        let mut state = self.lock();
+        state.removals.extend(removals);
+        if !state.removals.is_empty() {
+            let first = state.first_removal.is_none();
+            if first {
+                state.first_removal = Some(clock::now());
+            }
+            if first || state.removals.len() >= MANY_DELETES {
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    /// Asks the writer to check the file.
+    pub(super) fn inspect(&self) {
+        self.lock().inspect = true;
+        self.changed.notify_one();
+    }
+
+    /// Refuses what comes from now on; what is queued is still handed out.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until a commit is due: `delay` after the first message, or a full batch. With
+    /// `at_most` it returns `Idle` after that time.
+    pub(super) fn wait(&self, delay: Duration, at_most: Option<Duration>) -> Work {
+        let until = at_most.map(|time| clock::now() + time);
+        let mut state = self.lock();
+        loop {
+            if mem::take(&mut state.inspect) {
+                return Work::Inspect;
+            }
+            let due = state.due(delay);
+            let now = clock::now();
+            if state.closed || state.is_full_batch() || due.is_some_and(|due| due <= now) {
+                return match state.take_batch() {
+                    Some(batch) => Work::Commit(batch),
+                    None => Work::Close,
+                };
+            }
+            if until.is_some_and(|until| until <= now) {
+                return Work::Idle;
+            }
+            let wake = [due, until].into_iter().flatten().min();
+            state = self.sleep(state, wake.map(|wake| wake - now));
+        }
+    }
+
+    /// Waits out a failing disk, or until closed, which it tells.
+    pub(super) fn pause(&self, time: Duration) -> bool {
+        let until = clock::now() + time;
+        let mut state = self.lock();
+        while !state.closed && clock::now() < until {
+            let left = until.saturating_duration_since(clock::now());
+            state = self.sleep(state, Some(left));
+        }
+        state.closed
+    }
+
+    /// Messages that wait for a commit.
+    pub(super) fn len(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    fn sleep<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        time: Option<Duration>,
+    ) -> MutexGuard<'a, State> {
+        match time {
+            Some(time) => {
+                let waited = self.changed.wait_timeout(state, time);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => {
+                let waited = self.changed.wait(state);
+                waited.unwrap_or_else(PoisonError::into_inner)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that may panic runs under this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_full_batch(&self) -> bool {
+        self.entries.len() >= MAX_BATCH
+            || self.bytes >= MAX_BATCH_BYTES
+            || self.removals.len() >= MANY_DELETES
+    }
+
+    fn due(&self, delay: Duration) -> Option<Instant> {
+        let entries = self.first_entry.map(|first| first + delay);
+        let removals = self.first_removal.map(|first| first + DELETE_DELAY);
+        [entries, removals].into_iter().flatten().min()
+    }
+
+    fn take_batch(&mut self) -> Option<Batch> {
+        if self.entries.is_empty() && self.removals.is_empty() {
+            return None;
+        }
+        let mut bytes = 0;
+        let count = self
+            .entries
+            .iter()
+            .take(MAX_BATCH)
+            .take_while(|entry| {
+                let fits = bytes < MAX_BATCH_BYTES;
+                bytes += entry.cost();
+                fits
+            })
+            .count();
+        let rest = self.entries.split_off(count);
+        let entries = mem::replace(&mut self.entries, rest);
+        self.bytes -= entries.iter().map(Entry::cost).sum::<usize>();
+        // What stays has waited as long as what goes: its commit is due at once.
+        self.first_entry = self.first_entry.filter(|_| !self.entries.is_empty());
+        self.first_removal = None;
+        Some(Batch {
+            entries,
+            removals: mem::take(&mut self.removals),
+        })
+    }
+}

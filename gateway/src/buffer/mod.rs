@@ -1,0 +1,431 @@
+//! Store and forward: messages that a forward rule matches wait here, on disk, for the upstream.
+//!
+//! ```text
+//!  broker ──keep──▶ inbox ──batch──▶ writer ──commit──▶ buffer.db ──▶ reader ──rows──▶ forwarder
+//!    ◀──receipt──────────────────────┘  ▲                                                │
+//!                                       └───────────────── rows acknowledged ────────────┘
+//! ```
+//!
+//! Invariant: a receipt says `Committed` only when the message is on disk or its loss by policy is;
+//! a row leaves only when the upstream has it, by policy with a gap marker, or as a dead letter.
+
+mod clock;
+mod inbox;
+mod properties;
+mod reader;
+pub(crate) mod retention;
+mod salvage;
+mod schema;
+mod store;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    thread::{self, JoinHandle},
+};
+
+use broker_lite::{
+    keeper::{Keeper, Kept, Receipt},
+    message::Message,
+    packet::{MessageProperties, QoS},
+    topic::{TopicFilter, TopicName},
+};
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+pub use reader::ReadError;
+pub use retention::Reason;
+pub use salvage::Salvaged;
+
+pub(crate) use reader::Cursor;
+
+use self::{
+    clock::Clock,
+    inbox::{Entry, Inbox, Removal},
+    reader::Reader,
+    retention::Rank,
+    store::Limits,
+    writer::Writer,
+};
+use crate::{config, reading::ClockState};
+
+/// Below this the log, the tables and one batch do not fit beside each other.
+pub const MIN_MAX_SIZE: u64 = 1 << 20;
+
+/// The buffer; clones share it.
+#[derive(Debug, Clone)]
+pub struct Buffer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    rules: RwLock<Arc<[(TopicFilter, Rank)]>>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writer, the readers and the publishers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    inbox: Inbox,
+    reader: Reader,
+    clock: Clock,
+    status: Mutex<Status>,
+    rows: watch::Sender<u64>,
+}
+
+/// Why there is no buffer at all. A disk that fails is no such reason: see [`Status::fault`].
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No room for even one batch.
+    #[error("[buffer] max_size = {0} bytes is too small; write \"1MiB\" or more")]
+    TooSmall(u64),
+    /// The system gives no thread.
+    #[error("cannot start the buffer's thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// A message that waits for the upstream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Names the row; ascends within a priority.
+    pub id: i64,
+    /// The local topic.
+    pub topic: TopicName,
+    /// Its number within the topic.
+    pub seq: u64,
+    /// As published.
+    pub qos: QoS,
+    /// As published.
+    pub retain: bool,
+    /// When the broker took it.
+    pub received: Timestamp,
+    /// What the clock was worth then.
+    pub clock: ClockState,
+    /// MQTT 5 properties as published.
+    pub properties: Option<MessageProperties>,
+    /// As published.
+    pub payload: Bytes,
+}
+
+/// Messages of a topic that will never arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// Names the gap.
+    pub id: i64,
+    /// The local topic.
+    pub topic: String,
+    /// A [`Reason`] as a word.
+    pub reason: String,
+    /// Number of the first missing message.
+    pub first_seq: u64,
+    /// Number of the last one; some in between may have arrived, see `count`.
+    pub last_seq: u64,
+    /// When the first was received.
+    pub from: Timestamp,
+    /// When the last was received.
+    pub to: Timestamp,
+    /// How many are missing; 0 when that is not known.
+    pub count: u64,
+}
+
+/// What waits, what has passed, what was lost, and whether the disk takes more.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Status {
+    /// Messages that wait.
+    pub rows: u64,
+    /// The files' size on disk, log included.
+    pub bytes_on_disk: u64,
+    /// When the oldest waiting message was received.
+    pub oldest: Option<Timestamp>,
+    /// Messages that wait for their commit.
+    pub queued: u64,
+    /// Messages put on disk since the start.
+    pub appended: u64,
+    /// Messages that the upstream acknowledged since the start.
+    pub forwarded: u64,
+    /// Messages whose publishers were told no since the start.
+    pub refused: u64,
+    /// Messages that made room for others since the start, each in a gap marker.
+    pub evicted: u64,
+    /// New messages dropped because of `drop-newest` since the start, each in a gap marker.
+    pub left_out: u64,
+    /// Messages that the upstream will never take, since the start.
+    pub dead_letters: u64,
+    /// The disk does not take commits.
+    pub fault: Option<Fault>,
+    /// The file was damaged.
+    pub salvaged: Option<Salvaged>,
+}
+
+/// Why nothing can be committed, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// First failure in a row.
+    pub since: Timestamp,
+    /// The latest cause, in words.
+    pub cause: String,
+}
+
+impl Buffer {
+    /// Opens or makes the file, salvages a damaged one, and starts the writer.
+    ///
+    /// A disk that cannot be used now does not fail this: messages are queued up to a bound, then
+    /// refused, and the writer tries until it can.
+    pub fn open(
+        config: &config::Buffer,
+        forwards: &[config::Forward],
+    ) -> Result<Buffer, OpenError> {
+        let limits = Limits {
+            max_bytes: config.max_size.as_bytes(),
+            when_full: config.when_full,
+        };
+        if limits.max_bytes < MIN_MAX_SIZE {
+            return Err(OpenError::TooSmall(limits.max_bytes));
+        }
+        let shared = Arc::new(Shared {
+            inbox: Inbox::default(),
+            reader: Reader::new(config.path.clone()),
+            clock: Clock::new(),
+            status: Mutex::new(Status::default()),
+            rows: watch::Sender::new(0),
+        });
+        let mut writer = Writer {
+            path: config.path.clone(),
+            limits,
+            commit_delay: config.commit_delay.as_duration(),
+            shared: Arc::clone(&shared),
+            store: None,
+            last_order: 0,
+            retry: writer::FIRST_RETRY,
+        };
+        // Here rather than in the thread, so that `sequences` knows the numbers at once.
+        writer.open();
+        let thread = thread::Builder::new()
+            .name("buffer-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(OpenError::Thread)?;
+        Ok(Buffer(Arc::new(Inner {
+            path: config.path.clone(),
+            rules: RwLock::new(compile(forwards)),
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })))
+    }
+
+    /// Replaces the forward rules; what waits already is not touched.
+    pub fn set_rules(&self, forwards: &[config::Forward]) {
+        *self.0.rules.write().unwrap_or_else(PoisonError::into_inner) = compile(forwards);
+    }
+
+    /// Says what the wall clock is worth from now on.
+    pub fn set_clock(&self, state: ClockState) {
+        self.0.shared.clock.set_state(state);
+    }
+
+    /// The last number of each topic, for publishers that number their own messages.
+    pub fn sequences(&self) -> HashMap<TopicName, u64> {
+        self.0.shared.reader.sequences().unwrap_or_else(|error| {
+            // The store numbers on from what it finds when it can: see `Draft::append`.
+            warn!(%error, "numbering starts anew");
+            HashMap::new()
+        })
+    }
+
+    /// Rows behind `after` in sending order, at least one if there is one. Blocks on the disk.
+    pub(crate) fn read(
+        &self,
+        after: &Cursor,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, ReadError> {
+        self.checked(self.0.shared.reader.rows(after, max_rows, max_bytes))
+    }
+
+    /// Gaps that no one upstream has been told of. Blocks on the disk.
+    pub fn gaps(&self, at_most: usize) -> Result<Vec<Gap>, ReadError> {
+        self.checked(self.0.shared.reader.gaps(at_most))
+    }
+
+    /// The upstream has these rows; they leave with one of the next commits.
+    pub fn delete(&self, rows: impl IntoIterator<Item = i64>) {
+        self.0
+            .shared
+            .inbox
+            .remove(rows.into_iter().map(Removal::Row));
+    }
+
+    /// The upstream will never take this row; it moves to the dead letters.
+    pub fn bury(&self, row: i64, reason: &str) {
+        let removal = Removal::Bury(row, reason.to_owned());
+        self.0.shared.inbox.remove([removal]);
+    }
+
+    /// The upstream knows of this gap, as far as it went when it was read.
+    pub fn delete_gap(&self, id: i64, count: u64) {
+        self.0.shared.inbox.remove([Removal::Gap { id, count }]);
+    }
+
+    /// Changes whenever there are new rows or gaps.
+    pub fn appended(&self) -> watch::Receiver<u64> {
+        self.0.shared.rows.subscribe()
+    }
+
+    /// See [`Status`]. Blocks on the disk for a moment.
+    pub fn status(&self) -> Status {
+        let mut status = self.0.shared.lock().clone();
+        let files = ["", "-wal", "-shm"];
+        status.bytes_on_disk = files
+            .map(|suffix| file_size(&beside(&self.0.path, suffix)))
+            .iter()
+            .sum();
+        status.queued = self.0.shared.inbox.len() as u64;
+        // While the disk fails this is only not known.
+        status.oldest = self.0.shared.reader.oldest().unwrap_or_default();
+        status
+    }
+
+    /// Checks every page of the file in the background; damage is salvaged and shows in the status.
+    pub fn check(&self) {
+        self.0.shared.inbox.inspect();
+    }
+
+    /// Commits what is queued and closes the file; what comes later is refused. Blocks.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
+    fn checked<T>(&self, result: Result<T, ReadError>) -> Result<T, ReadError> {
+        if result.as_ref().is_err_and(ReadError::is_damage) {
+            self.0.shared.inbox.inspect();
+        }
+        result
+    }
+}
+
+impl Keeper for Buffer {
+    fn wants(&self, topic: &TopicName) -> bool {
+        self.0.rank(topic).is_some()
+    }
+
+    fn keep(&self, message: &Message, receipt: Receipt) {
+        let Some(rank) = self.0.rank(&message.topic) else {
+            // The rules changed since the broker asked: nothing is to be kept, so nothing failed.
+            receipt.answer(Kept::Committed);
+            return;
+        };
+        let shared = &self.0.shared;
+        let entry = Entry {
+            properties: message.properties.as_deref().and_then(properties::encode),
+            rank,
+            stamp: shared.clock.stamp(),
+            message: message.clone(),
+            receipt,
+        };
+        if shared.inbox.keep(entry) == Kept::Refused {
+            shared.update(|status| status.refused += 1);
+        }
+    }
+}
+
+impl Inner {
+    fn rank(&self, topic: &TopicName) -> Option<Rank> {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules
+            .iter()
+            .find(|(filter, _)| filter.matches(topic))
+            .map(|(_, rank)| *rank)
+    }
+
+    fn close(&self) {
+        self.shared.inbox.close();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            error!("the buffer's thread ended by a bug");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.lock());
+    }
+
+    fn announce_rows(&self) {
+        self.rows
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Notes a failure; tells whether it is news.
+    fn fail(&self, cause: &str) -> bool {
+        let mut status = self.lock();
+        let since = status.fault.as_ref().map(|fault| fault.since);
+        let news = status
+            .fault
+            .as_ref()
+            .is_none_or(|fault| fault.cause != cause);
+        status.fault = Some(Fault {
+            since: since.unwrap_or_else(|| self.clock.timestamp()),
+            cause: cause.to_owned(),
+        });
+        news
+    }
+
+    /// Notes that the disk works; tells whether it is news.
+    fn recover(&self) -> bool {
+        self.lock().fault.take().is_some()
+    }
+
+    /// Warns once per start that messages are lost because the buffer is full.
+    fn note_full(&self, max_bytes: u64) {
+        let status = self.lock();
+        if status.evicted + status.left_out + status.refused == 0 {
+            drop(status);
+            warn!(
+                max_bytes,
+                "the buffer is full; from here on messages are dropped as configured"
+            );
+        }
+    }
+}
+
+fn compile(forwards: &[config::Forward]) -> Arc<[(TopicFilter, Rank)]> {
+    forwards
+        .iter()
+        .map(|rule| (rule.filter.clone(), Rank::of(rule.priority)))
+        .collect()
+}
+
+/// The path with something appended to its file name.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Zero for a file that is not there.
+fn file_size(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |found| found.len())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! Reads waiting rows and gaps beside the writer, on a connection of its own.
+//!
+//! Invariant: only committed rows are seen, high priority first, then by age. Layer: driver.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use broker_lite::{packet::QoS, topic::TopicName};
+use bytes::Bytes;
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::{
+    Gap, Row, properties,
+    retention::{RANKS, Rank},
+    schema,
+};
+use crate::reading::ClockState;
+
+/// How far a forwarder has read, per priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cursor([i64; RANKS]);
+
+impl Default for Cursor {
+    fn default() -> Self {
+        let mut rows = [0; RANKS];
+        for rank in Rank::all() {
+            rows[rank.index()] = rank.rows().0;
+        }
+        Cursor(rows)
+    }
+}
+
+impl Cursor {
+    /// Moves past a row that was read.
+    pub(crate) fn pass(&mut self, row: i64) {
+        let position = &mut self.0[Rank::of_row(row).index()];
+        *position = (*position).max(row);
+    }
+}
+
+/// Why rows could not be read; asking again later is all that is needed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the buffer {path}: {source}")]
+pub struct ReadError {
+    path: PathBuf,
+    source: rusqlite::Error,
+}
+
+impl ReadError {
+    /// Whether the file's content is wrong, which the writer then looks into.
+    pub(super) fn is_damage(&self) -> bool {
+        schema::is_damage(&self.source)
+    }
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Reader {
+    path: PathBuf,
+    connection: Mutex<Option<(u64, Connection)>>,
+    /// Counts the files that have stood at `path`; a connection to an older one is dropped.
+    generation: AtomicU64,
+}
+
+const ROWS_AFTER: &str = "SELECT m.row, t.name, m.seq, m.qos, m.retain, m.wall_us, m.synced,
+    m.properties, m.payload FROM message m JOIN topic t ON t.id = m.topic
+    WHERE m.row > ?1 AND m.row <= ?2 ORDER BY m.row LIMIT ?3";
+
+impl Reader {
+    pub(super) fn new(path: PathBuf) -> Reader {
+        Reader {
+            path,
+            connection: Mutex::new(None),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Another file is about to take the place of the one read so far.
+    pub(super) fn forget(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        *self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(super) fn rows(
+        &self,
+        after: &Cursor,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, ReadError> {
+        self.with(|connection| {
+            let mut found = Vec::new();
+            let mut bytes = 0;
+            let mut statement = connection.prepare_cached(ROWS_AFTER)?;
+            for rank in Rank::all() {
+                let left = max_rows.saturating_sub(found.len());
+                if left == 0 || bytes >= max_bytes {
+                    break;
+                }
+                let from = after.0[rank.index()];
+                let mut rows = statement.query(params![from, rank.rows().1, left as i64])?;
+                while let Some(row) = rows.next()? {
+                    let row = read_row(row)?;
+                    bytes += row.payload.len();
+                    found.push(row);
+                    if bytes >= max_bytes {
+                        break;
+                    }
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    pub(super) fn gaps(&self, at_most: usize) -> Result<Vec<Gap>, ReadError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT id, topic, reason, first_seq, last_seq, first_us, last_us, count
+                     FROM gap ORDER BY id LIMIT ?1",
+                )?
+                .query_map([at_most as i64], read_gap)?
+                .collect()
+        })
+    }
+
+    pub(super) fn sequences(&self) -> Result<HashMap<TopicName, u64>, ReadError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare("SELECT name, last_seq FROM topic")?;
+            let mut rows = statement.query([])?;
+            let mut sequences = HashMap::new();
+            while let Some(row) = rows.next()? {
+                let name: String = row.get(0)?;
+                let last: i64 = row.get(1)?;
+                if let Ok(name) = TopicName::parse(&name) {
+                    sequences.insert(name, last as u64);
+                }
+            }
+            Ok(sequences)
+        })
+    }
+
+    /// When the oldest waiting row was received.
+    pub(super) fn oldest(&self) -> Result<Option<Timestamp>, ReadError> {
+        self.with(|connection| {
+            let mut oldest: Option<i64> = None;
+            for rank in Rank::all() {
+                let (first, end) = rank.rows();
+                let mut statement = connection.prepare_cached(
+                    "SELECT wall_us FROM message WHERE row BETWEEN ?1 AND ?2 ORDER BY row LIMIT 1",
+                )?;
+                let mut rows = statement.query([first, end])?;
+                if let Some(row) = rows.next()? {
+                    let wall_us = row.get(0)?;
+                    oldest = Some(oldest.map_or(wall_us, |known| known.min(wall_us)));
+                }
+            }
+            Ok(oldest.and_then(|us| Timestamp::from_microsecond(us).ok()))
+        })
+    }
+
+    fn with<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, ReadError> {
+        let mut slot = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let generation = self.generation.load(Ordering::SeqCst);
+        let failed = |source| ReadError {
+            path: self.path.clone(),
+            source,
+        };
+        if slot.as_ref().is_none_or(|(known, _)| *known != generation) {
+            let connection = schema::open_reader(&self.path).map_err(failed)?;
+            *slot = Some((generation, connection));
+        }
+        let Some((_, connection)) = slot.as_ref() else {
+            return Err(failed(rusqlite::Error::QueryReturnedNoRows));
+        };
+        let result = read(connection).map_err(failed);
+        if result.is_err() {
+            *slot = None;
+        }
+        result
+    }
+}
+
+fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, rusqlite::Error> {
+    let name: String = row.get(1)?;
+    let topic = TopicName::parse(&name).map_err(|error| conversion(1, error))?;
+    let seq: i64 = row.get(2)?;
+    let synced: bool = row.get(6)?;
+    let stored: Option<Vec<u8>> = row.get(7)?;
+    let properties = stored
+        .map(|blob| properties::decode(&blob))
+        .transpose()
+        .map_err(|error| conversion(7, error))?;
+    let payload: Vec<u8> = row.get(8)?;
+    Ok(Row {
+        id: row.get(0)?,
+        topic,
+        seq: seq as u64,
+        qos: QoS::from_u8(row.get(3)?).unwrap_or(QoS::AtLeastOnce),
+        retain: row.get(4)?,
+        received: timestamp(row.get(5)?),
+        clock: if synced {
+            ClockState::Synced
+        } else {
+            ClockState::Unsynced
+        },
+        properties,
+        payload: Bytes::from(payload),
+    })
+}
+
+fn read_gap(row: &rusqlite::Row<'_>) -> Result<Gap, rusqlite::Error> {
+    let number = |column: usize| row.get(column).map(|value: i64| value as u64);
+    Ok(Gap {
+        id: row.get(0)?,
+        topic: row.get(1)?,
+        reason: row.get(2)?,
+        first_seq: number(3)?,
+        last_seq: number(4)?,
+        from: timestamp(row.get(5)?),
+        to: timestamp(row.get(6)?),
+        count: number(7)?,
+    })
+}
+
+fn timestamp(micros: i64) -> Timestamp {
+    Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn conversion(
+    column: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, Box::new(error))
+}

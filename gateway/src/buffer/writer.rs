@@ -1,0 +1,265 @@
+//! The thread that owns the store: waits for a batch, commits it, answers its receipts.
+//!
+//! Invariant: a receipt is answered `Committed` only after its commit returned, and a batch that
+//! cannot be committed is tried again until it can or the buffer is closed. Layer: driver.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use broker_lite::keeper::Kept;
+use tracing::{error, info, warn};
+
+use super::{
+    Shared,
+    inbox::{Batch, Work},
+    retention::Reason,
+    salvage::{self, Opened, Salvaged},
+    schema,
+    store::{Done, Limits, Store},
+};
+
+/// First pause after a failed commit; it doubles.
+const RETRY: Duration = Duration::from_millis(100);
+/// Longest pause between attempts, and so the longest a recovered disk waits for us.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Pause between two steps of giving pages back.
+const VACUUM_PAUSE: Duration = Duration::from_millis(100);
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) path: PathBuf,
+    pub(super) limits: Limits,
+    pub(super) commit_delay: Duration,
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Option<Store>,
+    /// The greatest order that any file of this run has used.
+    pub(super) last_order: i64,
+    pub(super) retry: Duration,
+}
+
+impl Writer {
+    /// Opens the file, or says in the status why not; tells whether it is open.
+    pub(super) fn open(&mut self) -> bool {
+        if self.store.is_some() {
+            return true;
+        }
+        let opened = salvage::open(&self.path, self.limits.pages());
+        self.adopt(opened)
+    }
+
+    /// The thread: until the inbox is closed and empty.
+    pub(super) fn run(mut self) {
+        let mut vacuum = true;
+        loop {
+            if !self.open() {
+                if self.pause() {
+                    break;
+                }
+                continue;
+            }
+            let at_most = vacuum.then_some(VACUUM_PAUSE);
+            match self.shared.inbox.wait(self.commit_delay, at_most) {
+                Work::Commit(batch) => {
+                    vacuum |= !batch.removals.is_empty();
+                    if !self.commit(batch) {
+                        break;
+                    }
+                }
+                Work::Idle => vacuum = self.give_back(),
+                Work::Inspect => self.inspect(),
+                Work::Close => break,
+            }
+        }
+        self.close();
+    }
+
+    /// Tries until the batch is on disk; false when the buffer was closed before, and the batch
+    /// with it is refused.
+    fn commit(&mut self, batch: Batch) -> bool {
+        let mut closing = false;
+        loop {
+            if let Some(done) = self.try_commit(&batch) {
+                self.publish(&done);
+                for (entry, answer) in batch.entries.into_iter().zip(done.answers) {
+                    entry.receipt.answer(answer);
+                }
+                return true;
+            }
+            if closing {
+                return false;
+            }
+            // One more attempt when closed: the disk may be just back.
+            closing = self.pause();
+        }
+    }
+
+    fn try_commit(&mut self, batch: &Batch) -> Option<Done> {
+        self.open();
+        match self.store.as_mut()?.commit(batch) {
+            Ok(done) => {
+                self.committed();
+                Some(done)
+            }
+            Err(error) => {
+                let count = batch.entries.len();
+                self.failed(&format!("cannot commit {count} messages: {error}"));
+                if schema::is_damage(&error) {
+                    self.salvage(&error.to_string());
+                }
+                None
+            }
+        }
+    }
+
+    fn committed(&mut self) {
+        if let Some(store) = &self.store {
+            self.last_order = store.last_order();
+            if let Err(error) = store.bound_log() {
+                warn!(%error, "cannot cut the buffer's log; it is tried again");
+            }
+        }
+        self.recovered();
+    }
+
+    fn publish(&self, done: &Done) {
+        let rows = self.store.as_ref().map_or(0, Store::rows);
+        let evicted = done.gaps.count(Reason::Evicted);
+        let full = done.gaps.count(Reason::Full);
+        let refused = done
+            .answers
+            .iter()
+            .filter(|answer| **answer == Kept::Refused);
+        let refused = refused.count() as u64;
+        if evicted + full + refused > 0 {
+            self.shared.note_full(self.limits.max_bytes);
+        }
+        self.shared.update(|status| {
+            status.rows = rows;
+            status.appended += done.appended;
+            status.forwarded += done.forwarded;
+            status.refused += refused;
+            status.evicted += evicted;
+            status.left_out += full;
+            status.dead_letters += done.buried;
+        });
+        if done.appended + evicted + full > 0 {
+            self.shared.announce_rows();
+        }
+    }
+
+    fn give_back(&mut self) -> bool {
+        let Some(store) = &self.store else {
+            return false;
+        };
+        store.vacuum_step().unwrap_or_else(|error| {
+            warn!(%error, "cannot give the buffer's free pages back; it is tried again later");
+            false
+        })
+    }
+
+    fn inspect(&mut self) {
+        let Some(store) = &self.store else { return };
+        match store.check() {
+            Ok(()) => {}
+            Err(error) if error.is_damage() => self.salvage(&error.to_string()),
+            Err(error) => self.failed(&format!("cannot check the file: {error}")),
+        }
+    }
+
+    fn salvage(&mut self, damage: &str) {
+        self.store = None;
+        let opened = salvage::salvage(&self.path, self.limits.pages(), damage);
+        self.shared.reader.forget();
+        self.adopt(opened);
+    }
+
+    fn adopt(&mut self, opened: Result<Opened, salvage::SalvageError>) -> bool {
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.failed(&error.to_string());
+                return false;
+            }
+        };
+        let boot = self.shared.clock.boot();
+        let limits = self.limits;
+        match Store::new(
+            opened.connection,
+            &self.path,
+            limits,
+            boot,
+            opened.log_missing,
+        ) {
+            Ok((mut store, log_lost)) => {
+                store.continue_after(self.last_order);
+                if log_lost {
+                    error!(path = %self.path.display(), "the buffer's log is gone, and with it the last commits; numbering leaps on");
+                }
+                let rows = store.rows();
+                self.shared.update(|status| status.rows = rows);
+                self.store = Some(store);
+                if let Some(salvaged) = opened.salvaged {
+                    self.announce(salvaged);
+                }
+                self.shared.announce_rows();
+                self.recovered();
+                true
+            }
+            Err(error) => {
+                self.failed(&format!("cannot read the tables: {error}"));
+                // Damage that the check did not see; the next attempt opens the fresh file.
+                if error.is_damage()
+                    && let Err(error) =
+                        salvage::salvage(&self.path, limits.pages(), &error.to_string())
+                {
+                    self.failed(&error.to_string());
+                }
+                false
+            }
+        }
+    }
+
+    fn announce(&self, salvaged: Salvaged) {
+        error!(
+            path = %self.path.display(),
+            aside = %salvaged.aside.display(),
+            damage = %salvaged.damage,
+            kept = salvaged.kept,
+            lost = salvaged.lost,
+            "the buffer was damaged; what could be read was copied into a fresh file"
+        );
+        self.shared
+            .update(|status| status.salvaged = Some(salvaged));
+    }
+
+    fn failed(&self, what: &str) {
+        if self.shared.fail(what) {
+            error!(path = %self.path.display(), cause = what, "the buffer cannot be written; trying again");
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.retry = RETRY;
+        if self.shared.recover() {
+            info!(path = %self.path.display(), "the buffer can be written again");
+        }
+    }
+
+    /// Waits before the next attempt; tells whether the buffer was closed meanwhile.
+    fn pause(&mut self) -> bool {
+        let retry = self.retry;
+        self.retry = (retry * 2).min(RETRY_MAX);
+        self.shared.inbox.pause(retry)
+    }
+
+    fn close(self) {
+        if let Some(store) = self.store
+            && let Err(error) = store.close()
+        {
+            warn!(path = %self.path.display(), %error, "the buffer was not closed in order; nothing committed is lost");
+        }
+    }
+}
+
+/// The retry that a new writer starts with.
+pub(super) const FIRST_RETRY: Duration = RETRY;

@@ -1,0 +1,215 @@
+//! `gateway check`: the configuration, and what it needs of this machine. Shell.
+//!
+//! Invariant: it changes nothing; what it cannot look at it says.
+
+#![expect(clippy::disallowed_methods, reason = "driver: certificates expire by the wall clock")]
+
+use std::{
+    fmt::Write,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::anyhow;
+use nix::sys::statvfs::statvfs;
+use serde::Serialize;
+use settings::{Document, Problem, Severity, Size};
+use x509_parser::pem::Pem;
+
+use crate::{clock, config::Config, reading::ClockState};
+
+use super::{ConfigPath, Exit, Failure, load, plan, print};
+
+/// Certificates that end sooner are a warning.
+const EXPIRY_WARNING_DAYS: i64 = 30;
+/// Seconds of a day.
+const DAY: i64 = 86_400;
+
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigPath,
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+    /// Look at the file only, not at this machine
+    #[arg(long)]
+    file_only: bool,
+}
+
+/// Reports everything found; fails when anything keeps the gateway from doing what is written.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let loaded = match crate::config::load(&args.config.path) {
+        Ok(loaded) => loaded,
+        Err(settings::LoadError::Problems(problems)) if args.json => {
+            print(&format!("{:#}\n", problems.to_json()))?;
+            return Err(Failure::new(Exit::Usage, anyhow!("{} problems", problems.len())));
+        }
+        Err(_) => return load(&args.config).map(drop),
+    };
+    let mut findings: Vec<Problem> = loaded.warnings.iter().cloned().collect();
+    findings.extend(plan::overload(&loaded.value, &loaded.document));
+    if !args.file_only {
+        findings.extend(machine(&loaded.value, &loaded.document));
+    }
+    findings.sort_by_key(|finding| finding.location);
+    report(&findings, &loaded.value, args.json)?;
+    match findings.iter().filter(|finding| finding.severity == Severity::Error).count() {
+        0 => Ok(()),
+        errors => Err(Failure::new(Exit::Failed, anyhow!("{errors} of these keep the gateway from working as written"))),
+    }
+}
+
+fn report(findings: &[Problem], config: &Config, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print(&format!("{:#}\n", serde_json::json!(findings)));
+    }
+    let mut text = String::new();
+    for finding in findings {
+        writeln!(text, "{finding}")?;
+    }
+    let Counts { buses, devices, points, rules } = Counts::of(config);
+    writeln!(text, "{buses} buses, {devices} devices, {points} points, {rules} forward rules: ")?;
+    text.truncate(text.trim_end().len());
+    writeln!(text, " {}", if findings.is_empty() { "all is well".to_owned() } else { format!("{} findings", findings.len()) })?;
+    print(&text)
+}
+
+#[derive(Serialize)]
+struct Counts {
+    buses: usize,
+    devices: usize,
+    points: usize,
+    rules: usize,
+}
+
+impl Counts {
+    fn of(config: &Config) -> Counts {
+        Counts {
+            buses: config.buses.len() + config.serials.len(),
+            devices: config.devices.len() + config.serials.len(),
+            points: config.devices.iter().map(|device| device.points.len()).sum(),
+            rules: config.forwards.len(),
+        }
+    }
+}
+
+/// What this machine lacks of what `config` needs.
+fn machine(config: &Config, document: &Document) -> Vec<Problem> {
+    let mut findings = Vec::new();
+    ports(config, document, &mut findings);
+    credentials(config, document, &mut findings);
+    disk(config, document, &mut findings);
+    if clock::now().clock == ClockState::Unsynced {
+        findings.push(document.warning(
+            "",
+            "the clock of this machine is not synchronised; readings will say so",
+            "let systemd-timesyncd or chrony run",
+        ));
+    }
+    findings
+}
+
+fn ports(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
+    let of_buses = config.buses.iter().enumerate().filter_map(|(i, bus)| Some((format!("bus[{i}].port"), bus.port.as_ref()?)));
+    let of_lines = config.serials.iter().enumerate().map(|(i, line)| (format!("serial[{i}].port"), &line.port));
+    for (path, port) in of_buses.chain(of_lines) {
+        let opened = fs::OpenOptions::new().read(true).write(true).open(port);
+        if let Err(error) = opened {
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => "is the user in group dialout?",
+                io::ErrorKind::NotFound => "plug it in, or look at /dev/serial/by-id",
+                _ => "",
+            };
+            findings.push(document.error(&path, format!("cannot open serial port {}: {error}", port.display()), remedy));
+        }
+    }
+}
+
+fn credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
+    for (i, tls) in config.broker.listeners.iter().enumerate().filter_map(|(i, listener)| Some((i, listener.tls.as_ref()?))) {
+        let path = format!("broker.listener[{i}].tls");
+        certificate(&tls.certificate, &format!("{path}.certificate"), document, findings);
+        key(&tls.key, &format!("{path}.key"), document, findings);
+        if let Some(ca) = &tls.client_ca {
+            certificate(ca, &format!("{path}.client_ca"), document, findings);
+        }
+    }
+    let Some(upstream) = &config.upstream else { return };
+    for (name, file) in [("ca", &upstream.ca), ("certificate", &upstream.certificate)] {
+        if let Some(file) = file {
+            certificate(file, &format!("upstream.{name}"), document, findings);
+        }
+    }
+    if let Some(file) = &upstream.key {
+        key(file, "upstream.key", document, findings);
+    }
+}
+
+fn certificate(file: &Path, path: &str, document: &Document, findings: &mut Vec<Problem>) {
+    match expiry(file) {
+        Err(reason) => findings.push(document.error(path, format!("certificate {}: {reason}", file.display()), "")),
+        Ok(expiry) => {
+            let left = (expiry - now()) / DAY;
+            let subject = format!("certificate {}", file.display());
+            if expiry <= now() {
+                findings.push(document.error(path, format!("{subject} expired {} days ago", -left), "renew it"));
+            } else if left < EXPIRY_WARNING_DAYS {
+                findings.push(document.warning(path, format!("{subject} expires in {left} days"), "renew it"));
+            }
+        }
+    }
+}
+
+/// When the first certificate in a PEM file ends, in seconds since 1970.
+fn expiry(file: &Path) -> Result<i64, String> {
+    let bytes = fs::read(file).map_err(|error| error.to_string())?;
+    let pem = Pem::iter_from_buffer(&bytes)
+        .next()
+        .ok_or("it holds no PEM block")?
+        .map_err(|error| format!("it is no PEM file ({error})"))?;
+    let certificate = pem.parse_x509().map_err(|error| format!("it holds no certificate ({error})"))?;
+    Ok(certificate.validity().not_after.timestamp())
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn key(file: &Path, path: &str, document: &Document, findings: &mut Vec<Problem>) {
+    match fs::metadata(file) {
+        Err(error) => findings.push(document.error(path, format!("key {}: {error}", file.display()), "")),
+        Ok(metadata) if metadata.permissions().mode() & 0o007 != 0 => findings.push(document.error(
+            path,
+            format!("key {} can be read by everyone on this machine", file.display()),
+            format!("chmod 640 {}", file.display()),
+        )),
+        Ok(_) => {}
+    }
+}
+
+fn disk(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
+    let Some(directory) = config.buffer.path.parent() else { return };
+    match statvfs(directory) {
+        Err(error) => findings.push(document.error(
+            "buffer.path",
+            format!("the buffer's directory {}: {error}", directory.display()),
+            "create it, writable for the gateway's user",
+        )),
+        Ok(disk) => {
+            let free = disk.blocks_available() as u64 * disk.fragment_size() as u64;
+            let used = fs::metadata(&config.buffer.path).map_or(0, |metadata| metadata.len());
+            let wanted = config.buffer.max_size.as_bytes().saturating_sub(used);
+            if free < wanted {
+                findings.push(document.warning(
+                    "buffer.max_size",
+                    format!("the buffer may grow by {}, but {} are free", Size::from_bytes(wanted), Size::from_bytes(free)),
+                    "lower max_size, or free space",
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Upstream and rules that fit together. Values.
+
+use broker_lite::topic::TopicName;
+
+use crate::config::{Config, Upstream, url::UpstreamUrl};
+
+use super::Findings;
+
+/// Checks `[upstream]`, `[[forward]]` and `[[receive]]`.
+pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
+    match &config.upstream {
+        Some(upstream) => check_upstream(upstream, findings),
+        None if !config.forwards.is_empty() => findings.warn(
+            "forward[0]",
+            "messages are forwarded, but there is no [upstream]: they fill the buffer",
+            "add [upstream], or remove the rules",
+        ),
+        None => {}
+    }
+    if config.upstream.is_some() && config.forwards.is_empty() {
+        findings.warn(
+            "upstream",
+            "no [[forward]] rule: nothing is sent upstream",
+            "add one: filter = \"telemetry/#\"",
+        );
+    }
+    for (index, rule) in config.forwards.iter().enumerate() {
+        check_template(
+            &rule.topic,
+            rule.filter.as_str(),
+            &format!("forward[{index}].topic"),
+            findings,
+        );
+    }
+    for (index, rule) in config.receives.iter().enumerate() {
+        check_template(
+            &rule.topic,
+            rule.filter.as_str(),
+            &format!("receive[{index}].topic"),
+            findings,
+        );
+    }
+}
+
+fn check_upstream(upstream: &Upstream, findings: &mut Findings<'_>) {
+    // A URL that cannot be read has been reported by its form.
+    let Ok(url) = upstream.url.parse::<UpstreamUrl>() else {
+        return;
+    };
+    if url.tls && upstream.ca.is_none() {
+        findings.error(
+            "upstream",
+            "no trust anchors for the server's certificate",
+            "write ca = the PEM file of the authority that issued it",
+        );
+    }
+    if !url.tls && !url.is_loopback() {
+        findings.error(
+            "upstream.url",
+            format!("{} would be reached without TLS", url.host),
+            "write mqtts://; mqtt:// is for the loopback only",
+        );
+    }
+    match (&upstream.certificate, &upstream.key) {
+        (Some(_), None) => findings.error(
+            "upstream.certificate",
+            "a certificate without its key",
+            "write key = its PEM file",
+        ),
+        (None, Some(_)) => findings.error(
+            "upstream.key",
+            "a key without its certificate",
+            "write certificate = its PEM file",
+        ),
+        _ => {}
+    }
+    if upstream.retry > upstream.retry_max {
+        findings.error(
+            "upstream.retry",
+            format!(
+                "retry {} is above retry_max {}",
+                upstream.retry, upstream.retry_max
+            ),
+            "the pause grows from retry to retry_max",
+        );
+    }
+}
+
+fn check_template(template: &str, filter: &str, path: &str, findings: &mut Findings<'_>) {
+    if let Some(unknown) = unknown_placeholder(template) {
+        return findings.error(
+            path,
+            format!("{unknown} is not known"),
+            "known are {gateway} and {topic}",
+        );
+    }
+    let sample = template
+        .replace("{gateway}", "gateway")
+        .replace("{topic}", "topic");
+    if let Err(error) = TopicName::parse(&sample) {
+        findings.error(
+            path,
+            format!("{template:?} makes no topic: {error}"),
+            "write for example {gateway}/{topic}",
+        );
+    } else if !template.contains("{topic}") && filter.contains(['+', '#']) {
+        findings.warn(
+            path,
+            format!("all topics of {filter:?} become one"),
+            "add {topic}",
+        );
+    }
+}
+
+fn unknown_placeholder(template: &str) -> Option<&str> {
+    let mut rest = template;
+    while let Some(start) = rest.find('{') {
+        let end = rest[start..]
+            .find('}')
+            .map_or(rest.len(), |end| start + end + 1);
+        let placeholder = &rest[start..end];
+        if !["{gateway}", "{topic}"].contains(&placeholder) {
+            return Some(placeholder);
+        }
+        rest = &rest[end..];
+    }
+    None
+}

@@ -1,0 +1,104 @@
+//! Serial lines whose framing and decoder fit. Values.
+
+use regex_lite::Regex;
+
+use crate::{
+    config::{Config, Decode, Frame, SerialSensor},
+    fieldbus::nmea::Nmea,
+};
+
+use super::Findings;
+
+/// Checks `[[serial]]`.
+pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
+    for (index, sensor) in config.serials.iter().enumerate() {
+        check_sensor(sensor, &format!("serial[{index}]"), findings);
+    }
+}
+
+fn check_sensor(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) {
+    let framings = framings(&sensor.frame);
+    if framings > 1 {
+        findings.error(
+            &format!("{path}.frame"),
+            format!("frame names {framings} framings"),
+            "keep one of them",
+        );
+    }
+    let decoders = decoders(&sensor.decode);
+    let decode = format!("{path}.decode");
+    match decoders {
+        0 => findings.error(
+            &decode,
+            "decode names no decoder",
+            "write one of nmea, regex, csv, json, raw",
+        ),
+        1 => check_decoder(&sensor.decode, &decode, findings),
+        _ => findings.error(
+            &decode,
+            format!("decode names {decoders} decoders"),
+            "keep one of them",
+        ),
+    }
+    let points = sensor.points.iter().enumerate();
+    findings.unique(
+        "point",
+        points.map(|(i, point)| (format!("{path}.point[{i}].name"), point.name.as_str())),
+    );
+}
+
+fn framings(frame: &Frame) -> usize {
+    [
+        frame.delimiter.is_some(),
+        frame.length.is_some(),
+        frame.prefix.is_some(),
+        frame.silence.is_some(),
+    ]
+    .into_iter()
+    .filter(|given| *given)
+    .count()
+}
+
+fn decoders(decode: &Decode) -> usize {
+    [
+        decode.nmea.is_some(),
+        decode.regex.is_some(),
+        decode.csv.is_some(),
+        decode.json.is_some(),
+        decode.raw.is_some(),
+    ]
+    .into_iter()
+    .filter(|given| *given)
+    .count()
+}
+
+fn check_decoder(decode: &Decode, path: &str, findings: &mut Findings<'_>) {
+    if let Some(pattern) = &decode.regex
+        && let Ok(regex) = Regex::new(pattern)
+        && regex.capture_names().flatten().next().is_none()
+    {
+        findings.error(
+            &format!("{path}.regex"),
+            format!("{pattern:?} names no value"),
+            "name a group: (?P<weight>[-0-9.]+)",
+        );
+    }
+    if let Some(wanted) = &decode.nmea
+        && let Err(reason) = Nmea::new(wanted)
+    {
+        findings.error(
+            &format!("{path}.nmea"),
+            reason,
+            "name known ones, or none to take all",
+        );
+    }
+    if let Some(csv) = &decode.csv
+        && csv.columns.iter().all(String::is_empty)
+    {
+        findings.error(
+            &format!("{path}.csv.columns"),
+            "no column has a name",
+            "name at least one",
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! From `gateway.toml` to a configuration, or to everything that is wrong with it.
+//!
+//! Invariant: what is handed out has passed the schema, the forms and the cross-checks.
+
+use std::path::Path;
+
+use broker_lite::topic::TopicFilter;
+use regex_lite::Regex;
+use settings::{Formats, LoadError, Problems};
+
+use super::{Config, check::check, url, url::UpstreamUrl};
+use crate::fieldbus::register::Register;
+
+/// A configuration with the file it came from.
+pub type Loaded = settings::Loaded<Config>;
+
+/// Longest name of a device, point or bus, in characters.
+const NAME_MAX: usize = 64;
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// The file cannot be read, or every problem in it.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    cross_checked(settings::load(path, &formats())?).map_err(LoadError::Problems)
+}
+
+/// The same for a text, called `name` in messages.
+///
+/// # Errors
+/// Every problem in it.
+pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
+    cross_checked(settings::parse(name, text, &formats())?)
+}
+
+/// The JSON Schema of the file.
+pub fn schema() -> serde_json::Value {
+    settings::schema::<Config>("gateway.toml")
+}
+
+fn cross_checked(mut loaded: Loaded) -> Result<Loaded, Problems> {
+    let found = check(&loaded.value, &loaded.document);
+    loaded.warnings.extend(found);
+    if loaded.warnings.has_errors() {
+        Err(loaded.warnings)
+    } else {
+        Ok(loaded)
+    }
+}
+
+fn formats() -> Formats {
+    Formats::default()
+        .with("name", name)
+        .with("host-port", host_port)
+        .with("upstream-url", |text| text.parse::<UpstreamUrl>().map(drop))
+        .with("topic-filter", |text| {
+            TopicFilter::parse(text)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        })
+        .with("register", |text| {
+            text.parse::<Register>()
+                .map(drop)
+                .map_err(|error| error.to_string())
+        })
+        .with("regex", |text| {
+            Regex::new(text)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        })
+}
+
+/// Names become topic levels and words in logs.
+fn name(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if text.chars().count() > NAME_MAX {
+        return Err(format!("it is longer than {NAME_MAX} characters"));
+    }
+    match text
+        .chars()
+        .find(|c| "/+#$\"\\".contains(*c) || c.is_control() || c.is_whitespace())
+    {
+        Some(bad) => Err(format!(
+            "{bad:?} may not stand in it, for it becomes a level of topics"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn host_port(text: &str) -> Result<(), String> {
+    match url::split_port(text)? {
+        ("", _) => Err("it names no host".to_owned()),
+        (_, None) => Err("the port is missing; Modbus TCP has 502".to_owned()),
+        (_, Some(_)) => Ok(()),
+    }
+}

@@ -1,0 +1,119 @@
+//! The address of an upstream broker: `mqtts://HOST:PORT`. A value.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+/// Port of MQTT over TLS (IANA).
+const TLS_PORT: u16 = 8_883;
+/// Port of plain MQTT (IANA).
+const PLAIN_PORT: u16 = 1_883;
+
+/// Where the upstream broker is, and whether it is spoken to over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    /// `mqtts`, rather than `mqtt`.
+    pub tls: bool,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl UpstreamUrl {
+    /// Whether it names this machine itself.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost"
+            || self
+                .host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl FromStr for UpstreamUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<UpstreamUrl, String> {
+        let (tls, rest) = match text.split_once("://") {
+            Some(("mqtts", rest)) => (true, rest),
+            Some(("mqtt", rest)) => (false, rest),
+            _ => return Err("it must begin with mqtts:// or mqtt://".to_owned()),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '?', '#', '@']) {
+            return Err("it has only a host and a port after mqtts://".to_owned());
+        }
+        let (host, port) = split_port(rest)?;
+        if host.is_empty() {
+            return Err("it names no host".to_owned());
+        }
+        let default = if tls { TLS_PORT } else { PLAIN_PORT };
+        Ok(UpstreamUrl {
+            tls,
+            host: host.to_owned(),
+            port: port.unwrap_or(default),
+        })
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// `HOST`, `HOST:PORT` or `[V6]:PORT` into its parts.
+///
+/// # Errors
+/// The port is no number from 1 to 65535, or a bracket is missing.
+pub(super) fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) = rest
+                .split_once(']')
+                .ok_or("a ] is missing after the IPv6 address")?;
+            (host, after.strip_prefix(':'))
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let number = |port: &str| port.parse().ok().filter(|port| *port != 0);
+    match port
+        .map(|port| number(port).ok_or_else(|| format!("{port:?} is no port from 1 to 65535")))
+    {
+        None => Ok((host, None)),
+        Some(port) => port.map(|port| (host, Some(port))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports_are_told_apart() {
+        let parsed = |text: &str| {
+            text.parse::<UpstreamUrl>()
+                .map(|url| (url.tls, url.host, url.port))
+        };
+        assert_eq!(
+            parsed("mqtts://cloud.example"),
+            Ok((true, "cloud.example".to_owned(), 8_883))
+        );
+        assert_eq!(
+            parsed("mqtt://127.0.0.1:1884/"),
+            Ok((false, "127.0.0.1".to_owned(), 1_884))
+        );
+        assert_eq!(parsed("mqtts://[::1]:1"), Ok((true, "::1".to_owned(), 1)));
+    }
+
+    #[test]
+    fn what_is_no_url_is_told_why() {
+        let refused = |text: &str| text.parse::<UpstreamUrl>().expect_err("refused");
+        assert!(refused("https://cloud").contains("mqtts://"));
+        assert!(refused("mqtts://").contains("no host"));
+        assert!(refused("mqtts://h:0").contains("1 to 65535"));
+        assert!(refused("mqtts://user@h").contains("only a host"));
+    }
+}

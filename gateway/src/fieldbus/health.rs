@@ -1,0 +1,170 @@
+//! Whether one unit answers, and when to ask it again if not. A core.
+//!
+//! ```text
+//!  Unproven ──answer──▶ Online ──silence──▶ Silent ──silence──▶ … longer and longer pauses
+//!      └──────silence───────────────────────▶  └──answer──▶ Online
+//! ```
+//!
+//! Invariant: between two transactions with a silent unit lies the pause; its polls do not run.
+
+use std::time::{Duration, Instant};
+
+use super::{jitter::Jitter, transaction::Span};
+
+/// Transactions without an answer after which a unit counts as offline: one may be noise, and
+/// two a device that restarts.
+pub(crate) const OFFLINE_AFTER: u32 = 3;
+/// The first pause of a unit that is offline.
+const PROBE_FIRST: Duration = Duration::from_secs(5);
+/// The longest pause.
+const PROBE_MAX: Duration = Duration::from_secs(300);
+
+/// The state of one unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// Nothing is known yet: it has not answered since the wire came up.
+    Unproven,
+    /// It answered the last time.
+    Online,
+    /// It did not answer the last time.
+    Silent(Silence),
+}
+
+/// What is known of a unit that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Silence {
+    /// Transactions without an answer in a row.
+    failures: u32,
+    /// When to ask next, if the other units leave time for it.
+    pub(crate) probe_at: Instant,
+    /// When to ask even if they do not.
+    pub(crate) overdue_at: Instant,
+    /// The read that was not answered; the next one must be of another length.
+    unanswered: Option<Span>,
+}
+
+impl Health {
+    /// The unit answered, be it an exception.
+    pub(crate) fn answered(&mut self) {
+        *self = Health::Online;
+    }
+
+    /// The unit did not answer `unanswered`; `timeout` is what that cost the bus.
+    pub(crate) fn failed(
+        &mut self,
+        unanswered: Option<Span>,
+        timeout: Duration,
+        jitter: &mut Jitter,
+        now: Instant,
+    ) {
+        let before = match self {
+            Health::Silent(silence) => silence.failures,
+            Health::Unproven | Health::Online => 0,
+        };
+        let failures = before.saturating_add(1);
+        let pause = match failures.checked_sub(OFFLINE_AFTER) {
+            None => Duration::ZERO,
+            Some(probes) => jitter.spread(pause(probes)),
+        };
+        let probe_at = now + pause;
+        *self = Health::Silent(Silence {
+            failures,
+            probe_at,
+            overdue_at: probe_at + pause.max(timeout),
+            unanswered,
+        });
+    }
+
+    /// Whether the unit has been silent long enough to be called offline.
+    pub(crate) fn is_offline(&self) -> bool {
+        matches!(self, Health::Silent(silence) if silence.failures >= OFFLINE_AFTER)
+    }
+
+    /// Whether its polls run as planned.
+    pub(crate) fn is_online(&self) -> bool {
+        *self == Health::Online
+    }
+}
+
+impl Silence {
+    /// A read that shows whether the unit is back. Its answer differs in length from the one
+    /// that did not come, which may still come.
+    pub(crate) fn probe(&self, usual: Span) -> Span {
+        let unanswered = self.unanswered.unwrap_or(usual);
+        let (one, more) = if unanswered.table.is_bits() { (1, 9) } else { (1, 2) };
+        let shortest = Span {
+            count: one,
+            ..unanswered
+        };
+        if shortest.data_bytes() != unanswered.data_bytes() {
+            return shortest;
+        }
+        Span {
+            start: unanswered.start.min(u16::MAX - more),
+            count: more,
+            ..unanswered
+        }
+    }
+}
+
+fn pause(probes: u32) -> Duration {
+    let doubled = 1u32.checked_shl(probes).unwrap_or(u32::MAX);
+    PROBE_FIRST.saturating_mul(doubled).min(PROBE_MAX)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
+mod tests {
+    use super::{super::register::Table, *};
+
+    fn span(table: Table, count: u16) -> Span {
+        Span {
+            table,
+            start: 40,
+            count,
+        }
+    }
+
+    fn silent(failures: u32) -> (Silence, Instant) {
+        let (mut health, mut jitter) = (Health::Online, Jitter::new(1));
+        let now = Instant::now();
+        for _ in 0..failures {
+            let unanswered = Some(span(Table::Input, 10));
+            health.failed(unanswered, Duration::from_secs(1), &mut jitter, now);
+        }
+        match health {
+            Health::Silent(silence) => (silence, now),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_silent_unit_is_asked_again_soon_and_then_less_and_less() {
+        let pause = |failures| {
+            let (silence, now) = silent(failures);
+            (silence.probe_at - now).as_secs_f64()
+        };
+        assert_eq!(pause(1), 0.0);
+        assert_eq!(pause(2), 0.0);
+        assert!((4.0..=5.0).contains(&pause(3)));
+        assert!((8.0..=10.0).contains(&pause(4)));
+        assert!((240.0..=300.0).contains(&pause(9)));
+        assert!((240.0..=300.0).contains(&pause(90)));
+    }
+
+    #[test]
+    fn a_probe_never_has_the_length_of_the_answer_that_may_still_come() {
+        for table in [Table::Coil, Table::Discrete, Table::Input, Table::Holding] {
+            for count in 1..=125 {
+                let unanswered = span(table, count);
+                let silence = Silence {
+                    unanswered: Some(unanswered),
+                    ..silent(1).0
+                };
+                let probe = silence.probe(unanswered);
+                assert_ne!(probe.data_bytes(), unanswered.data_bytes());
+                assert!(probe.end() <= 65_536);
+            }
+        }
+    }
+}

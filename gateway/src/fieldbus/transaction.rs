@@ -1,0 +1,156 @@
+//! One request to one unit and what can come of it. Values.
+//!
+//! Invariant: an [`Answer`] is as long as its request asked; the driver checks that.
+
+use std::{fmt, time::Duration};
+
+use super::register::Table;
+
+/// A request and how long it may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Transaction {
+    /// Unit identifier.
+    pub(crate) unit: u8,
+    /// What is asked.
+    pub(crate) request: Request,
+    /// How long the answer may take.
+    pub(crate) timeout: Duration,
+}
+
+/// What is asked of a unit (Modbus application protocol, section 6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Function codes 1 to 4.
+    Read(Span),
+    /// Function code 5.
+    WriteCoil { address: u16, on: bool },
+    /// Function code 6 for one register, 16 for more.
+    WriteRegisters { address: u16, words: Vec<u16> },
+    /// Function code 22.
+    MaskRegister { address: u16, and: u16, or: u16 },
+}
+
+/// Neighbouring elements of one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Which table.
+    pub(crate) table: Table,
+    /// The first address.
+    pub(crate) start: u16,
+    /// How many; at least one.
+    pub(crate) count: u16,
+}
+
+impl Span {
+    /// The address after the last; up to 65,536.
+    pub(crate) fn end(self) -> u32 {
+        u32::from(self.start) + u32::from(self.count)
+    }
+
+    /// Bytes of data in the answer.
+    pub(crate) fn data_bytes(self) -> usize {
+        if self.table.is_bits() {
+            usize::from(self.count).div_ceil(8)
+        } else {
+            2 * usize::from(self.count)
+        }
+    }
+}
+
+/// As the operator reads it: `holding registers 100-109`.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (one, many) = match self.table {
+            Table::Coil => ("coil", "coils"),
+            Table::Discrete => ("discrete input", "discrete inputs"),
+            Table::Input => ("input register", "input registers"),
+            Table::Holding => ("holding register", "holding registers"),
+        };
+        if self.count == 1 {
+            write!(f, "{one} {}", self.start)
+        } else {
+            write!(f, "{many} {}-{}", self.start, self.end() - 1)
+        }
+    }
+}
+
+/// What came of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// The unit did as asked.
+    Answer(Answer),
+    /// The unit answered that it cannot.
+    Exception(Exception),
+    /// Nothing came in time.
+    TimedOut,
+    /// What came is no answer to the request: noise, another unit, another length.
+    Garbled(String),
+}
+
+/// What a unit gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Coils or discrete inputs, exactly as many as asked.
+    Bits(Vec<bool>),
+    /// Registers, exactly as many as asked.
+    Registers(Vec<u16>),
+    /// A write, confirmed by its echo.
+    Written,
+}
+
+/// An exception code (application protocol, section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exception(pub(crate) u8);
+
+impl Exception {
+    /// The table of functions, addresses or values is smaller than asked: other requests of the
+    /// unit are well. Simple devices say 4 where 2 is meant.
+    pub(crate) fn concerns_addresses(self) -> bool {
+        matches!(self.0, 2..=4)
+    }
+
+    /// The unit does not know the function.
+    pub(crate) fn concerns_function(self) -> bool {
+        self.0 == 1
+    }
+
+    /// A gateway speaks for a unit that it does not reach: as good as silence.
+    pub(crate) fn means_silence(self) -> bool {
+        matches!(self.0, 0x0a | 0x0b)
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            1 => "illegal function",
+            2 => "illegal data address",
+            3 => "illegal data value",
+            4 => "server device failure",
+            5 => "acknowledge",
+            6 => "server device busy",
+            8 => "memory parity error",
+            0x0a => "gateway path unavailable",
+            0x0b => "gateway target device failed to respond",
+            _ => "not in the specification",
+        };
+        write!(f, "exception {:02} {name}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_exceptions_read_as_in_a_manual() {
+        let span = Span {
+            table: Table::Holding,
+            start: 100,
+            count: 10,
+        };
+        assert_eq!(span.to_string(), "holding registers 100-109");
+        assert_eq!(Span { count: 1, ..span }.to_string(), "holding register 100");
+        assert_eq!(Exception(2).to_string(), "exception 02 illegal data address");
+    }
+}

@@ -1,0 +1,371 @@
+//! From what the field tells to MQTT messages, and from MQTT messages to commands.
+//!
+//! Invariant: a number is published with the digits it was measured with, and every message of a
+//! topic bears the next number of that topic. Core.
+
+use std::{
+    collections::HashMap,
+    fmt::{Display, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use broker_lite::{message::Message, packet::MessageProperties, topic::TopicName};
+use bytes::Bytes;
+use jiff::Timestamp;
+use settings::Period;
+
+use crate::{
+    config::Publish,
+    fieldbus::{Command, CommandResult, DeviceState, Event, Outcome},
+    reading::{ClockState, Quality, Reading, Stamp, Value},
+};
+
+/// The last number given in each topic.
+#[derive(Debug, Clone, Default)]
+pub struct Sequences {
+    last: HashMap<TopicName, u64>,
+}
+
+impl Sequences {
+    /// Goes on after the given numbers; other topics begin at 1.
+    pub fn new(last: HashMap<TopicName, u64>) -> Sequences {
+        Sequences { last }
+    }
+
+    /// The topic's next number.
+    pub fn next(&mut self, topic: &TopicName) -> u64 {
+        if let Some(last) = self.last.get_mut(topic) {
+            *last = last.saturating_add(1);
+            return *last;
+        }
+        self.last.insert(topic.clone(), 1);
+        1
+    }
+}
+
+/// The messages that an event is worth, in order. `publish` tells how a device's readings are
+/// put together. A name that no topic can hold yields no message; the configuration's check and
+/// the decoders let none through.
+pub fn messages(
+    event: &Event,
+    publish: impl Fn(&str) -> Publish,
+    sequences: &mut Sequences,
+) -> Vec<Message> {
+    match event {
+        Event::Readings(readings) => telemetry(readings, publish, sequences),
+        Event::Device {
+            device,
+            state,
+            stamp,
+        } => state_message(device, state, *stamp, sequences)
+            .into_iter()
+            .collect(),
+        Event::Result(result) => result_messages(result, sequences),
+    }
+}
+
+fn telemetry(
+    readings: &[Reading],
+    publish: impl Fn(&str) -> Publish,
+    sequences: &mut Sequences,
+) -> Vec<Message> {
+    let Some(first) = readings.first() else {
+        return Vec::new();
+    };
+    match publish(&first.device) {
+        Publish::Point => readings
+            .iter()
+            .filter_map(|reading| point_message(reading, sequences))
+            .collect(),
+        Publish::Device => device_message(first, readings, sequences)
+            .into_iter()
+            .collect(),
+    }
+}
+
+fn point_message(reading: &Reading, sequences: &mut Sequences) -> Option<Message> {
+    let topic = topic(&["telemetry", &reading.device, &reading.point])?;
+    let sequence = sequences.next(&topic);
+    let mut object = Object::new();
+    object.measured(reading);
+    object.stamp(reading.stamp);
+    object.text("quality", quality(reading));
+    object.plain("seq", sequence);
+    Some(Message::new(topic, object.finish()).numbered(sequence))
+}
+
+/// One message with all values; a value's own time stands beside it where it differs.
+fn device_message(
+    first: &Reading,
+    readings: &[Reading],
+    sequences: &mut Sequences,
+) -> Option<Message> {
+    let topic = topic(&["telemetry", &first.device])?;
+    let sequence = sequences.next(&topic);
+    let mut values = Object::new();
+    for reading in readings {
+        let mut value = Object::new();
+        value.measured(reading);
+        value.text("quality", quality(reading));
+        if reading.stamp.wall != first.stamp.wall {
+            value.time(reading.stamp.wall);
+        }
+        values.plain(&reading.point, value.finish());
+    }
+    let mut object = Object::new();
+    object.plain("values", values.finish());
+    object.stamp(first.stamp);
+    object.plain("seq", sequence);
+    Some(Message::new(topic, object.finish()).numbered(sequence))
+}
+
+fn state_message(
+    device: &str,
+    state: &DeviceState,
+    stamp: Stamp,
+    sequences: &mut Sequences,
+) -> Option<Message> {
+    let topic = topic(&["state", device])?;
+    let sequence = sequences.next(&topic);
+    let mut object = Object::new();
+    match state {
+        DeviceState::Online => object.text("state", "online"),
+        DeviceState::Offline { reason } => {
+            object.text("state", "offline");
+            object.text("reason", reason);
+        }
+    }
+    object.time(stamp.wall);
+    Some(
+        Message::new(topic, object.finish())
+            .retained()
+            .numbered(sequence),
+    )
+}
+
+/// The result on its own topic, and where the sender asked for it. The latter is not numbered: it
+/// is the sender's topic, and remembering each would let senders fill the memory.
+fn result_messages(result: &CommandResult, sequences: &mut Sequences) -> Vec<Message> {
+    let command = &result.command;
+    let payload = Bytes::from(result_payload(result));
+    let own = topic(&["result", &command.device, &command.point]).map(|topic| {
+        let sequence = sequences.next(&topic);
+        Message::new(topic, payload.clone()).numbered(sequence)
+    });
+    let response = command.response_topic.as_deref();
+    let asked = response
+        .and_then(|topic| TopicName::parse(topic).ok())
+        .map(|topic| {
+            let mut message = Message::new(topic, payload);
+            message.properties = command.correlation.clone().map(|correlation| {
+                Arc::new(MessageProperties {
+                    correlation_data: Some(correlation),
+                    ..MessageProperties::default()
+                })
+            });
+            message
+        });
+    own.into_iter().chain(asked).collect()
+}
+
+fn result_payload(result: &CommandResult) -> String {
+    let mut object = Object::new();
+    match &result.outcome {
+        Outcome::Executed(value) => {
+            object.text("result", "executed");
+            object.value("value", Some(value));
+        }
+        Outcome::Refused(reason) => {
+            object.text("result", "refused");
+            object.text("reason", reason);
+        }
+        Outcome::Failed(reason) => {
+            object.text("result", "failed");
+            object.text("reason", reason);
+        }
+    }
+    if let Some(correlation) = &result.command.correlation {
+        match std::str::from_utf8(correlation) {
+            Ok(id) => object.text("id", id),
+            Err(_) => object.value("id", Some(&Value::Raw(correlation.to_vec()))),
+        }
+    }
+    object.time(result.stamp.wall);
+    object.finish()
+}
+
+fn topic(levels: &[&str]) -> Option<TopicName> {
+    TopicName::parse(&levels.join("/")).ok()
+}
+
+/// What a reading is worth; a floating-point number that is none has no JSON and is bad.
+fn quality(reading: &Reading) -> &'static str {
+    match reading.quality {
+        _ if reading.value.as_ref().is_some_and(|value| !is_json(value)) => "bad",
+        Quality::Good => "good",
+        Quality::Stale => "stale",
+        Quality::Bad => "bad",
+    }
+}
+
+fn is_json(value: &Value) -> bool {
+    match value {
+        Value::F32(number) => number.is_finite(),
+        Value::F64(number) => number.is_finite(),
+        _ => true,
+    }
+}
+
+/// A JSON object in the making. Numbers are written by [`Value`] itself, for a JSON library would
+/// turn them into floating point.
+struct Object {
+    text: String,
+}
+
+impl Object {
+    fn new() -> Object {
+        Object {
+            text: "{".to_owned(),
+        }
+    }
+
+    fn finish(mut self) -> String {
+        self.text.push('}');
+        self.text
+    }
+
+    /// A member whose printed form is JSON already.
+    fn plain(&mut self, key: &str, json: impl Display) {
+        if self.text.len() > 1 {
+            self.text.push(',');
+        }
+        // Writing to a `String` cannot fail.
+        let _ = write!(self.text, "{}:{json}", escaped(key));
+    }
+
+    fn text(&mut self, key: &str, text: &str) {
+        self.plain(key, escaped(text));
+    }
+
+    fn value(&mut self, key: &str, value: Option<&Value>) {
+        match value.filter(|value| is_json(value)) {
+            None => self.plain(key, "null"),
+            Some(text @ (Value::Text(_) | Value::Raw(_))) => self.text(key, &text.to_string()),
+            Some(number) => self.plain(key, number),
+        }
+    }
+
+    fn measured(&mut self, reading: &Reading) {
+        self.value("value", reading.value.as_ref());
+        if let Some(unit) = &reading.unit {
+            self.text("unit", unit);
+        }
+    }
+
+    fn time(&mut self, time: Timestamp) {
+        self.plain("time", format_args!("\"{time:.3}\""));
+    }
+
+    fn stamp(&mut self, stamp: Stamp) {
+        self.time(stamp.wall);
+        let clock = match stamp.clock {
+            ClockState::Synced => "synced",
+            ClockState::Unsynced => "unsynced",
+        };
+        self.text("clock", clock);
+    }
+}
+
+fn escaped(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A command that cannot be executed, with as much of it as could be read.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unreadable {
+    /// The command, so that its sender gets a result.
+    pub command: Command,
+    /// What is wrong with it and what to write instead.
+    pub reason: String,
+}
+
+/// Reads a message on `command/<device>/<point>`: a bare JSON value, or
+/// `{"value": …, "id": "…", "expires": "30s"}`. MQTT 5's correlation data and message expiry count
+/// where the payload says nothing.
+///
+/// # Errors
+/// Another topic, a payload that is neither, or a member that cannot be read.
+pub fn command(message: &Message, received: Stamp) -> Result<Command, Box<Unreadable>> {
+    let topic: &str = message.topic.as_ref();
+    let mut levels = topic.splitn(3, '/').skip(1);
+    let properties = message.properties.as_deref();
+    let response = properties.and_then(|properties| properties.response_topic.as_ref());
+    let mut command = Command {
+        device: levels.next().unwrap_or_default().into(),
+        point: levels.next().unwrap_or_default().into(),
+        value: serde_json::Value::Null,
+        expires: message
+            .expiry_s
+            .map(|seconds| Duration::from_secs(seconds.into())),
+        received,
+        correlation: properties.and_then(|properties| properties.correlation_data.clone()),
+        response_topic: response.map(|topic| Arc::from(topic.as_ref())),
+    };
+    match fill(&mut command, &message.payload) {
+        Ok(()) => Ok(command),
+        Err(reason) => Err(Box::new(Unreadable { command, reason })),
+    }
+}
+
+fn fill(command: &mut Command, payload: &[u8]) -> Result<(), String> {
+    if command.point.is_empty() || command.point.contains('/') {
+        return Err("a command goes to command/<device>/<point>".to_owned());
+    }
+    let payload = serde_json::from_slice(payload).map_err(|error| {
+        format!(
+            "the payload is not JSON ({error}); \
+             write a bare value such as 12.5, true or \"text\", or {{\"value\": 12.5}}"
+        )
+    })?;
+    let serde_json::Value::Object(mut members) = payload else {
+        command.value = payload;
+        return Ok(());
+    };
+    // The id first: a refusal should bear it.
+    if let Some(id) = members.remove("id") {
+        let id = identifier(id)?;
+        command.correlation.get_or_insert(id);
+    }
+    if let Some(expires) = members.remove("expires") {
+        command.expires = Some(period(&expires)?.as_duration());
+    }
+    command.value = members
+        .remove("value")
+        .ok_or("the payload has no \"value\"")?;
+    match members.keys().next() {
+        Some(unknown) => Err(format!(
+            "unknown member {}; a command has value, id and expires",
+            escaped(unknown)
+        )),
+        None => Ok(()),
+    }
+}
+
+fn identifier(id: serde_json::Value) -> Result<Bytes, String> {
+    match id {
+        serde_json::Value::String(id) => Ok(id.into()),
+        serde_json::Value::Number(id) => Ok(id.to_string().into()),
+        other => Err(format!("\"id\" is {other}; write a text or a number")),
+    }
+}
+
+fn period(expires: &serde_json::Value) -> Result<Period, String> {
+    let text = expires.as_str();
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| format!("\"expires\" is {expires}; write a time such as \"30s\""))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! Tools that Debian 12 does not package: rustup's components, cargo-deny, and the Python side of the end-to-end tests.
+//!
+//! Invariant: every version is pinned, so a run tomorrow uses what today's used. A driver.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{cargo, line, root, run, succeeds, target_dir};
+use crate::packages::Consent;
+
+/// Reads deny.toml as written there; older versions do not know all of its keys.
+const CARGO_DENY: &str = "0.20.2";
+
+/// rustfmt and clippy, which a minimal rustup profile leaves out.
+pub(crate) fn rust_components(consent: Consent) -> Result<()> {
+    if ["fmt", "clippy"]
+        .iter()
+        .all(|tool| succeeds(cargo(tool).arg("--version")))
+    {
+        return Ok(());
+    }
+    install(
+        Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]),
+        consent,
+    )
+}
+
+/// The `cargo-deny` to run: the one on PATH, or ours in the user's cache, where the next clone finds it.
+pub(crate) fn cargo_deny(consent: Consent) -> Result<PathBuf> {
+    if succeeds(Command::new("cargo-deny").arg("--version")) {
+        return Ok("cargo-deny".into());
+    }
+    let cache = cache_dir()?.join(format!("cargo-deny-{CARGO_DENY}"));
+    let program = cache.join("bin/cargo-deny");
+    if !program.exists() {
+        let mut command = cargo("install");
+        command
+            .args(["--locked", "cargo-deny", "--version", CARGO_DENY, "--root"])
+            .arg(&cache);
+        command
+            .arg("--target-dir")
+            .arg(target_dir().join("cargo-deny"));
+        // It runs for a second: unoptimised it is built in one minute on two cores instead of five.
+        command.envs([
+            ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
+            ("CARGO_PROFILE_RELEASE_LTO", "off"),
+        ]);
+        install(&mut command, consent)?;
+    }
+    Ok(program)
+}
+
+/// The interpreter of a virtual environment with what tests/requirements.txt pins.
+pub(crate) fn python(consent: Consent) -> Result<PathBuf> {
+    let wanted = root().join("tests/requirements.txt");
+    let venv = target_dir().join("venv");
+    let (python, stamp) = (venv.join("bin/python"), venv.join("requirements.txt"));
+    let requirements =
+        std::fs::read(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
+    if std::fs::read(&stamp).is_ok_and(|there| there == requirements) {
+        return Ok(python);
+    }
+    // Debian's own interpreter, whatever pyenv or conda put on PATH: python3-venv belongs to this one.
+    install(
+        Command::new("/usr/bin/python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&venv),
+        consent,
+    )?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--requirement"])
+        .arg(&wanted))?;
+    std::fs::write(&stamp, requirements)
+        .with_context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(python)
+}
+
+fn install(command: &mut Command, consent: Consent) -> Result<()> {
+    if consent == Consent::Refused {
+        bail!(
+            "not installing anything; type this, then try again:\n  {}",
+            line(command)
+        );
+    }
+    run(command)
+}
+
+/// Outside the tree, because cargo-deny takes a minute to build.
+fn cache_dir() -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(cache.join("gateway-tools"))
+}
