@@ -78,7 +78,10 @@ pub(crate) async fn prepare(
     let mut taken = vec![false; present.open.len()];
     for listener in &config.listeners {
         let acceptor = listener.tls.as_ref().map(tls::acceptor).transpose();
-        let acceptor = acceptor.map_err(|source| StartError::Tls { address: listener.address, source: Box::new(source) })?;
+        let acceptor = acceptor.map_err(|source| StartError::Tls {
+            address: listener.address,
+            source: Box::new(source),
+        })?;
         let kept = present.position(listener.address, &taken);
         if let Some(index) = kept {
             taken[index] = true;

@@ -1,5 +1,6 @@
 //! Clients that others wrote, over real sockets: mosquitto_pub and mosquitto_sub, both versions,
 //! plain and with certificates. Every wait is for a condition, with a deadline.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
     io::{BufRead, BufReader, Write},
