@@ -109,7 +109,7 @@ impl TopicPattern {
     }
 }
 
-/// A user name and where its password's hash is.
+/// A user name and where its password is.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct User {
@@ -129,6 +129,9 @@ pub struct Limits {
     /// Connections at once from one address.
     #[schemars(range(min = 1, max = 100_000))]
     pub connections_per_address: u32,
+    /// Sessions remembered, those of absent clients included.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub sessions: u32,
     /// Time for a TLS handshake.
     pub handshake_timeout: Period,
     /// Time from connection to a whole CONNECT.
@@ -163,7 +166,8 @@ pub struct Limits {
     pub keep_alive: Period,
     /// Topic aliases a client may set up.
     pub topic_aliases: u16,
-    /// Failed logins from one address in a minute before it is banned.
+    /// Failed logins and handshakes from one address in a minute before it is banned; loopback
+    /// never is, for one program there would lock out all.
     #[schemars(range(min = 1, max = 1_000))]
     pub authentication_failures: u32,
     /// First ban; it doubles up to `ban_max`.
@@ -177,6 +181,7 @@ impl Default for Limits {
         Limits {
             connections: 1_024,
             connections_per_address: 256,
+            sessions: 4_096,
             handshake_timeout: Period::from_secs(10),
             connect_timeout: Period::from_secs(10),
             packet_size: Size::from_kib(256),
