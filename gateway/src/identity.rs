@@ -17,7 +17,12 @@ const NAME_BYTES: usize = 4;
 
 /// The configured name, or one derived from the machine id, or the host's name.
 pub(crate) fn gateway_id(config: &Gateway) -> Arc<str> {
-    config.id.clone().or_else(from_machine_id).unwrap_or_else(from_host_name).into()
+    config
+        .id
+        .clone()
+        .or_else(from_machine_id)
+        .unwrap_or_else(from_host_name)
+        .into()
 }
 
 fn from_machine_id() -> Option<String> {
@@ -31,7 +36,9 @@ fn derive(machine_id: &str) -> String {
     hash.update(APPLICATION);
     hash.update(machine_id.as_bytes());
     let hash = hash.finish();
-    hash.as_ref()[..NAME_BYTES].iter().fold("gw-".to_owned(), |name, byte| name + &format!("{byte:02x}"))
+    hash.as_ref()[..NAME_BYTES]
+        .iter()
+        .fold("gw-".to_owned(), |name, byte| name + &format!("{byte:02x}"))
 }
 
 fn from_host_name() -> String {
@@ -49,14 +56,20 @@ mod tests {
     fn the_name_is_stable_and_hides_the_machine_id() {
         let machine_id = "0123456789abcdef0123456789abcdef";
         assert_eq!(derive(machine_id), derive(machine_id));
-        assert_ne!(derive(machine_id), derive("fedcba9876543210fedcba9876543210"));
+        assert_ne!(
+            derive(machine_id),
+            derive("fedcba9876543210fedcba9876543210")
+        );
         assert!(derive(machine_id).starts_with("gw-") && derive(machine_id).len() == 11);
         assert!(!machine_id.contains(&derive(machine_id)[3..]));
     }
 
     #[test]
     fn the_configured_name_counts() {
-        let config = Gateway { id: Some("plant-7".to_owned()), ..Gateway::default() };
+        let config = Gateway {
+            id: Some("plant-7".to_owned()),
+            ..Gateway::default()
+        };
         assert_eq!(&*gateway_id(&config), "plant-7");
     }
 }

@@ -6,7 +6,9 @@ use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 /// How log events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -32,7 +34,9 @@ pub fn init(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(level)
-        .map_err(|error| anyhow::anyhow!("log level {level:?}: {error}; write for example info or debug"))?;
+        .map_err(|error| {
+            anyhow::anyhow!("log level {level:?}: {error}; write for example info or debug")
+        })?;
     tracing_subscriber::registry()
         .with(layer(format)?.with_filter(filter))
         .try_init()?;

@@ -70,7 +70,6 @@ impl Codec {
         self.registers
     }
 
-
     /// The value in exactly the point's registers.
     pub(crate) fn decode(&self, words: &[u16]) -> Result<Value, BadValue> {
         let Some(words) = words.get(..usize::from(self.registers)) else {
@@ -100,7 +99,10 @@ impl Codec {
             return Value::Integer(raw);
         };
         let exact = scaling.apply(Decimal::integer(raw));
-        #[expect(clippy::cast_precision_loss, reason = "only what no decimal holds comes here")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "only what no decimal holds comes here"
+        )]
         exact.unwrap_or_else(|| Value::F64(raw as f64 * scaling.scale + scaling.offset))
     }
 

@@ -90,7 +90,10 @@ impl Poll {
 
     /// Moves to the latest moment of the grid that has come, as after a silence.
     pub(crate) fn catch_up(&mut self, now: Instant) {
-        self.due += self.planned.interval.saturating_mul(self.intervals_behind(now));
+        self.due += self
+            .planned
+            .interval
+            .saturating_mul(self.intervals_behind(now));
     }
 
     fn intervals_behind(&self, now: Instant) -> u32 {
@@ -162,7 +165,11 @@ impl Device {
                 continue;
             };
             let value = value(point);
-            let quality = if value.is_some() { Quality::Good } else { Quality::Bad };
+            let quality = if value.is_some() {
+                Quality::Good
+            } else {
+                Quality::Bad
+            };
             if point.reporter.publishes(value.as_ref(), quality) {
                 readings.push(Reading {
                     device: Arc::clone(&self.name),
@@ -178,7 +185,12 @@ impl Device {
     }
 
     /// Draws the lesson from an exception to a planned read.
-    pub(crate) fn learn(&mut self, planned: &Planned, exception: Exception, now: Instant) -> Lesson {
+    pub(crate) fn learn(
+        &mut self,
+        planned: &Planned,
+        exception: Exception,
+        now: Instant,
+    ) -> Lesson {
         if exception.concerns_function() {
             return self.park(&planned.points, now);
         }
@@ -291,7 +303,9 @@ impl Device {
         let planned = plan::plan(&items, self.limits, self.cost, &self.lessons);
         let old = std::mem::take(&mut self.polls);
         let poll = |planned: Planned| {
-            let same = old.iter().find(|poll| poll.planned.points == planned.points);
+            let same = old
+                .iter()
+                .find(|poll| poll.planned.points == planned.points);
             Poll {
                 due: same.map_or(now, |poll| poll.due),
                 in_time_since_late: same.and_then(|poll| poll.in_time_since_late),

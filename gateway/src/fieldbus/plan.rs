@@ -115,7 +115,10 @@ impl fmt::Display for Reason {
         match self {
             Reason::First => f.write_str("first of its table and interval"),
             Reason::HoleDearer { elements } => {
-                write!(f, "reading the {elements} between takes longer than a request")
+                write!(
+                    f,
+                    "reading the {elements} between takes longer than a request"
+                )
             }
             Reason::Limit => f.write_str("the device's limit per request"),
             Reason::Learned => f.write_str("the device refused to read them together"),
@@ -141,7 +144,11 @@ pub(crate) fn plan(items: &[Item], limits: Limits, cost: Cost, lessons: &Lessons
         group.sort_by_key(|item| (item.span.start, item.span.count, item.point));
         let shelf = Shelf {
             items: &group,
-            most: if table.is_bits() { limits.bits } else { limits.registers },
+            most: if table.is_bits() {
+                limits.bits
+            } else {
+                limits.registers
+            },
             cost,
             lessons,
         };

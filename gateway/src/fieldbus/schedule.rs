@@ -31,8 +31,8 @@ use super::{
 };
 
 pub(crate) use notice::Notice;
-pub use status::{BusStatus, DeviceStatus};
 use status::Counters;
+pub use status::{BusStatus, DeviceStatus};
 
 /// Commands that wait at most; a person or a controller that sends more does not see results.
 pub(crate) const COMMANDS_MAX: usize = 64;
@@ -311,9 +311,7 @@ impl Schedule {
             return;
         };
         let readings = match reply {
-            Reply::Answer(answer) => {
-                device.readings(&planned.points, planned.span, answer, now)
-            }
+            Reply::Answer(answer) => device.readings(&planned.points, planned.span, answer, now),
             Reply::Exception(exception) if !exception.means_silence() => {
                 self.excepted(index, poll, *exception, now);
                 return;
@@ -482,7 +480,9 @@ impl Schedule {
             Some((deadline, index, purpose))
         };
         let devices = self.devices.iter().enumerate().filter(online);
-        let first = devices.filter_map(due).min_by_key(|(deadline, ..)| *deadline);
+        let first = devices
+            .filter_map(due)
+            .min_by_key(|(deadline, ..)| *deadline);
         first.map(|(_, index, purpose)| (index, purpose))
     }
 
@@ -520,7 +520,10 @@ impl Schedule {
     /// Whether every answering unit keeps its deadlines if the bus is blocked for a response
     /// time-out from now.
     fn has_slack(&self, now: Instant) -> bool {
-        let online = self.devices.iter().filter(|device| device.health.is_online());
+        let online = self
+            .devices
+            .iter()
+            .filter(|device| device.health.is_online());
         let mut jobs: Vec<(Instant, Duration)> = online
             .flat_map(|device| &device.polls)
             .filter(|poll| poll.due <= now + self.response_timeout)

@@ -150,7 +150,13 @@ mod tests {
             count: 10,
         };
         assert_eq!(span.to_string(), "holding registers 100-109");
-        assert_eq!(Span { count: 1, ..span }.to_string(), "holding register 100");
-        assert_eq!(Exception(2).to_string(), "exception 02 illegal data address");
+        assert_eq!(
+            Span { count: 1, ..span }.to_string(),
+            "holding register 100"
+        );
+        assert_eq!(
+            Exception(2).to_string(),
+            "exception 02 illegal data address"
+        );
     }
 }
