@@ -80,7 +80,7 @@ pub(crate) async fn prepare(
         let acceptor = listener.tls.as_ref().map(tls::acceptor).transpose();
         let acceptor = acceptor.map_err(|source| StartError::Tls {
             address: listener.address,
-            source,
+            source: Box::new(source),
         })?;
         let kept = present.position(listener.address, &taken);
         if let Some(index) = kept {
