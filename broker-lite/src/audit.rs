@@ -19,6 +19,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) enum Refusal {
     TooManyConnections,
     TooManyConnectionsFromAddress,
+    TooManySessions,
     Banned,
     Handshake,
     ConnectTimeout,
@@ -43,9 +44,10 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Every kind, in the order of their numbers.
-    pub(crate) const ALL: [Refusal; 22] = [
+    pub(crate) const ALL: [Refusal; 23] = [
         Refusal::TooManyConnections,
         Refusal::TooManyConnectionsFromAddress,
+        Refusal::TooManySessions,
         Refusal::Banned,
         Refusal::Handshake,
         Refusal::ConnectTimeout,
@@ -73,6 +75,7 @@ impl Refusal {
         match self {
             Refusal::TooManyConnections => "too-many-connections",
             Refusal::TooManyConnectionsFromAddress => "too-many-connections-from-address",
+            Refusal::TooManySessions => "too-many-sessions",
             Refusal::Banned => "banned",
             Refusal::Handshake => "handshake",
             Refusal::ConnectTimeout => "connect-timeout",
@@ -153,8 +156,16 @@ pub(crate) enum Logging {
 }
 
 impl Limiter {
+    /// Decides about an event that happened now; changes of state are always logged.
+    pub(crate) fn admit_event(&mut self, event: &Event, now: Instant) -> Logging {
+        match event {
+            Event::Refused { refusal, .. } => self.admit(*refusal, now),
+            Event::Connected { .. } | Event::Disconnected { .. } => Logging::Log { left_out: 0 },
+        }
+    }
+
     /// Decides about a refusal that happened now.
-    pub(crate) fn admit(&mut self, refusal: Refusal, now: Instant) -> Logging {
+    fn admit(&mut self, refusal: Refusal, now: Instant) -> Logging {
         let slot = &mut self.kinds[refusal as usize];
         let fresh = Window {
             from: now,

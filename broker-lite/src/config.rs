@@ -1,4 +1,4 @@
-//! What can be configured: listeners, access rules, limits, persistence. Values only.
+//! What can be configured: listeners, access rules, users, limits. Values only.
 //!
 //! Invariant: every limit of the broker is a key here, with its default.
 
@@ -29,8 +29,6 @@ pub struct Config {
     /// User names and passwords.
     #[serde(rename = "user")]
     pub users: Vec<User>,
-    /// Where sessions and retained messages are kept; without it they live in memory alone.
-    pub persistence: Option<Persistence>,
     /// Bounds against faults and floods.
     pub limits: Limits,
 }
@@ -111,7 +109,7 @@ impl TopicPattern {
     }
 }
 
-/// A user name and where its password's hash is.
+/// A user name and where its password is.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct User {
@@ -119,21 +117,6 @@ pub struct User {
     pub name: String,
     /// The password itself, by reference.
     pub password: Secret,
-}
-
-/// Durable sessions and retained messages.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Persistence {
-    /// The SQLite file.
-    pub path: PathBuf,
-    /// Longest wait of an acknowledgement for its group commit.
-    #[serde(default = "default_commit_delay")]
-    pub commit_delay: Period,
-}
-
-fn default_commit_delay() -> Period {
-    Period::from_millis(5)
 }
 
 /// Bounds against faults and floods; each is enforced where its name says.
@@ -146,6 +129,9 @@ pub struct Limits {
     /// Connections at once from one address.
     #[schemars(range(min = 1, max = 100_000))]
     pub connections_per_address: u32,
+    /// Sessions remembered, those of absent clients included.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub sessions: u32,
     /// Time for a TLS handshake.
     pub handshake_timeout: Period,
     /// Time from connection to a whole CONNECT.
@@ -174,13 +160,14 @@ pub struct Limits {
     pub retained_messages: u32,
     /// Bytes of retained messages.
     pub retained_bytes: Size,
-    /// Longest session expiry granted.
+    /// Longest session expiry granted. Sessions live in memory: they end with the broker.
     pub session_expiry: Period,
     /// Longest keep alive granted; also what a client that asks for none is given.
     pub keep_alive: Period,
     /// Topic aliases a client may set up.
     pub topic_aliases: u16,
-    /// Failed logins from one address in a minute before it is banned.
+    /// Failed logins and handshakes from one address in a minute before it is banned; loopback
+    /// never is, for one program there would lock out all.
     #[schemars(range(min = 1, max = 1_000))]
     pub authentication_failures: u32,
     /// First ban; it doubles up to `ban_max`.
@@ -194,6 +181,7 @@ impl Default for Limits {
         Limits {
             connections: 1_024,
             connections_per_address: 256,
+            sessions: 4_096,
             handshake_timeout: Period::from_secs(10),
             connect_timeout: Period::from_secs(10),
             packet_size: Size::from_kib(256),

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    broker::ConnectionId,
+    broker::{ConnectionId, Core},
     packet::{self, DecodeError, Expect, Packet, Version},
     server::Shared,
 };
@@ -31,8 +31,8 @@ use crate::{
 /// Read at once; a larger packet takes several reads.
 const READ_BYTES: usize = 16 * 1024;
 
-/// Packets decoded before the broker is asked to handle them.
-const BATCH_MAX: usize = 128;
+/// Packets handled in one visit to the core, during which all others wait.
+const BATCH_MAX: usize = 64;
 
 /// A closing connection gets this long to take its last bytes.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -44,6 +44,15 @@ enum Progress {
     Flushed,
     /// The core has something for this connection, or reads on.
     Called,
+}
+
+/// How a visit to the core ended.
+enum Visit {
+    Done,
+    /// Packets wait that the core would take.
+    MoreToHandle,
+    /// The connection is to be closed once its bytes are written.
+    Closing,
 }
 
 struct Wire<S> {
@@ -113,8 +122,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
                 Ok(Progress::Called) => called.set(call.notified()),
             }
-            if self.consult(shared) {
-                return true;
+            loop {
+                match self.consult(shared) {
+                    Visit::Done => break,
+                    Visit::MoreToHandle => tokio::task::yield_now().await,
+                    Visit::Closing => return true,
+                }
             }
         }
     }
@@ -178,26 +191,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// One visit to the core: hands over packets, takes bytes; true when it wants to close.
-    fn consult(&mut self, shared: &Arc<Shared>) -> bool {
+    /// One visit to the core: hands over packets, takes bytes.
+    fn consult(&mut self, shared: &Arc<Shared>) -> Visit {
+        if self.waiting.is_empty() {
+            self.decode();
+        }
         let mut locked = shared.lock();
         let now = Instant::now();
-        loop {
-            self.paused = !locked.core.accepts(self.connection);
-            if self.paused {
-                break;
-            }
-            if let Some(packet) = self.waiting.pop_front() {
-                locked.core.handle_packet(self.connection, packet, now);
-            } else if let Some(error) = self.fault.take() {
-                locked.core.handle_malformed(self.connection, &error, now);
-            } else {
-                self.decode();
-                if self.waiting.is_empty() && self.fault.is_none() {
-                    break;
-                }
-            }
-        }
+        self.hand_over(&mut locked.core, now);
         let closing = locked.core.is_closing(self.connection);
         if self.output.is_empty() {
             self.output = locked.core.take_bytes(self.connection, now);
@@ -206,10 +207,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 .unsplit(locked.core.take_bytes(self.connection, now));
         }
         shared.drain(&mut locked, Some(self.connection), now);
+        drop(locked);
         if self.waiting.is_empty() {
             self.waiting = VecDeque::new();
+            self.decode();
         }
-        closing
+        let nothing_left = self.waiting.is_empty() && self.fault.is_none();
+        if closing {
+            Visit::Closing
+        } else if self.paused || nothing_left {
+            Visit::Done
+        } else {
+            Visit::MoreToHandle
+        }
+    }
+
+    /// Gives the core what it takes of a batch, so that others get their turn at the lock.
+    fn hand_over(&mut self, core: &mut Core, now: Instant) {
+        for _ in 0..BATCH_MAX {
+            self.paused = !core.accepts(self.connection);
+            if self.paused {
+                return;
+            }
+            if let Some(packet) = self.waiting.pop_front() {
+                core.handle_packet(self.connection, packet, now);
+            } else if let Some(error) = self.fault.take() {
+                core.handle_malformed(self.connection, &error, now);
+            } else {
+                return;
+            }
+        }
     }
 
     /// Writes the last bytes and waits for the client to close, for a socket that is closed with

@@ -2,14 +2,21 @@
 //!
 //! Invariant: state changes are INFO, refusals WARN, and a flood of refusals is cut short.
 
-use std::{fmt, time::Instant};
+use std::fmt;
 
 use tracing::{info, warn};
 
-use crate::audit::{Event, Limiter, Logging, Who};
+use crate::audit::{Event, Who};
+
+/// An event that is to be written, with how many of its kind were left out before.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) event: Event,
+    pub(crate) left_out: u32,
+}
 
 /// Writes one event.
-pub(crate) fn write(event: &Event, limiter: &mut Limiter, now: Instant) {
+pub(crate) fn write(Entry { event, left_out }: &Entry) {
     match event {
         Event::Connected {
             who,
@@ -31,9 +38,6 @@ pub(crate) fn write(event: &Event, limiter: &mut Limiter, now: Instant) {
             topic,
             reason,
         } => {
-            let Logging::Log { left_out } = limiter.admit(*refusal, now) else {
-                return;
-            };
             warn!(
                 target: "broker_lite::refused",
                 rule = refusal.name(), client = client(who), identity = identity(who),

@@ -14,7 +14,6 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,11 +26,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 use crate::{
-    audit::Limiter,
+    audit::{Event, Limiter, Logging},
     broker::{ConnectionId, Core, Login, Output, Peer, Rules, SessionId, Ticket},
     config::Config,
     keeper::{Keeper, Kept, Receipt},
     listener::{self, Listeners},
+    log::{self, Entry},
     status::Status,
 };
 
@@ -43,6 +43,9 @@ pub use crate::{
 
 /// At the stop, acknowledgements get this long to become true, and connections to take them.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Events that wait to be logged; what comes while so many do is counted, but not logged.
+const EVENTS_MAX: usize = 1_024;
 
 /// Why a broker does not start, or does not take another configuration.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +66,7 @@ pub enum StartError {
         /// The listener.
         address: SocketAddr,
         /// Which file, and why.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// A user's password cannot be read.
     #[error("cannot take the password of user {user:?}: {source}")]
@@ -82,14 +85,6 @@ pub enum StartError {
         pattern: String,
         /// What is wrong with it.
         reason: String,
-    },
-    /// Persistence was asked for, which this build does not have.
-    #[error(
-        "cannot keep sessions in {path}: this version holds them in memory; leave `persistence` out"
-    )]
-    Persistence {
-        /// The file asked for.
-        path: PathBuf,
     },
 }
 
@@ -185,6 +180,7 @@ impl Broker {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         let _late = timeout(STOP_PATIENCE, self.shared.tasks.wait()).await;
+        self.shared.write_events();
         info!(target: "broker_lite::server", "broker stopped");
     }
 }
@@ -213,6 +209,8 @@ pub(crate) struct Locked {
     /// When the broker task wakes by itself.
     armed: Option<Instant>,
     limiter: Limiter,
+    /// What the broker task is to log; writing takes time, and may wait.
+    events: Vec<Entry>,
 }
 
 impl Locked {
@@ -254,6 +252,7 @@ impl Shared {
                 publishings: HashMap::new(),
                 armed: None,
                 limiter: Limiter::default(),
+                events: Vec::new(),
             }),
             keeper,
             settlements: Mutex::new(Vec::new()),
@@ -339,13 +338,32 @@ impl Shared {
                         call.notify_one();
                     }
                 }
-                Output::Tell(event) => crate::log::write(&event, &mut locked.limiter, now),
+                Output::Tell(event) => self.note(locked, event, now),
             }
         }
         let due = locked.core.poll_timeout();
         if due.is_some_and(|due| locked.armed.is_none_or(|armed| due < armed)) {
             locked.armed = due;
             self.work.notify_one();
+        }
+    }
+
+    fn note(&self, locked: &mut Locked, event: Event, now: Instant) {
+        if locked.events.len() >= EVENTS_MAX {
+            return;
+        }
+        if let Logging::Log { left_out } = locked.limiter.admit_event(&event, now) {
+            locked.events.push(Entry { event, left_out });
+            if locked.events.len() == 1 {
+                self.work.notify_one();
+            }
+        }
+    }
+
+    fn write_events(&self) {
+        let events = std::mem::take(&mut self.lock().events);
+        for entry in &events {
+            log::write(entry);
         }
     }
 
@@ -367,6 +385,7 @@ impl Shared {
     async fn run(self: Arc<Self>) {
         loop {
             let armed = self.catch_up();
+            self.write_events();
             let due = async {
                 match armed {
                     Some(at) => sleep_until(at.into()).await,
@@ -425,11 +444,6 @@ impl Shared {
 
 /// Reads what the core needs of the configuration, passwords from their files.
 fn rules(config: &Config) -> Result<Rules, StartError> {
-    if let Some(persistence) = &config.persistence {
-        return Err(StartError::Persistence {
-            path: persistence.path.clone(),
-        });
-    }
     check_patterns(config)?;
     let login = |user: &crate::config::User| {
         let password = user.password.read();

@@ -105,8 +105,8 @@ pub(crate) struct Session {
     pub(crate) identity: Arc<Identity>,
     pub(crate) permissions: Arc<Permissions>,
     pub(crate) link: Link,
-    /// How long it outlives the connection; `None` is for ever.
-    pub(crate) expiry: Option<Duration>,
+    /// How long it outlives the connection.
+    pub(crate) expiry: Duration,
     pub(crate) expires_at: Option<Instant>,
     pub(crate) subscriptions: Vec<SubscriptionFilter>,
     /// Messages that may be unacknowledged towards the client.
@@ -115,6 +115,8 @@ pub(crate) struct Session {
     pub(crate) will_at: Option<Instant>,
     /// Messages lost because the queue was full.
     pub(crate) dropped: u64,
+    /// The loss was told, and the queue has not been empty since.
+    pub(crate) overflowing: bool,
     outbox: Option<Box<Outbox>>,
     inbox: Option<Box<Inbox>>,
 }
@@ -129,13 +131,14 @@ impl Session {
             identity,
             permissions,
             link,
-            expiry: Some(Duration::ZERO),
+            expiry: Duration::ZERO,
             expires_at: None,
             subscriptions: Vec::new(),
             window: 0,
             will: None,
             will_at: None,
             dropped: 0,
+            overflowing: false,
             outbox: None,
             inbox: None,
         }
@@ -143,7 +146,7 @@ impl Session {
 
     /// Whether it ends with its connection.
     pub(crate) fn is_transient(&self) -> bool {
-        self.expiry == Some(Duration::ZERO)
+        self.expiry.is_zero()
     }
 
     /// The outgoing side; made when first needed.
@@ -175,6 +178,7 @@ impl Session {
     pub(crate) fn shrink(&mut self) {
         if self.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
             self.outbox = None;
+            self.overflowing = false;
         }
         if self.inbox.as_ref().is_some_and(|inbox| inbox.is_empty()) {
             self.inbox = None;

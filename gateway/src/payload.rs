@@ -21,7 +21,12 @@ use crate::{
     reading::{ClockState, Quality, Reading, Stamp, Value},
 };
 
-/// The last number given in each topic.
+/// Where senders may ask for results besides `result/…`. The gateway's own rights must not carry a
+/// sender's message to a topic that the sender may not publish to.
+const RESPONSES: &str = "response/";
+
+/// The last number given in each topic of readings. States and results bear none: the buffer
+/// numbers what it keeps of them, and commands to made-up devices cannot fill this map.
 #[derive(Debug, Clone, Default)]
 pub struct Sequences {
     last: HashMap<TopicName, u64>,
@@ -58,10 +63,8 @@ pub fn messages(
             device,
             state,
             stamp,
-        } => state_message(device, state, *stamp, sequences)
-            .into_iter()
-            .collect(),
-        Event::Result(result) => result_messages(result, sequences),
+        } => state_message(device, state, *stamp).into_iter().collect(),
+        Event::Result(result) => result_messages(result),
     }
 }
 
@@ -120,14 +123,8 @@ fn device_message(
     Some(Message::new(topic, object.finish()).numbered(sequence))
 }
 
-fn state_message(
-    device: &str,
-    state: &DeviceState,
-    stamp: Stamp,
-    sequences: &mut Sequences,
-) -> Option<Message> {
+fn state_message(device: &str, state: &DeviceState, stamp: Stamp) -> Option<Message> {
     let topic = topic(&["state", device])?;
-    let sequence = sequences.next(&topic);
     let mut object = Object::new();
     match state {
         DeviceState::Online => object.text("state", "online"),
@@ -137,22 +134,15 @@ fn state_message(
         }
     }
     object.time(stamp.wall);
-    Some(
-        Message::new(topic, object.finish())
-            .retained()
-            .numbered(sequence),
-    )
+    Some(Message::new(topic, object.finish()).retained())
 }
 
-/// The result on its own topic, and where the sender asked for it. The latter is not numbered: it
-/// is the sender's topic, and remembering each would let senders fill the memory.
-fn result_messages(result: &CommandResult, sequences: &mut Sequences) -> Vec<Message> {
+/// The result on its own topic, and where the sender asked for it.
+fn result_messages(result: &CommandResult) -> Vec<Message> {
     let command = &result.command;
     let payload = Bytes::from(result_payload(result));
-    let own = topic(&["result", &command.device, &command.point]).map(|topic| {
-        let sequence = sequences.next(&topic);
-        Message::new(topic, payload.clone()).numbered(sequence)
-    });
+    let own = topic(&["result", &command.device, &command.point])
+        .map(|topic| Message::new(topic, payload.clone()));
     let response = command.response_topic.as_deref();
     let asked = response
         .and_then(|topic| TopicName::parse(topic).ok())
@@ -302,6 +292,10 @@ pub fn command(message: &Message, received: Stamp) -> Result<Command, Box<Unread
     let mut levels = topic.splitn(3, '/').skip(1);
     let properties = message.properties.as_deref();
     let response = properties.and_then(|properties| properties.response_topic.as_ref());
+    let (response, elsewhere) = match response {
+        Some(topic) if !topic.as_ref().starts_with(RESPONSES) => (None, Some(topic)),
+        allowed => (allowed, None),
+    };
     let mut command = Command {
         device: levels.next().unwrap_or_default().into(),
         point: levels.next().unwrap_or_default().into(),
@@ -313,7 +307,11 @@ pub fn command(message: &Message, received: Stamp) -> Result<Command, Box<Unread
         correlation: properties.and_then(|properties| properties.correlation_data.clone()),
         response_topic: response.map(|topic| Arc::from(topic.as_ref())),
     };
-    match fill(&mut command, &message.payload) {
+    let filled = fill(&mut command, &message.payload).and_then(|()| match elsewhere {
+        Some(topic) => Err(format!("response topic {topic} is not below {RESPONSES}")),
+        None => Ok(()),
+    });
+    match filled {
         Ok(()) => Ok(command),
         Err(reason) => Err(Box::new(Unreadable { command, reason })),
     }

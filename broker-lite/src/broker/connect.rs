@@ -169,6 +169,7 @@ impl Core {
         };
         let client = self.client_id(connect)?;
         self.check_owner(&client, user.as_deref())?;
+        self.check_room(&client)?;
         let identity = Identity {
             user,
             client,
@@ -251,6 +252,19 @@ impl Core {
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_room(&self, client: &str) -> Result<(), Rejected> {
+        let maximum = self.rules.limits.sessions as usize;
+        if self.by_client.len() < maximum || self.by_client.contains_key(client) {
+            return Ok(());
+        }
+        let why = format!("{maximum} sessions are remembered (limits.sessions)");
+        Err(rejected(
+            ReasonCode::QuotaExceeded,
+            Refusal::TooManySessions,
+            why,
+        ))
     }
 
     fn turn_away(&mut self, connection: ConnectionId, connect: &Connect, rejected: Rejected) {
@@ -380,7 +394,7 @@ impl Core {
             return;
         };
         session.link = session::Link::Connected(connection);
-        session.expiry = Some(expiry);
+        session.expiry = expiry;
         session.window = window;
         session.will = connect.will.as_ref().map(|will| {
             Box::new(Will {

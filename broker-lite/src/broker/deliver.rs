@@ -253,7 +253,11 @@ impl Core {
             return;
         }
         session.dropped += 1;
-        session.shrink();
+        if std::mem::replace(&mut session.overflowing, true) {
+            // Told once until the queue was empty again: this may be every message.
+            self.refused[Refusal::QueueFull as usize] += 1;
+            return;
+        }
         let who = self.who_is(id);
         let why =
             "the queue is full (limits.queued_messages, queued_bytes); the message is lost to it";

@@ -50,7 +50,7 @@ impl Core {
                 let rule = "a session that ends with its connection cannot be prolonged (MQTT 5, 3.14.2.2.2)";
                 return self.violated(connection, rule, now);
             }
-            state.expiry = Some(Duration::from_secs(expiry_s.into()).min(maximum));
+            state.expiry = Duration::from_secs(expiry_s.into()).min(maximum);
         }
         if disconnect.reason == ReasonCode::Success {
             state.will = None;
@@ -118,7 +118,7 @@ impl Core {
         if state.is_transient() {
             return self.end_session(session, now);
         }
-        let expires_at = state.expiry.and_then(|expiry| now.checked_add(expiry));
+        let expires_at = now.checked_add(state.expiry);
         let will_delay = state.will.as_ref().map(|will| will.delay);
         state.expires_at = expires_at;
         self.set_timer(None, expires_at, Timer::Expiry(session));

@@ -76,7 +76,10 @@ impl Core {
         let state = self.sessions.get_mut(session.0)?;
         let outbox = state.pending_outbox()?;
         loop {
-            let outgoing = outbox.pop()?;
+            let Some(outgoing) = outbox.pop() else {
+                state.shrink();
+                return None;
+            };
             if !outgoing.publication.is_expired(now) {
                 self.counters.delivered += 1;
                 return Some(outgoing);

@@ -211,7 +211,9 @@ impl Core {
         let defers =
             publication.message.qos == QoS::ExactlyOnce && matches!(waiter, Waiter::Client { .. });
         let deferred = defers.then(|| (Arc::clone(&publication), origin.clone()));
-        self.pending.insert(ticket, Pending { waiter, deferred });
+        if !matches!(waiter, Waiter::Nobody) {
+            self.pending.insert(ticket, Pending { waiter, deferred });
+        }
         self.outputs.push_back(Output::Keep {
             ticket,
             publication: Arc::clone(&publication),

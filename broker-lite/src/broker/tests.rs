@@ -1,5 +1,4 @@
 //! What clients may rely on, told as exchanges of packets with the core.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 
@@ -1004,6 +1003,45 @@ mod limits {
             last_reason(&mut sim, client),
             Some(ReasonCode::TopicAliasInvalid)
         );
+    }
+
+    #[test]
+    fn sessions_are_bounded_and_known_ones_are_always_let_in() {
+        let mut sim = Sim::limited(Limits {
+            sessions: 1,
+            ..Limits::default()
+        });
+        let (known, _) = sim.connect(lasting(V5, "known"));
+        sim.lose(known);
+        let stranger = sim.try_connect(hello(V5, "stranger"));
+        assert_eq!(
+            last_reason(&mut sim, stranger),
+            Some(ReasonCode::QuotaExceeded)
+        );
+        assert!(sim.connect(lasting(V5, "known")).1);
+    }
+
+    #[test]
+    fn a_full_queue_is_told_once_until_it_was_empty_again() {
+        let mut sim = Sim::limited(Limits {
+            queued_messages: 2,
+            ..Limits::default()
+        });
+        let local = sim.core.open_local("local");
+        let filter = SubscriptionFilter::parse("t").unwrap();
+        sim.core
+            .subscribe_local(local, filter, QoS::AtMostOnce, sim.now);
+        let client = sim.client(V3, "c");
+        for lost in [3, 6] {
+            for _ in 0..5 {
+                sim.send(client, once("t", "x"));
+            }
+            assert_eq!(sim.core.lost_locally(local), lost);
+            let taken = std::iter::from_fn(|| sim.core.take_delivery(local, sim.now)).count();
+            assert_eq!(taken, 2);
+        }
+        assert_eq!(sim.refusals, [Refusal::QueueFull, Refusal::QueueFull]);
+        assert_eq!(sim.core.status().counters.refused["queue-full"], 6);
     }
 
     #[test]

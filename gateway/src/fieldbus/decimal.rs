@@ -42,7 +42,10 @@ impl Decimal {
     /// The product, where it fits.
     pub(crate) fn times(self, other: Decimal) -> Option<Decimal> {
         let mantissa = self.mantissa.checked_mul(other.mantissa)?;
-        Decimal::normal(mantissa, u16::from(self.decimals) + u16::from(other.decimals))
+        Decimal::normal(
+            mantissa,
+            u16::from(self.decimals) + u16::from(other.decimals),
+        )
     }
 
     /// The sum, where it fits.
@@ -161,8 +164,14 @@ mod tests {
 
     #[test]
     fn steps_are_counted_exactly() {
-        assert_eq!(decimal("231.4").steps_of(decimal("0.1")), Some((2314, true)));
-        assert_eq!(decimal("231.45").steps_of(decimal("0.1")), Some((2314, false)));
+        assert_eq!(
+            decimal("231.4").steps_of(decimal("0.1")),
+            Some((2314, true))
+        );
+        assert_eq!(
+            decimal("231.45").steps_of(decimal("0.1")),
+            Some((2314, false))
+        );
         assert_eq!(decimal("-1").steps_of(decimal("0.3")), Some((-4, false)));
         assert_eq!(decimal("1").steps_of(decimal("0")), None);
     }

@@ -70,7 +70,6 @@ impl Codec {
         self.registers
     }
 
-
     /// The value in exactly the point's registers.
     pub(crate) fn decode(&self, words: &[u16]) -> Result<Value, BadValue> {
         let Some(words) = words.get(..usize::from(self.registers)) else {
@@ -99,9 +98,12 @@ impl Codec {
         let Some(scaling) = self.scaling else {
             return Value::Integer(raw);
         };
-        let exact = scaling.apply(Decimal::integer(raw));
-        #[expect(clippy::cast_precision_loss, reason = "only what no decimal holds comes here")]
-        exact.unwrap_or_else(|| Value::F64(raw as f64 * scaling.scale + scaling.offset))
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "only where no decimal holds the result"
+        )]
+        let nearest = Value::F64(raw as f64 * scaling.scale + scaling.offset);
+        scaling.apply(Decimal::integer(raw)).unwrap_or(nearest)
     }
 
     fn scaled_f32(&self, raw: f32) -> Result<Value, BadValue> {

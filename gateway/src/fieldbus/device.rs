@@ -88,11 +88,6 @@ impl Poll {
         behind > 0
     }
 
-    /// Moves to the latest moment of the grid that has come, as after a silence.
-    pub(crate) fn catch_up(&mut self, now: Instant) {
-        self.due += self.planned.interval.saturating_mul(self.intervals_behind(now));
-    }
-
     fn intervals_behind(&self, now: Instant) -> u32 {
         let interval = self.planned.interval.as_nanos().max(1);
         let behind = now.saturating_duration_since(self.due).as_nanos() / interval;
@@ -122,10 +117,7 @@ impl Device {
             polls: Vec::new(),
             health: Health::Unproven,
             told: None,
-            limits: Limits {
-                registers: device.max_registers,
-                bits: device.max_bits,
-            },
+            limits: Limits::of(device),
             cost,
             lessons: Lessons::default(),
         };
@@ -162,7 +154,11 @@ impl Device {
                 continue;
             };
             let value = value(point);
-            let quality = if value.is_some() { Quality::Good } else { Quality::Bad };
+            let quality = if value.is_some() {
+                Quality::Good
+            } else {
+                Quality::Bad
+            };
             if point.reporter.publishes(value.as_ref(), quality) {
                 readings.push(Reading {
                     device: Arc::clone(&self.name),
@@ -178,7 +174,12 @@ impl Device {
     }
 
     /// Draws the lesson from an exception to a planned read.
-    pub(crate) fn learn(&mut self, planned: &Planned, exception: Exception, now: Instant) -> Lesson {
+    pub(crate) fn learn(
+        &mut self,
+        planned: &Planned,
+        exception: Exception,
+        now: Instant,
+    ) -> Lesson {
         if exception.concerns_function() {
             return self.park(&planned.points, now);
         }
@@ -237,6 +238,13 @@ impl Device {
         Lesson::Parked(points.to_vec(), longest)
     }
 
+    /// Counts the intervals of requests that were due before `at` from then.
+    pub(crate) fn restart(&mut self, at: Instant) {
+        for poll in &mut self.polls {
+            poll.due = poll.due.max(at);
+        }
+    }
+
     /// A read as the device usually gets it; the start of its first point if nothing is planned.
     pub(crate) fn usual_span(&self) -> Option<Span> {
         let planned = self.polls.first().map(|poll| poll.planned.span);
@@ -280,18 +288,15 @@ impl Device {
 
     /// Plans anew; requests that stay as they were keep their place in time.
     fn replan(&mut self, now: Instant) {
-        let item = |(index, point): (usize, &Point)| Item {
-            point: index,
-            span: point.span,
-            interval: point.interval,
-        };
         let awake = |(_, point): &(usize, &Point)| point.parked.is_none();
         let points = self.points.iter().enumerate();
         let items: Vec<Item> = points.filter(awake).map(item).collect();
         let planned = plan::plan(&items, self.limits, self.cost, &self.lessons);
         let old = std::mem::take(&mut self.polls);
         let poll = |planned: Planned| {
-            let same = old.iter().find(|poll| poll.planned.points == planned.points);
+            let same = old
+                .iter()
+                .find(|poll| poll.planned.points == planned.points);
             Poll {
                 due: same.map_or(now, |poll| poll.due),
                 in_time_since_late: same.and_then(|poll| poll.in_time_since_late),
@@ -299,6 +304,34 @@ impl Device {
             }
         };
         self.polls = planned.into_iter().map(poll).collect();
+    }
+}
+
+/// The requests that read a device's points as configured, before anything has been learned.
+pub(crate) fn requests(device: &config::Device, cost: Cost) -> Vec<Planned> {
+    let points: Vec<Point> = device
+        .points
+        .iter()
+        .map(|point| Point::new(point, device))
+        .collect();
+    let items: Vec<Item> = points.iter().enumerate().map(item).collect();
+    plan::plan(&items, Limits::of(device), cost, &Lessons::default())
+}
+
+fn item((index, point): (usize, &Point)) -> Item {
+    Item {
+        point: index,
+        span: point.span,
+        interval: point.interval,
+    }
+}
+
+impl Limits {
+    fn of(device: &config::Device) -> Limits {
+        Limits {
+            registers: device.max_registers,
+            bits: device.max_bits,
+        }
     }
 }
 

@@ -91,7 +91,11 @@ impl Silence {
     /// that did not come, which may still come.
     pub(crate) fn probe(&self, usual: Span) -> Span {
         let unanswered = self.unanswered.unwrap_or(usual);
-        let (one, more) = if unanswered.table.is_bits() { (1, 9) } else { (1, 2) };
+        let (one, more) = if unanswered.table.is_bits() {
+            (1, 9)
+        } else {
+            (1, 2)
+        };
         let shortest = Span {
             count: one,
             ..unanswered

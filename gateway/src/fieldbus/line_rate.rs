@@ -78,7 +78,11 @@ mod tests {
 
     #[test]
     fn silence_is_three_and_a_half_characters_up_to_19200_baud_and_fixed_above() {
-        let silence = |baud| LineRate::new(baud, Parity::Even, None).silence().as_micros();
+        let silence = |baud| {
+            LineRate::new(baud, Parity::Even, None)
+                .silence()
+                .as_micros()
+        };
         assert_eq!(silence(9_600), 4_010);
         assert_eq!(silence(19_200), 2_005);
         assert_eq!(silence(38_400), 1_750);

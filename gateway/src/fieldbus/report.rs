@@ -52,7 +52,8 @@ mod tests {
 
     fn published(deadband: Option<f64>, values: &[f64]) -> Vec<f64> {
         let mut reporter = Reporter::new(deadband);
-        let publishes = |value: &&f64| reporter.publishes(Some(&Value::F64(**value)), Quality::Good);
+        let publishes =
+            |value: &&f64| reporter.publishes(Some(&Value::F64(**value)), Quality::Good);
         values.iter().filter(publishes).copied().collect()
     }
 

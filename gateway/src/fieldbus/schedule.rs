@@ -24,15 +24,14 @@ use super::{
     device::{Device, Lesson, Poll},
     health::Health,
     jitter::Jitter,
-    line_rate::LineRate,
     plan::{self, Cost},
-    transaction::{Answer, Exception, Reply, Request, Span, Transaction},
-    write::{Refusal, Write},
+    transaction::{Exception, Reply, Request, Span, Transaction},
+    write::{self, Checked, Refusal, Write},
 };
 
 pub(crate) use notice::Notice;
-pub use status::{BusStatus, DeviceStatus};
 use status::Counters;
+pub use status::{BusStatus, DeviceStatus};
 
 /// Commands that wait at most; a person or a controller that sends more does not see results.
 pub(crate) const COMMANDS_MAX: usize = 64;
@@ -53,6 +52,8 @@ pub(crate) enum Input {
     Reply(Reply),
     /// A value to be written.
     Command(Command),
+    /// No more transactions: what waits is refused.
+    Stop,
 }
 
 /// What the schedule asks of the world.
@@ -70,6 +71,7 @@ pub(crate) enum Output {
 #[derive(Debug)]
 pub(crate) struct Schedule {
     response_timeout: Duration,
+    cost: Cost,
     devices: Vec<Device>,
     wire: Wire,
     under_way: Option<UnderWay>,
@@ -127,10 +129,11 @@ impl Schedule {
         seed: u64,
         now: Stamp,
     ) -> Schedule {
-        let cost = cost(bus);
+        let cost = Cost::of(bus);
         let device = |device| Device::new(device, cost, now.monotonic);
         Schedule {
             response_timeout: bus.response_timeout.as_duration(),
+            cost,
             devices: devices.iter().map(device).collect(),
             wire: Wire::Down("not opened yet".to_owned()),
             under_way: None,
@@ -150,6 +153,7 @@ impl Schedule {
             Input::WireDown(reason) => self.wire_down(reason, now),
             Input::Reply(reply) => self.replied(reply, now),
             Input::Command(command) => self.command(command, now),
+            Input::Stop => self.stop(now),
         }
         self.start_next(now);
     }
@@ -229,9 +233,7 @@ impl Schedule {
             let failure = format!("{reason}; it may or may not have been executed");
             self.finish_write(Outcome::Failed(failure), now);
         }
-        while let Some(write) = self.writes.pop_front() {
-            self.refuse(write.command, &Refusal::WireDown(reason.clone()), now);
-        }
+        self.refuse_waiting(&reason, now);
         for index in 0..self.devices.len() {
             let reason = reason.clone();
             self.tell(index, DeviceState::Offline { reason }, now);
@@ -239,27 +241,40 @@ impl Schedule {
         self.wire = Wire::Down(reason);
     }
 
-    fn command(&mut self, command: Command, now: Stamp) {
-        let accepted = match (&self.wire, self.takes_commands()) {
-            (Wire::Down(reason), _) => Err((command, Refusal::WireDown(reason.clone()))),
-            (_, false) => Err((command, Refusal::QueueFull(COMMANDS_MAX))),
-            (Wire::Up, true) => self.accept(command),
-        };
-        match accepted {
-            Ok(write) => self.writes.push_back(write),
-            Err((command, refusal)) => self.refuse(command, &refusal, now),
+    fn stop(&mut self, now: Stamp) {
+        let reason = "the bus is being stopped".to_owned();
+        self.refuse_waiting(&reason, now);
+        self.wire = Wire::Down(reason);
+    }
+
+    fn refuse_waiting(&mut self, reason: &str, now: Stamp) {
+        while let Some(write) = self.writes.pop_front() {
+            let refusal = Refusal::WireDown(reason.to_owned());
+            self.refuse(write.command, &refusal, now);
         }
     }
 
-    fn accept(&self, command: Command) -> Result<Write, (Command, Refusal)> {
-        let mut devices = self.devices.iter().enumerate();
-        match devices.find(|(_, device)| device.name == command.device) {
-            Some((index, device)) => Write::accept(command, index, device),
-            None => {
-                let name = command.device.to_string();
-                Err((command, Refusal::Device(name)))
+    fn command(&mut self, command: Command, now: Stamp) {
+        match self.check(&command) {
+            Ok((device, checked)) => {
+                let write = Write::new(command, device, checked);
+                self.writes.push_back(write);
             }
+            Err(refusal) => self.refuse(command, &refusal, now),
         }
+    }
+
+    fn check(&self, command: &Command) -> Result<(usize, Checked), Refusal> {
+        if let Wire::Down(reason) = &self.wire {
+            return Err(Refusal::WireDown(reason.clone()));
+        }
+        if !self.takes_commands() {
+            return Err(Refusal::QueueFull(COMMANDS_MAX));
+        }
+        let mut devices = self.devices.iter().enumerate();
+        let found = devices.find(|(_, device)| device.name == command.device);
+        let (index, device) = found.ok_or_else(|| Refusal::Device(command.device.to_string()))?;
+        Ok((index, write::check(command, device)?))
     }
 
     // --- what came of the transaction under way ---
@@ -269,6 +284,11 @@ impl Schedule {
             return;
         };
         self.counters.replied(&reply, under_way.sent, now.monotonic);
+        let device = &mut self.devices[under_way.device];
+        if !device.health.is_online() {
+            // What was not read while the unit did not answer is no fault of the bus' load.
+            device.restart(under_way.sent);
+        }
         self.note_health(&under_way, &reply, now);
         match under_way.purpose {
             Purpose::Poll(poll) => self.polled(under_way.device, poll, &reply, now),
@@ -294,11 +314,6 @@ impl Schedule {
             }
             return;
         }
-        if matches!(device.health, Health::Silent(_)) {
-            for poll in &mut device.polls {
-                poll.catch_up(now.monotonic);
-            }
-        }
         device.health.answered();
         self.tell(under_way.device, DeviceState::Online, now);
     }
@@ -311,9 +326,7 @@ impl Schedule {
             return;
         };
         let readings = match reply {
-            Reply::Answer(answer) => {
-                device.readings(&planned.points, planned.span, answer, now)
-            }
+            Reply::Answer(answer) => device.readings(&planned.points, planned.span, answer, now),
             Reply::Exception(exception) if !exception.means_silence() => {
                 self.excepted(index, poll, *exception, now);
                 return;
@@ -482,7 +495,9 @@ impl Schedule {
             Some((deadline, index, purpose))
         };
         let devices = self.devices.iter().enumerate().filter(online);
-        let first = devices.filter_map(due).min_by_key(|(deadline, ..)| *deadline);
+        let first = devices
+            .filter_map(due)
+            .min_by_key(|(deadline, ..)| *deadline);
         first.map(|(_, index, purpose)| (index, purpose))
     }
 
@@ -520,7 +535,10 @@ impl Schedule {
     /// Whether every answering unit keeps its deadlines if the bus is blocked for a response
     /// time-out from now.
     fn has_slack(&self, now: Instant) -> bool {
-        let online = self.devices.iter().filter(|device| device.health.is_online());
+        let online = self
+            .devices
+            .iter()
+            .filter(|device| device.health.is_online());
         let mut jobs: Vec<(Instant, Duration)> = online
             .flat_map(|device| &device.polls)
             .filter(|poll| poll.due <= now + self.response_timeout)
@@ -560,19 +578,9 @@ impl Schedule {
         });
         self.outputs.push_back(Output::Transmit(Transaction {
             unit: device.unit,
+            timeout: self.response_timeout + self.cost.transfer(&request),
             request,
-            timeout: self.response_timeout,
         }));
-    }
-}
-
-/// What requests cost on a configured bus.
-pub(crate) fn cost(bus: &config::Bus) -> Cost {
-    let mbap = bus.tcp.is_some() && bus.framing != Some(config::Framing::Rtu);
-    if mbap {
-        Cost::Network
-    } else {
-        Cost::Line(LineRate::of(bus))
     }
 }
 

@@ -37,6 +37,14 @@ enum Stage {
     ToBeReadBack { at: Instant, tries_left: u32 },
 }
 
+/// What a command means on the bus.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    span: Span,
+    request: Request,
+    expected: Value,
+}
+
 /// Why a command is not sent.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -69,18 +77,15 @@ pub(crate) enum Refusal {
 }
 
 impl Write {
-    /// Checks a command for `point` of `device`, whose index is `index`.
-    pub(crate) fn accept(command: Command, index: usize, device: &Device) -> Result<Write, (Command, Refusal)> {
-        match prepare(&command, device) {
-            Err(refusal) => Err((command, refusal)),
-            Ok((span, request, expected)) => Ok(Write {
-                command,
-                device: index,
-                span,
-                request,
-                expected,
-                stage: Stage::ToBeSent,
-            }),
+    /// A command that was checked, for the device with this index.
+    pub(crate) fn new(command: Command, device: usize, checked: Checked) -> Write {
+        Write {
+            command,
+            device,
+            span: checked.span,
+            request: checked.request,
+            expected: checked.expected,
+            stage: Stage::ToBeSent,
         }
     }
 
@@ -108,7 +113,12 @@ impl Write {
     }
 
     /// Takes what came of the request; the outcome once it is known.
-    pub(crate) fn replied(&mut self, reply: &Reply, point: Option<&Point>, now: Instant) -> Option<Outcome> {
+    pub(crate) fn replied(
+        &mut self,
+        reply: &Reply,
+        point: Option<&Point>,
+        now: Instant,
+    ) -> Option<Outcome> {
         match self.stage {
             Stage::ToBeSent => self.written(reply, now),
             Stage::ToBeReadBack { tries_left, .. } => self.read_back(reply, point, tries_left, now),
@@ -141,20 +151,18 @@ impl Write {
         now: Instant,
     ) -> Option<Outcome> {
         let problem = match reply {
-            Reply::Answer(answer) => {
-                match point.and_then(|point| point.value(self.span, answer)) {
-                    Some(value) if value == self.expected => return Some(Outcome::Executed(value)),
-                    Some(_) if tries_left > 0 => {
-                        self.stage = Stage::ToBeReadBack {
-                            at: now + READ_BACK_PAUSE,
-                            tries_left: tries_left - 1,
-                        };
-                        return None;
-                    }
-                    Some(value) => format!("it reads back {value}, not {}", self.expected),
-                    None => "it reads back no value".to_owned(),
+            Reply::Answer(answer) => match point.and_then(|point| point.value(self.span, answer)) {
+                Some(value) if value == self.expected => return Some(Outcome::Executed(value)),
+                Some(_) if tries_left > 0 => {
+                    self.stage = Stage::ToBeReadBack {
+                        at: now + READ_BACK_PAUSE,
+                        tries_left: tries_left - 1,
+                    };
+                    return None;
                 }
-            }
+                Some(value) => format!("it reads back {value}, not {}", self.expected),
+                None => "it reads back no value".to_owned(),
+            },
             Reply::Exception(exception) => format!("reading it back gave {exception}"),
             Reply::TimedOut => "reading it back gave no answer".to_owned(),
             Reply::Garbled(what) => format!("reading it back gave {what}"),
@@ -164,8 +172,12 @@ impl Write {
     }
 }
 
-fn prepare(command: &Command, device: &Device) -> Result<(Span, Request, Value), Refusal> {
-    let found = device.points.iter().find(|point| point.name == command.point);
+/// Checks a command against its device, and finds what has to be sent.
+pub(crate) fn check(command: &Command, device: &Device) -> Result<Checked, Refusal> {
+    let found = device
+        .points
+        .iter()
+        .find(|point| point.name == command.point);
     let point = found.ok_or_else(|| Refusal::Point {
         device: device.name.to_string(),
         point: command.point.to_string(),
@@ -189,5 +201,9 @@ fn prepare(command: &Command, device: &Device) -> Result<(Span, Request, Value),
         Encoded::Registers(words) => Request::WriteRegisters { address, words },
         Encoded::Mask { and, or } => Request::MaskRegister { address, and, or },
     };
-    Ok((point.span, request, expected))
+    Ok(Checked {
+        span: point.span,
+        request,
+        expected,
+    })
 }

@@ -158,7 +158,7 @@ fn the_state_of_a_device_is_retained_with_its_cause() {
 fn a_result_goes_to_its_topic_and_to_where_the_sender_asked() {
     let mut message = command_message("command/meter-1/limit", "12.5");
     message.properties = Some(Arc::new(MessageProperties {
-        response_topic: Some(TopicName::parse("answers/7").unwrap()),
+        response_topic: Some(TopicName::parse("response/7").unwrap()),
         correlation_data: Some(Bytes::from_static(b"\xff\x01")),
         ..MessageProperties::default()
     }));
@@ -172,9 +172,7 @@ fn a_result_goes_to_its_topic_and_to_where_the_sender_asked() {
         .iter()
         .map(|message| message.topic.as_ref())
         .collect();
-    assert_eq!(topics, ["result/meter-1/limit", "answers/7"]);
-    assert_eq!(messages[0].sequence, Some(1));
-    assert_eq!(messages[1].sequence, None);
+    assert_eq!(topics, ["result/meter-1/limit", "response/7"]);
     assert_eq!(
         text(&messages[1]),
         r#"{"result":"executed","value":12.5,"id":"ff01","time":"2026-11-22T11:35:17.123Z"}"#
@@ -184,6 +182,21 @@ fn a_result_goes_to_its_topic_and_to_where_the_sender_asked() {
         properties.correlation_data.as_deref(),
         Some(&b"\xff\x01"[..])
     );
+}
+
+#[test]
+fn a_sender_cannot_have_the_gateway_publish_anywhere() {
+    let mut message = command_message("command/meter-1/limit", "12.5");
+    message.properties = Some(Arc::new(MessageProperties {
+        response_topic: Some(TopicName::parse("command/other/limit").unwrap()),
+        ..MessageProperties::default()
+    }));
+    let refused = command(&message, stamp()).unwrap_err();
+    assert_eq!(
+        refused.reason,
+        "response topic command/other/limit is not below response/"
+    );
+    assert_eq!(refused.command.response_topic, None);
 }
 
 #[test]

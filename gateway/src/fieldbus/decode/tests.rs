@@ -156,7 +156,10 @@ fn what_is_no_number_is_bad() {
     let bad = |kind, words: &[u16]| Codec::of(&point(kind)).decode(words);
     assert_eq!(bad(PointType::F32, &[0x7fc0, 0]), Err(BadValue::NoNumber));
     assert_eq!(bad(PointType::F32, &[0xff80, 0]), Err(BadValue::NoNumber));
-    assert_eq!(bad(PointType::F64, &[0x7ff0, 0, 0, 0]), Err(BadValue::NoNumber));
+    assert_eq!(
+        bad(PointType::F64, &[0x7ff0, 0, 0, 0]),
+        Err(BadValue::NoNumber)
+    );
     assert_eq!(bad(PointType::U32, &[1]), Err(BadValue::Short));
 }
 
@@ -220,7 +223,10 @@ fn writes_go_out_as_the_device_reads_them() {
         order: WordOrder::Dcba,
         ..point(PointType::U32)
     };
-    assert_eq!(written(&little, json!(16_909_060)), registers(&[0x0403, 0x0201]));
+    assert_eq!(
+        written(&little, json!(16_909_060)),
+        registers(&[0x0403, 0x0201])
+    );
     let coil = Point {
         register: "coil:3".parse().expect("a register"),
         kind: None,
