@@ -42,7 +42,7 @@ pub use reader::ReadError;
 pub use retention::Reason;
 pub use salvage::Salvaged;
 
-pub(crate) use reader::Cursor;
+pub(crate) use retention::Cursor;
 
 use self::{
     clock::Clock,

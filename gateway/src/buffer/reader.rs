@@ -5,10 +5,7 @@
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, PoisonError},
 };
 
 use broker_lite::{packet::QoS, topic::TopicName};
@@ -18,32 +15,10 @@ use rusqlite::{Connection, params};
 
 use super::{
     Gap, Row, properties,
-    retention::{RANKS, Rank},
+    retention::{Cursor, Rank},
     schema,
 };
 use crate::reading::ClockState;
-
-/// How far a forwarder has read, per priority.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cursor([i64; RANKS]);
-
-impl Default for Cursor {
-    fn default() -> Self {
-        let mut rows = [0; RANKS];
-        for rank in Rank::all() {
-            rows[rank.index()] = rank.rows().0;
-        }
-        Cursor(rows)
-    }
-}
-
-impl Cursor {
-    /// Moves past a row that was read.
-    pub(crate) fn pass(&mut self, row: i64) {
-        let position = &mut self.0[Rank::of_row(row).index()];
-        *position = (*position).max(row);
-    }
-}
 
 /// Why rows could not be read; asking again later is all that is needed.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +39,7 @@ impl ReadError {
 #[derive(Debug)]
 pub(super) struct Reader {
     path: PathBuf,
-    connection: Mutex<Option<(u64, Connection)>>,
-    /// Counts the files that have stood at `path`; a connection to an older one is dropped.
-    generation: AtomicU64,
+    connection: Mutex<Option<Connection>>,
 }
 
 const ROWS_AFTER: &str = "SELECT m.row, t.name, m.seq, m.qos, m.retain, m.wall_us, m.synced,
@@ -78,13 +51,11 @@ impl Reader {
         Reader {
             path,
             connection: Mutex::new(None),
-            generation: AtomicU64::new(0),
         }
     }
 
-    /// Another file is about to take the place of the one read so far.
+    /// Another file has taken the place of the one read so far.
     pub(super) fn forget(&self) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
         *self
             .connection
             .lock()
@@ -106,7 +77,7 @@ impl Reader {
                 if left == 0 || bytes >= max_bytes {
                     break;
                 }
-                let from = after.0[rank.index()];
+                let from = after.position(rank);
                 let mut rows = statement.query(params![from, rank.rows().1, left as i64])?;
                 while let Some(row) = rows.next()? {
                     let Some(row) = read_row(row)? else { continue };
@@ -176,23 +147,18 @@ impl Reader {
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let generation = self.generation.load(Ordering::SeqCst);
         let failed = |source| ReadError {
             path: self.path.clone(),
             source,
         };
-        if slot.as_ref().is_none_or(|(known, _)| *known != generation) {
-            let connection = schema::open_reader(&self.path).map_err(failed)?;
-            *slot = Some((generation, connection));
-        }
-        let Some((_, connection)) = slot.as_ref() else {
-            return Err(failed(rusqlite::Error::QueryReturnedNoRows));
+        let connection = match slot.take() {
+            Some(connection) => connection,
+            None => schema::open_reader(&self.path).map_err(failed)?,
         };
-        let result = read(connection).map_err(failed);
-        if result.is_err() {
-            *slot = None;
-        }
-        result
+        // After a failure the next reading opens the file anew.
+        let result = read(&connection).map_err(failed)?;
+        *slot = Some(connection);
+        Ok(result)
     }
 }
 

@@ -62,6 +62,33 @@ pub(crate) fn order_of(row: i64) -> i64 {
     row & ORDER_MASK
 }
 
+/// How far a forwarder has read, per priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cursor([i64; RANKS]);
+
+impl Default for Cursor {
+    fn default() -> Self {
+        let mut rows = [0; RANKS];
+        for rank in Rank::all() {
+            rows[rank.index()] = rank.rows().0;
+        }
+        Cursor(rows)
+    }
+}
+
+impl Cursor {
+    /// The last row passed of a rank.
+    pub(crate) fn position(&self, rank: Rank) -> i64 {
+        self.0[rank.index()]
+    }
+
+    /// Moves past a row that was read.
+    pub(crate) fn pass(&mut self, row: i64) {
+        let position = &mut self.0[Rank::of_row(row).index()];
+        *position = (*position).max(row);
+    }
+}
+
 /// What happens to a message for which there is no room left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
