@@ -93,13 +93,11 @@ async fn a_command_sent_while_away_arrives_and_is_sent_again_until_acknowledged(
     let link = plant.link(&broker, |_| {});
     wait_until("connected", || link.status().is_connected()).await;
     // The subscription is in place once something comes in by it.
-    plant.command(&broker, "gw-1/command/m/first", "0").await;
+    plant.command(&broker, "gw-1/command/m/first", "0");
     plant.next_incoming().await.ack.acknowledge();
     link.stop().await;
     assert_eq!(link.status().state, State::Stopped);
-    plant
-        .command(&broker, "gw-1/command/m/voltage", "230")
-        .await;
+    plant.command(&broker, "gw-1/command/m/voltage", "230");
 
     let link = plant.link(&broker, |_| {});
     let unacknowledged = plant.next_incoming().await;
@@ -112,7 +110,7 @@ async fn a_command_sent_while_away_arrives_and_is_sent_again_until_acknowledged(
     let again = plant.next_incoming().await;
     assert_eq!(&again.message.payload[..], b"230");
     again.ack.acknowledge();
-    plant.command(&broker, "gw-1/command/m/last", "1").await;
+    plant.command(&broker, "gw-1/command/m/last", "1");
     let last = plant.next_incoming().await;
     assert_eq!(last.message.topic.as_str(), "command/m/last");
     link.stop().await;
@@ -144,7 +142,7 @@ async fn every_reason_for_no_link_is_told_apart() {
     let mut broker = plant.broker(MUTUAL).await;
     let other = Pki::new(plant.directory.path(), "other");
 
-    let cases: [(&str, fn(&mut Upstream)); 4] = [
+    let cases: [(&str, Change); 4] = [
         ("server-certificate", |c| {
             c.server_name = Some("elsewhere".to_owned())
         }),
@@ -237,6 +235,8 @@ fn an_expired_certificate_and_a_foreign_key_are_told_in_words() {
 
 const MUTUAL: &str = "require_certificate true\nuse_identity_as_username true\n";
 
+type Change = fn(&mut Upstream);
+
 /// A buffer, certificates and what comes down.
 struct Plant {
     directory: TempDir,
@@ -278,7 +278,7 @@ impl Plant {
     }
 
     fn config(&self, url: &str) -> Upstream {
-        let mut config: Upstream = toml_free_upstream(url);
+        let mut config: Upstream = upstream_with_defaults(url);
         config.ca = Some(self.pki.ca.clone());
         config.certificate = Some(self.certificate.clone());
         config.key = Some(self.key.clone());
@@ -362,7 +362,7 @@ impl Plant {
     }
 
     /// Publishes as someone in the cloud.
-    async fn command(&self, broker: &Mosquitto, topic: &str, payload: &str) {
+    fn command(&self, broker: &Mosquitto, topic: &str, payload: &str) {
         let (certificate, key) = self.pki.issue("operator");
         let arguments = ["-h", "127.0.0.1", "-q", "1", "-t", topic, "-m", payload];
         let status = Command::new("mosquitto_pub")
@@ -549,7 +549,7 @@ fn forward() -> Forward {
     }
 }
 
-fn toml_free_upstream(url: &str) -> Upstream {
+fn upstream_with_defaults(url: &str) -> Upstream {
     Upstream {
         retry: Period::from_millis(50),
         retry_max: Period::from_millis(200),
