@@ -191,6 +191,9 @@ impl Driver {
     }
 
     async fn transact(&mut self, link: &mut Link, transaction: &Transaction) -> Result<(), End> {
+        if self.cancel.is_cancelled() {
+            return Err(End::Stopped);
+        }
         let reply = match transaction.request {
             // A read may be dropped half-way; a write is followed to its end.
             Request::Read(_) => {
@@ -275,9 +278,18 @@ impl Driver {
         true
     }
 
+    /// Hands an event on. While nobody takes events the bus stands still, but for its end.
     async fn emit(&self, event: Event) {
-        // The receiver is gone only while the appliance stops.
-        let _gone = self.events.send(event).await;
+        let patience = async {
+            self.cancel.cancelled().await;
+            sleep(LAST_EVENTS).await;
+        };
+        tokio::select! {
+            biased;
+            // The receiver is gone only while the appliance stops.
+            _sent_or_gone = self.events.send(event) => {}
+            () = patience => debug!(bus = %self.bus.name, "nobody took the last events"),
+        }
     }
 
     fn log(&self, notice: &Notice) {
