@@ -26,7 +26,6 @@ use super::{
     device::Device,
     health::Health,
     jitter::Jitter,
-    line_rate::LineRate,
     plan::{self, Cost},
     transaction::{Reply, Span, Transaction},
     write::{self, Checked, Refusal, Write},
@@ -117,7 +116,7 @@ impl Schedule {
         seed: u64,
         now: Stamp,
     ) -> Schedule {
-        let cost = cost(bus);
+        let cost = Cost::of(bus);
         let device = |device| Device::new(device, cost, now.monotonic);
         Schedule {
             response_timeout: bus.response_timeout.as_duration(),
@@ -305,16 +304,6 @@ impl Schedule {
 
     fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
-    }
-}
-
-/// What requests cost on a configured bus.
-pub(crate) fn cost(bus: &config::Bus) -> Cost {
-    let mbap = bus.tcp.is_some() && bus.framing != Some(config::Framing::Rtu);
-    if mbap {
-        Cost::Network
-    } else {
-        Cost::Line(LineRate::of(bus))
     }
 }
 

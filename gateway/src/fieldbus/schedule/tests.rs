@@ -195,7 +195,7 @@ fn answered(span: Span) -> (Duration, Reply) {
     } else {
         Answer::Registers(vec![7; count])
     };
-    (cost(&bus()).read(span), Reply::Answer(answer))
+    (Cost::of(&bus()).read(span), Reply::Answer(answer))
 }
 
 fn healthy(transaction: &Transaction) -> (Duration, Reply) {
