@@ -354,6 +354,22 @@ async fn a_port_that_does_not_exist_is_named_and_taken_up_once_it_does() {
 }
 
 #[tokio::test]
+async fn a_command_for_a_bus_that_is_down_is_refused_with_the_reason() {
+    let nowhere = bus(Some("/dev/no-such-port".into()), None);
+    let mut rig = Rig::new(nowhere, vec![plc(1)], CancellationToken::new());
+    let down = rig.state("plc").await;
+    assert!(matches!(down, DeviceState::Offline { .. }), "{down:?}");
+    let Outcome::Refused(reason) = rig.write("setpoint", json!(20)).await else {
+        panic!("sent without a port");
+    };
+    assert!(
+        reason.starts_with("not sent: cannot open serial port"),
+        "{reason}"
+    );
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_not_shared() {
     let cancel = CancellationToken::new();
     let simulated = simulate::Device::new(Kind::Meter, 1);
