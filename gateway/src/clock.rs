@@ -29,7 +29,7 @@ const STATE_KEPT: Duration = Duration::from_secs(1);
 static STATE: Mutex<Option<(Instant, ClockState)>> = Mutex::new(None);
 
 /// The moment that it is.
-pub fn now() -> Stamp {
+pub(crate) fn now() -> Stamp {
     let monotonic = Instant::now();
     Stamp {
         wall: Timestamp::now(),

@@ -77,7 +77,8 @@ impl Codec {
         };
         let bytes = to_big_endian(words, self.order);
         if let Some(bit) = self.bit {
-            return Ok(Value::Bool(unsigned(&bytes) >> bit & 1 == 1));
+            let shifted = unsigned(&bytes).checked_shr(u32::from(bit)).unwrap_or(0);
+            return Ok(Value::Bool(shifted & 1 == 1));
         }
         match self.kind {
             PointType::Bool => Ok(Value::Bool(unsigned(&bytes) != 0)),

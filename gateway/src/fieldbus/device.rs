@@ -215,6 +215,17 @@ impl Device {
         self.replan(now);
     }
 
+    /// Lets every parked point be asked at once, as after a change to the wiring.
+    pub(crate) fn recheck_parked(&mut self, now: Instant) {
+        for parked in self
+            .points
+            .iter_mut()
+            .filter_map(|point| point.parked.as_mut())
+        {
+            parked.retry_at = now;
+        }
+    }
+
     /// Parks points, or lengthens the pause of those that are parked.
     pub(crate) fn park(&mut self, points: &[usize], now: Instant) -> Lesson {
         let mut longest = Duration::ZERO;

@@ -80,6 +80,7 @@ pub fn start(
         commands: incoming,
         events,
         cancel,
+        down_because: None,
     };
     let done = handle.done.clone().drop_guard();
     tokio::spawn(async move {
@@ -126,6 +127,8 @@ struct Driver {
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
     cancel: CancellationToken,
+    /// What was last said of a wire that is down.
+    down_because: Option<String>,
 }
 
 /// Why a wire is no longer served.
@@ -149,16 +152,27 @@ impl Driver {
             if opened_at.elapsed() >= SETTLED_AFTER {
                 pause = REOPEN_FIRST;
             }
-            warn!(bus = %self.bus.name, %error, "bus is down; trying again in {pause:?}");
-            self.input(Input::WireDown(error.to_string()));
+            self.down(&error);
             self.wait(pause).await;
             pause = (pause * 2).min(REOPEN_MAX);
         }
         self.input(Input::Stop);
+        self.commands.close();
+        self.take_commands();
         let last = async { while self.forward_event().await {} };
         if timeout(LAST_EVENTS, last).await.is_err() {
             debug!(bus = %self.bus.name, "events left over at the end");
         }
+    }
+
+    /// Tells that the wire is down: once, not at each attempt that fails alike.
+    fn down(&mut self, error: &WireError) {
+        let reason = error.to_string();
+        if self.down_because.as_ref() != Some(&reason) {
+            warn!(bus = %self.bus.name, reason, "bus is down; trying again for as long as it takes");
+        }
+        self.down_because = Some(reason.clone());
+        self.input(Input::WireDown(reason));
     }
 
     /// `None` once the bus is to stop.
@@ -170,6 +184,7 @@ impl Driver {
 
     async fn serve(&mut self, mut link: Link) -> End {
         info!(bus = %self.bus.name, port = %port(&self.bus), "bus is up");
+        self.down_because = None;
         self.input(Input::WireUp);
         loop {
             while let Some(output) = self.output() {
@@ -191,6 +206,9 @@ impl Driver {
     }
 
     async fn transact(&mut self, link: &mut Link, transaction: &Transaction) -> Result<(), End> {
+        if self.cancel.is_cancelled() {
+            return Err(End::Stopped);
+        }
         let reply = match transaction.request {
             // A read may be dropped half-way; a write is followed to its end.
             Request::Read(_) => {
@@ -275,9 +293,18 @@ impl Driver {
         true
     }
 
+    /// Hands an event on. While nobody takes events the bus stands still, but for its end.
     async fn emit(&self, event: Event) {
-        // The receiver is gone only while the appliance stops.
-        let _gone = self.events.send(event).await;
+        let patience = async {
+            self.cancel.cancelled().await;
+            sleep(LAST_EVENTS).await;
+        };
+        tokio::select! {
+            biased;
+            // The receiver is gone only while the appliance stops.
+            _sent_or_gone = self.events.send(event) => {}
+            () = patience => debug!(bus = %self.bus.name, "nobody took the last events"),
+        }
     }
 
     fn log(&self, notice: &Notice) {

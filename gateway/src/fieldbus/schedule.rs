@@ -5,7 +5,9 @@
 //!
 //! Invariant: one transaction is under way at a time, and no write is sent twice.
 
+mod choice;
 mod notice;
+mod replies;
 mod status;
 
 use std::{
@@ -21,11 +23,11 @@ use crate::{
 
 use super::{
     Command, CommandResult, DeviceState, Event, Outcome,
-    device::{Device, Lesson, Poll},
+    device::Device,
     health::Health,
     jitter::Jitter,
     plan::{self, Cost},
-    transaction::{Exception, Reply, Request, Span, Transaction},
+    transaction::{Reply, Span, Transaction},
     write::{self, Checked, Refusal, Write},
 };
 
@@ -35,12 +37,6 @@ pub use status::{BusStatus, DeviceStatus};
 
 /// Commands that wait at most; a person or a controller that sends more does not see results.
 pub(crate) const COMMANDS_MAX: usize = 64;
-/// Units that may not answer get one part in so many of a bus whose other requests leave no time
-/// for them: they come back after an outage, and the others hardly notice.
-const SHARE_OF_UNANSWERING: u32 = 10;
-/// Answers in time after which a request that was late counts as punctual again.
-const PUNCTUAL_AFTER: u32 = 10;
-
 /// What the world tells the schedule.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -112,15 +108,6 @@ enum Purpose {
     Write,
 }
 
-/// A unit that may not answer.
-#[derive(Debug)]
-struct Waiting {
-    device: usize,
-    purpose: Purpose,
-    since: Instant,
-    overdue_at: Instant,
-}
-
 impl Schedule {
     /// The schedule of a bus whose wire is not up yet; `seed` spreads the probes.
     pub(crate) fn new(
@@ -175,7 +162,7 @@ impl Schedule {
             return None;
         }
         let write = self.writes.front().and_then(Write::ready_at);
-        let devices = self.devices.iter().flat_map(wake_times);
+        let devices = self.devices.iter().flat_map(choice::wake_times);
         let all = devices.chain(write).chain([self.unanswering_at]);
         // What was due at the last decision and not sent waits for one of the others.
         all.filter(|at| *at > self.decided_at).min()
@@ -220,6 +207,7 @@ impl Schedule {
         self.counters.since = now;
         for device in &mut self.devices {
             device.health = Health::Unproven;
+            device.recheck_parked(now.monotonic);
         }
     }
 
@@ -227,13 +215,7 @@ impl Schedule {
         if self.is_up() {
             self.counters.since = now;
         }
-        if let Some(lost) = self.under_way.take()
-            && lost.purpose == Purpose::Write
-        {
-            let failure = format!("{reason}; it may or may not have been executed");
-            self.finish_write(Outcome::Failed(failure), now);
-        }
-        self.refuse_waiting(&reason, now);
+        self.end_writes(&reason, now);
         for index in 0..self.devices.len() {
             let reason = reason.clone();
             self.tell(index, DeviceState::Offline { reason }, now);
@@ -243,14 +225,18 @@ impl Schedule {
 
     fn stop(&mut self, now: Stamp) {
         let reason = "the bus is being stopped".to_owned();
-        self.refuse_waiting(&reason, now);
+        self.end_writes(&reason, now);
         self.wire = Wire::Down(reason);
     }
 
-    fn refuse_waiting(&mut self, reason: &str, now: Stamp) {
+    /// Ends every command: those not sent are refused, the one under way has failed.
+    fn end_writes(&mut self, reason: &str, now: Stamp) {
+        let under_way = self.under_way.take();
+        let mut sent = under_way.is_some_and(|one| one.purpose == Purpose::Write);
         while let Some(write) = self.writes.pop_front() {
-            let refusal = Refusal::WireDown(reason.to_owned());
-            self.refuse(write.command, &refusal, now);
+            let outcome = write.lost(reason, sent);
+            self.result(write.command, outcome, now);
+            sent = false;
         }
     }
 
@@ -275,123 +261,6 @@ impl Schedule {
         let found = devices.find(|(_, device)| device.name == command.device);
         let (index, device) = found.ok_or_else(|| Refusal::Device(command.device.to_string()))?;
         Ok((index, write::check(command, device)?))
-    }
-
-    // --- what came of the transaction under way ---
-
-    fn replied(&mut self, reply: Reply, now: Stamp) {
-        let Some(under_way) = self.under_way.take() else {
-            return;
-        };
-        self.counters.replied(&reply, under_way.sent, now.monotonic);
-        let device = &mut self.devices[under_way.device];
-        if !device.health.is_online() {
-            // What was not read while the unit did not answer is no fault of the bus' load.
-            device.restart(under_way.sent);
-        }
-        self.note_health(&under_way, &reply, now);
-        match under_way.purpose {
-            Purpose::Poll(poll) => self.polled(under_way.device, poll, &reply, now),
-            Purpose::Probe => {}
-            Purpose::Recheck(point) => self.rechecked(under_way.device, point, reply, now),
-            Purpose::Write => self.wrote(under_way.device, &reply, now),
-        }
-    }
-
-    fn note_health(&mut self, under_way: &UnderWay, reply: &Reply, now: Stamp) {
-        let Some(device) = self.devices.get_mut(under_way.device) else {
-            return;
-        };
-        if let Some(reason) = silence(reply, self.response_timeout) {
-            device.health.failed(
-                under_way.read,
-                self.response_timeout,
-                &mut self.jitter,
-                now.monotonic,
-            );
-            if device.health.is_offline() {
-                self.tell(under_way.device, DeviceState::Offline { reason }, now);
-            }
-            return;
-        }
-        device.health.answered();
-        self.tell(under_way.device, DeviceState::Online, now);
-    }
-
-    fn polled(&mut self, index: usize, poll: usize, reply: &Reply, now: Stamp) {
-        let Some(device) = self.devices.get_mut(index) else {
-            return;
-        };
-        let Some(planned) = device.polls.get(poll).map(|poll| poll.planned.clone()) else {
-            return;
-        };
-        let readings = match reply {
-            Reply::Answer(answer) => device.readings(&planned.points, planned.span, answer, now),
-            Reply::Exception(exception) if !exception.means_silence() => {
-                self.excepted(index, poll, *exception, now);
-                return;
-            }
-            Reply::Exception(_) | Reply::TimedOut | Reply::Garbled(_) => return,
-        };
-        let notice = punctuality(device, poll, now.monotonic);
-        self.outputs.extend(notice.map(Output::Notice));
-        self.publish(readings);
-    }
-
-    fn excepted(&mut self, index: usize, poll: usize, exception: Exception, now: Stamp) {
-        let device = &mut self.devices[index];
-        device.polls[poll].advance(now.monotonic);
-        let planned = device.polls[poll].planned.clone();
-        let lesson = device.learn(&planned, exception, now.monotonic);
-        let notice = Notice::Exception {
-            device: Arc::clone(&device.name),
-            unit: device.unit,
-            span: planned.span,
-            exception,
-            lesson: lesson.clone(),
-        };
-        let bad = match &lesson {
-            Lesson::Split => Vec::new(),
-            Lesson::Parked(points, _) => device.bad_readings(points, now),
-            Lesson::Passing => device.bad_readings(&planned.points, now),
-        };
-        // What passes is told once, with the readings that it spoils.
-        if lesson != Lesson::Passing || !bad.is_empty() {
-            self.outputs.push_back(Output::Notice(notice));
-        }
-        self.publish(bad);
-    }
-
-    fn rechecked(&mut self, index: usize, point: usize, reply: Reply, now: Stamp) {
-        let device = &mut self.devices[index];
-        match reply {
-            Reply::Answer(answer) => {
-                let span = device.points[point].span;
-                let readings = device.readings(&[point], span, &answer, now);
-                device.unpark(point, now.monotonic);
-                let notice = Notice::Unparked {
-                    device: Arc::clone(&device.name),
-                    point: Arc::clone(&device.points[point].name),
-                };
-                self.outputs.push_back(Output::Notice(notice));
-                self.publish(readings);
-            }
-            Reply::Exception(exception) if !exception.means_silence() => {
-                device.park(&[point], now.monotonic);
-            }
-            Reply::Exception(_) | Reply::TimedOut | Reply::Garbled(_) => {}
-        }
-    }
-
-    fn wrote(&mut self, index: usize, reply: &Reply, now: Stamp) {
-        let Some(write) = self.writes.front_mut() else {
-            return;
-        };
-        let mut points = self.devices[index].points.iter();
-        let point = points.find(|point| point.name == write.command.point);
-        if let Some(outcome) = write.replied(reply, point, now.monotonic) {
-            self.finish_write(outcome, now);
-        }
     }
 
     fn finish_write(&mut self, outcome: Outcome, now: Stamp) {
@@ -435,227 +304,6 @@ impl Schedule {
 
     fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
-    }
-
-    // --- what to send next ---
-
-    fn start_next(&mut self, now: Stamp) {
-        if self.under_way.is_some() || !self.is_up() {
-            return;
-        }
-        self.refuse_expired(now);
-        let now = now.monotonic;
-        self.decided_at = now;
-        let next = self
-            .write_due(now)
-            .or_else(|| self.unanswering_overdue(now))
-            .or_else(|| self.poll_due(now))
-            .or_else(|| self.unanswering_with_slack(now));
-        if let Some((device, purpose)) = next {
-            self.transmit(device, purpose, now);
-        }
-    }
-
-    fn refuse_expired(&mut self, now: Stamp) {
-        while let Some(refusal) = self
-            .writes
-            .front()
-            .and_then(|write| write.expired(now.monotonic))
-        {
-            if let Some(write) = self.writes.pop_front() {
-                self.refuse(write.command, &refusal, now);
-            }
-        }
-    }
-
-    fn write_due(&self, now: Instant) -> Option<(usize, Purpose)> {
-        let write = self.writes.front()?;
-        let ready = write.ready_at().is_none_or(|at| at <= now);
-        ready.then_some((write.device, Purpose::Write))
-    }
-
-    /// A unit that may not answer and has waited for too long.
-    fn unanswering_overdue(&mut self, now: Instant) -> Option<(usize, Purpose)> {
-        if now < self.unanswering_at {
-            return None;
-        }
-        let waiting = self.unanswering(now);
-        let overdue = waiting.filter(|waiting| waiting.overdue_at <= now);
-        let first = overdue.min_by_key(|waiting| waiting.overdue_at)?;
-        let next = (first.device, first.purpose);
-        self.unanswering_at = now + self.response_timeout * SHARE_OF_UNANSWERING;
-        Some(next)
-    }
-
-    /// The poll or recheck of an answering unit whose deadline is nearest.
-    fn poll_due(&self, now: Instant) -> Option<(usize, Purpose)> {
-        let online = |(_, device): &(usize, &Device)| device.health.is_online();
-        let due = |(index, device): (usize, &Device)| {
-            let (deadline, purpose) = nearest(device, now)?;
-            Some((deadline, index, purpose))
-        };
-        let devices = self.devices.iter().enumerate().filter(online);
-        let first = devices
-            .filter_map(due)
-            .min_by_key(|(deadline, ..)| *deadline);
-        first.map(|(_, index, purpose)| (index, purpose))
-    }
-
-    /// A unit that may not answer, if the others can wait that long.
-    fn unanswering_with_slack(&self, now: Instant) -> Option<(usize, Purpose)> {
-        let waiting = self.unanswering(now);
-        let first = waiting.min_by_key(|waiting| waiting.since)?;
-        let next = (first.device, first.purpose);
-        self.has_slack(now).then_some(next)
-    }
-
-    /// Units that may not answer and that it is time to ask.
-    fn unanswering(&self, now: Instant) -> impl Iterator<Item = Waiting> {
-        let waiting = move |(index, device): (usize, &Device)| {
-            let (since, overdue_at, purpose) = match &device.health {
-                Health::Silent(silence) if silence.probe_at <= now => {
-                    (silence.probe_at, silence.overdue_at, Purpose::Probe)
-                }
-                Health::Unproven => {
-                    let (deadline, purpose) = nearest(device, now)?;
-                    (deadline, deadline, purpose)
-                }
-                Health::Silent(_) | Health::Online => return None,
-            };
-            Some(Waiting {
-                device: index,
-                purpose,
-                since,
-                overdue_at,
-            })
-        };
-        self.devices.iter().enumerate().filter_map(waiting)
-    }
-
-    /// Whether every answering unit keeps its deadlines if the bus is blocked for a response
-    /// time-out from now.
-    fn has_slack(&self, now: Instant) -> bool {
-        let online = self
-            .devices
-            .iter()
-            .filter(|device| device.health.is_online());
-        let mut jobs: Vec<(Instant, Duration)> = online
-            .flat_map(|device| &device.polls)
-            .filter(|poll| poll.due <= now + self.response_timeout)
-            .map(|poll| (poll.deadline(), poll.planned.time))
-            .collect();
-        jobs.sort_unstable();
-        let mut free_at = now + self.response_timeout;
-        jobs.into_iter().all(|(deadline, time)| {
-            free_at += time;
-            free_at <= deadline
-        })
-    }
-
-    fn transmit(&mut self, index: usize, purpose: Purpose, now: Instant) {
-        let device = &self.devices[index];
-        let request = match purpose {
-            Purpose::Poll(poll) => device.polls.get(poll).map(|poll| poll.planned.span),
-            Purpose::Recheck(point) => device.points.get(point).map(|point| point.span),
-            Purpose::Probe => probe(device),
-            Purpose::Write => None,
-        };
-        let request = match (request, self.writes.front()) {
-            (Some(span), _) => Request::Read(span),
-            (None, Some(write)) if purpose == Purpose::Write => write.request(),
-            (None, _) => return,
-        };
-        let read = match &request {
-            Request::Read(span) => Some(*span),
-            _ => None,
-        };
-        self.counters.sent();
-        self.under_way = Some(UnderWay {
-            device: index,
-            purpose,
-            read,
-            sent: now,
-        });
-        self.outputs.push_back(Output::Transmit(Transaction {
-            unit: device.unit,
-            timeout: self.response_timeout + self.cost.transfer(&request),
-            request,
-        }));
-    }
-}
-
-/// Why a reply counts as none, if it does.
-fn silence(reply: &Reply, timeout: Duration) -> Option<String> {
-    match reply {
-        Reply::TimedOut => Some(format!("no answer in {timeout:?}")),
-        Reply::Garbled(what) => Some(what.clone()),
-        Reply::Exception(exception) if exception.means_silence() => Some(exception.to_string()),
-        Reply::Exception(_) | Reply::Answer(_) => None,
-    }
-}
-
-fn probe(device: &Device) -> Option<Span> {
-    let usual = device.usual_span()?;
-    match &device.health {
-        Health::Silent(silence) => Some(silence.probe(usual)),
-        Health::Unproven | Health::Online => Some(usual),
-    }
-}
-
-/// What is due of a device, with the nearest deadline.
-fn nearest(device: &Device, now: Instant) -> Option<(Instant, Purpose)> {
-    let due = |(index, poll): (usize, &Poll)| {
-        (poll.due <= now).then(|| (poll.deadline(), Purpose::Poll(index)))
-    };
-    let recheck = |(index, point): (usize, &super::device::Point)| {
-        let parked = point.parked.filter(|parked| parked.retry_at <= now)?;
-        Some((parked.retry_at + parked.pause, Purpose::Recheck(index)))
-    };
-    let polls = device.polls.iter().enumerate().filter_map(due);
-    let rechecks = device.points.iter().enumerate().filter_map(recheck);
-    polls.chain(rechecks).min_by_key(|(deadline, _)| *deadline)
-}
-
-/// When a device next wants something.
-fn wake_times(device: &Device) -> Vec<Instant> {
-    match &device.health {
-        Health::Silent(silence) => vec![silence.probe_at, silence.overdue_at],
-        Health::Unproven | Health::Online => {
-            let polls = device.polls.iter().map(|poll| poll.due);
-            let parked = device.points.iter().filter_map(|point| point.parked);
-            polls.chain(parked.map(|parked| parked.retry_at)).collect()
-        }
-    }
-}
-
-/// Moves a poll on and tells when it begins or ceases to be late.
-fn punctuality(device: &mut Device, poll: usize, now: Instant) -> Option<Notice> {
-    let name = Arc::clone(&device.name);
-    let poll = device.polls.get_mut(poll)?;
-    let (span, interval) = (poll.planned.span, poll.planned.interval);
-    let missed = poll.advance(now);
-    match (poll.in_time_since_late, missed) {
-        (None, false) => None,
-        (before, true) => {
-            poll.in_time_since_late = Some(0);
-            before.is_none().then_some(Notice::Late {
-                device: name,
-                span,
-                interval,
-            })
-        }
-        (Some(in_time), false) if in_time + 1 < PUNCTUAL_AFTER => {
-            poll.in_time_since_late = Some(in_time + 1);
-            None
-        }
-        (Some(_), false) => {
-            poll.in_time_since_late = None;
-            Some(Notice::Punctual {
-                device: name,
-                span,
-                interval,
-            })
-        }
     }
 }
 

@@ -28,6 +28,8 @@ use super::port::{self, LineSettings, PortError};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A line that is not silent after this long is not usable: something babbles on it.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// More bytes than any late answer has: what sends so many does not stop.
+const DISCARD_MAX: usize = 64 * 1024;
 /// Bytes thrown away at a time.
 const DRAIN_CHUNK: usize = 256;
 
@@ -87,7 +89,7 @@ impl Wire {
         let mut discarded = 0;
         while let Some(bytes) = self.read_arrived().await? {
             discarded += bytes;
-            if discarded > DRAIN_CHUNK * DRAIN_CHUNK {
+            if discarded > DISCARD_MAX {
                 return Err(WireError::Babble);
             }
         }

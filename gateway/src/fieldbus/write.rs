@@ -96,6 +96,21 @@ impl Write {
         (self.stage == Stage::ToBeSent && age > expires).then_some(Refusal::Expired(expires))
     }
 
+    /// What has become of it when the wire is lost; `under_way`: while its request was.
+    pub(crate) fn lost(&self, reason: &str, under_way: bool) -> Outcome {
+        match (self.stage, under_way) {
+            (Stage::ToBeSent, false) => {
+                Outcome::Refused(Refusal::WireDown(reason.to_owned()).to_string())
+            }
+            (Stage::ToBeSent, true) => {
+                Outcome::Failed(format!("{reason}; it may or may not have been executed"))
+            }
+            (Stage::ToBeReadBack { .. }, _) => Outcome::Failed(format!(
+                "the device acknowledged the write, but it was not read back: {reason}"
+            )),
+        }
+    }
+
     /// When its next request may be sent.
     pub(crate) fn ready_at(&self) -> Option<Instant> {
         match self.stage {

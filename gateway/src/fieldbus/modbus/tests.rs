@@ -145,7 +145,8 @@ fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
         name: name.to_owned(),
         bus: "line".to_owned(),
         unit,
-        interval: settings::Period::from_millis(100),
+        // Leaves time for a unit that does not answer.
+        interval: settings::Period::from_millis(300),
         publish: Publish::Point,
         max_registers: 125,
         max_bits: 2_000,
@@ -268,61 +269,61 @@ async fn a_device_that_falls_silent_is_offline_until_it_answers_again() {
 }
 
 #[tokio::test]
-async fn a_late_answer_is_never_taken_for_another_requests() {
-    for over_tcp in [false, true] {
-        let cancel = CancellationToken::new();
-        let late = simulate::Device::new(Kind::Meter, 1);
-        let other = simulate::Device::new(Kind::Meter, 2);
-        let devices = vec![late.clone(), other];
-        let bus = if over_tcp {
-            let address = simulate::on_tcp(devices, cancel.clone())
-                .await
-                .expect("a port");
-            bus(None, Some(address.to_string()))
-        } else {
-            bus(
-                Some(simulate::on_serial(devices, cancel.clone()).expect("a pty")),
-                None,
-            )
-        };
-        // Zeros at this place in both meters: a voltage here would be somebody else's answer.
-        let zeros = vec![point("zero", "input:20", PointType::F32, None)];
-        let same_length = vec![point("voltage", "input:0", PointType::F32, None)];
-        let devices = vec![device("late", 1, same_length), device("zeros", 1, zeros)];
-        let mut rig = Rig::new(bus, devices, cancel);
+async fn a_late_answer_on_a_serial_line_is_never_taken_for_another_requests() {
+    let cancel = CancellationToken::new();
+    let late = simulate::Device::new(Kind::Meter, 1);
+    let port = simulate::on_serial(vec![late.clone()], cancel.clone()).expect("a pty");
+    never_mixes_up_late_answers(late, bus(Some(port), None), cancel).await;
+}
+
+#[tokio::test]
+async fn a_late_answer_over_tcp_is_never_taken_for_another_requests() {
+    let cancel = CancellationToken::new();
+    let late = simulate::Device::new(Kind::Meter, 1);
+    let address = simulate::on_tcp(vec![late.clone()], cancel.clone())
+        .await
+        .expect("a port");
+    never_mixes_up_late_answers(late, bus(None, Some(address.to_string())), cancel).await;
+}
+
+async fn never_mixes_up_late_answers(late: simulate::Device, bus: Bus, cancel: CancellationToken) {
+    // Zeros at this place in the meter: a voltage here would be somebody else's answer.
+    let zeros = vec![point("zero", "input:20", PointType::F32, None)];
+    let same_length = vec![point("voltage", "input:0", PointType::F32, None)];
+    let devices = vec![device("late", 1, same_length), device("zeros", 1, zeros)];
+    let mut rig = Rig::new(bus, devices, cancel);
+    rig.reading("voltage").await;
+    for late_ms in [220, 240, 320] {
+        late.misbehave(Faults {
+            late: Duration::from_millis(late_ms),
+            silent: false,
+        });
+        rig.next_time_out().await;
+        late.misbehave(Faults::default());
         rig.reading("voltage").await;
-        for late_ms in [220, 240, 320] {
-            late.misbehave(Faults {
-                late: Duration::from_millis(late_ms),
-                silent: false,
-            });
-            rig.next_time_out().await;
-            late.misbehave(Faults::default());
-            rig.reading("voltage").await;
-        }
-        let mut zeros = 0;
-        let mut voltages = 0;
-        while zeros < 5 || voltages < 5 {
-            rig.wait(|event| match event {
-                Event::Readings(readings) => Some(readings),
-                _ => None,
-            })
-            .await
-            .into_iter()
-            .for_each(|reading| match (&*reading.point, reading.value) {
-                ("zero", Some(value)) => {
-                    assert_eq!(value, Value::F32(0.0));
-                    zeros += 1;
-                }
-                ("voltage", Some(value)) => {
-                    assert!(value.as_f64().is_some_and(|volts| volts > 200.0));
-                    voltages += 1;
-                }
-                other => panic!("{other:?}"),
-            });
-        }
-        rig.stop().await;
     }
+    let mut zeros = 0;
+    let mut voltages = 0;
+    while zeros < 5 || voltages < 5 {
+        rig.wait(|event| match event {
+            Event::Readings(readings) => Some(readings),
+            _ => None,
+        })
+        .await
+        .into_iter()
+        .for_each(|reading| match (&*reading.point, reading.value) {
+            ("zero", Some(value)) => {
+                assert_eq!(value, Value::F32(0.0));
+                zeros += 1;
+            }
+            ("voltage", Some(value)) => {
+                assert!(value.as_f64().is_some_and(|volts| volts > 200.0));
+                voltages += 1;
+            }
+            other => panic!("{other:?}"),
+        });
+    }
+    rig.stop().await;
 }
 
 #[tokio::test]
@@ -349,6 +350,22 @@ async fn a_port_that_does_not_exist_is_named_and_taken_up_once_it_does() {
     std::os::unix::fs::symlink(port, &link).expect("a link");
     assert_eq!(rig.state("meter").await, DeviceState::Online);
     assert_eq!(rig.handle.status().down, None);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_for_a_bus_that_is_down_is_refused_with_the_reason() {
+    let nowhere = bus(Some("/dev/no-such-port".into()), None);
+    let mut rig = Rig::new(nowhere, vec![plc(1)], CancellationToken::new());
+    let down = rig.state("plc").await;
+    assert!(matches!(down, DeviceState::Offline { .. }), "{down:?}");
+    let Outcome::Refused(reason) = rig.write("setpoint", json!(20)).await else {
+        panic!("sent without a port");
+    };
+    assert!(
+        reason.starts_with("not sent: cannot open serial port"),
+        "{reason}"
+    );
     rig.stop().await;
 }
 

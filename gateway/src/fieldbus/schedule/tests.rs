@@ -10,7 +10,13 @@ use crate::{
     reading::{ClockState, Quality},
 };
 
-use super::{super::transaction::Answer, *};
+use super::{
+    super::{
+        device::Lesson,
+        transaction::{Answer, Exception, Request},
+    },
+    *,
+};
 
 const TIMEOUT_MS: u64 = 300;
 
@@ -189,7 +195,7 @@ fn answered(span: Span) -> (Duration, Reply) {
     } else {
         Answer::Registers(vec![7; count])
     };
-    (cost(&bus()).read(span), Reply::Answer(answer))
+    (Cost::of(&bus()).read(span), Reply::Answer(answer))
 }
 
 fn healthy(transaction: &Transaction) -> (Duration, Reply) {
@@ -594,6 +600,47 @@ fn a_write_under_way_when_the_wire_breaks_is_failed_and_not_repeated() {
     let lost = "unplugged; it may or may not have been executed";
     assert_eq!(sim.outcomes(), [Outcome::Failed(lost.to_owned())]);
     assert_eq!(writes(&sim), 0);
+}
+
+#[test]
+fn a_command_acknowledged_but_not_read_back_when_the_bus_stops_has_failed() {
+    let devices = [device("a", 1, 60_000, &["holding:0"])];
+    let mut sim = Sim::new(&devices, Box::new(|one: &Transaction, _| healthy(one)));
+    sim.run_until(secs(1));
+    sim.command("p0", json!(1));
+    sim.command("p0", json!(2));
+    // The first is acknowledged and waits to be read back; the second has not been sent.
+    sim.schedule.poll_output();
+    sim.input(Input::Reply(Reply::Answer(Answer::Written)));
+    sim.schedule.poll_output();
+    sim.input(Input::Stop);
+    sim.run_until(secs(2));
+    let stopped = "the bus is being stopped";
+    let first = format!("the device acknowledged the write, but it was not read back: {stopped}");
+    let second = format!("not sent: {stopped}");
+    assert_eq!(
+        sim.outcomes(),
+        [Outcome::Failed(first), Outcome::Refused(second)]
+    );
+}
+
+#[test]
+fn a_point_that_was_parked_is_asked_anew_once_the_wire_returns() {
+    let devices = [device("a", 1, 1_000, &["input:0"])];
+    let world = |transaction: &Transaction, at: Duration| {
+        if at < secs(100) {
+            refused(2)
+        } else {
+            healthy(transaction)
+        }
+    };
+    let mut sim = Sim::new(&devices, Box::new(world));
+    sim.run_until(secs(100));
+    assert!(sim.sent.len() <= 4, "{}", sim.sent.len());
+    sim.input(Input::WireDown("unplugged".to_owned()));
+    sim.input(Input::WireUp);
+    sim.run_until(secs(110));
+    assert!(sim.reading_times("a").len() >= 9);
 }
 
 #[test]
