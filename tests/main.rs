@@ -1,4 +1,26 @@
-//! Promises to the customer, kept by real processes.
+//! Promises to the customer, kept by real processes: the gateway's own binary between devices by
+//! pymodbus, an upstream by Mosquitto and clients by paho and mosquitto_sub. One file per promise.
+//!
+//! Build the gateway first (`cargo build --package gateway`); `cargo xtask test` does, and makes
+//! the Python environment `target/venv` from `requirements.txt`. `GATEWAY_BIN` and `TEST_PYTHON`
+//! name others. Layer: tests; they own a clock.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests watch real processes by the real clock"
+)]
+
+mod harness;
+mod stand_ins;
+
+mod main_job;
+
+mod bad_input;
+mod manners;
+mod security;
+
+mod demo;
+mod example;
 
 #[cfg(test)]
 mod layers;

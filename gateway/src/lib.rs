@@ -20,6 +20,8 @@ mod payload;
 
 pub mod buffer;
 
+pub mod upstream;
+
 mod identity;
 
 pub mod logging;

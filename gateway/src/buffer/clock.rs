@@ -6,14 +6,12 @@
 
 use std::{
     fs,
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::reading::ClockState;
+use crate::{clock, reading::ClockState};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -32,20 +30,16 @@ pub(crate) struct RowStamp {
 #[derive(Debug)]
 pub(crate) struct Clock {
     boot: String,
-    synced: AtomicBool,
 }
 
 impl Clock {
     pub(crate) fn new() -> Clock {
         // Without it every start counts as a boot of its own, which only costs precision.
         let boot = fs::read_to_string(BOOT_ID).map_or_else(
-            |_| format!("start-{}", wall_us()),
+            |_| format!("start-{}", clock::now().wall.as_microsecond()),
             |id| id.trim().to_owned(),
         );
-        Clock {
-            boot,
-            synced: AtomicBool::new(false),
-        }
+        Clock { boot }
     }
 
     /// The kernel's name for this boot.
@@ -53,28 +47,15 @@ impl Clock {
         &self.boot
     }
 
-    /// Says what the wall clock is worth from now on.
-    pub(crate) fn set_state(&self, state: ClockState) {
-        self.synced
-            .store(state == ClockState::Synced, Ordering::Relaxed);
-    }
-
-    /// The wall clock.
-    pub(crate) fn timestamp(&self) -> Timestamp {
-        Timestamp::from_microsecond(wall_us()).unwrap_or(Timestamp::UNIX_EPOCH)
-    }
-
     /// Now.
     pub(crate) fn stamp(&self) -> RowStamp {
+        let now = clock::now();
         RowStamp {
-            wall_us: wall_us(),
-            monotonic_ns: clock_gettime(ClockId::CLOCK_BOOTTIME)
-                .map_or(0, |time| Duration::from(time).as_nanos() as i64),
-            clock: if self.synced.load(Ordering::Relaxed) {
-                ClockState::Synced
-            } else {
-                ClockState::Unsynced
-            },
+            wall_us: now.wall.as_microsecond(),
+            monotonic_ns: clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| {
+                i64::try_from(Duration::from(time).as_nanos()).unwrap_or(i64::MAX)
+            }),
+            clock: now.clock,
         }
     }
 }
@@ -82,12 +63,4 @@ impl Clock {
 /// The clock of time-outs.
 pub(crate) fn now() -> Instant {
     Instant::now()
-}
-
-fn wall_us() -> i64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| {
-            i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-        })
 }

@@ -223,11 +223,6 @@ impl Buffer {
         *self.0.rules.write().unwrap_or_else(PoisonError::into_inner) = compile(forwards);
     }
 
-    /// Says what the wall clock is worth from now on.
-    pub fn set_clock(&self, state: ClockState) {
-        self.0.shared.clock.set_state(state);
-    }
-
     /// The last number of each topic, for publishers that number their own messages.
     pub fn sequences(&self) -> HashMap<TopicName, u64> {
         self.0.shared.reader.sequences().unwrap_or_else(|error| {
@@ -295,9 +290,15 @@ impl Buffer {
         self.0.shared.inbox.inspect();
     }
 
-    /// Commits what is queued and closes the file; what comes later is refused. Blocks.
-    pub fn close(&self) {
-        self.0.close();
+    /// Commits what is queued and closes the file; what comes later is refused.
+    pub async fn close(&self) {
+        let inner = Arc::clone(&self.0);
+        if tokio::task::spawn_blocking(move || inner.close())
+            .await
+            .is_err()
+        {
+            error!("closing the buffer ended by a bug");
+        }
     }
 
     fn checked<T>(&self, result: Result<T, ReadError>) -> Result<T, ReadError> {
@@ -384,7 +385,7 @@ impl Shared {
             .as_ref()
             .is_none_or(|fault| fault.cause != cause);
         status.fault = Some(Fault {
-            since: since.unwrap_or_else(|| self.clock.timestamp()),
+            since: since.unwrap_or_else(|| crate::clock::now().wall),
             cause: cause.to_owned(),
         });
         news

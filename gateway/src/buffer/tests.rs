@@ -48,7 +48,7 @@ fn a_topic_keeps_its_numbering_when_its_rows_are_gone_and_over_restarts() {
     keep(&buffer, "telemetry/a/x", b"2");
     buffer.delete(read_all(&buffer).iter().map(|row| row.id));
     wait_until(|| buffer.status().rows == 0);
-    buffer.close();
+    buffer.0.close();
 
     let buffer = fixture.open();
     let topic = TopicName::parse("telemetry/a/x").unwrap();
@@ -220,7 +220,7 @@ fn a_lost_log_is_announced_and_its_numbers_are_not_used_again() {
     let fixture = Fixture::new();
     let buffer = fixture.open();
     keep(&buffer, "telemetry/a", b"1");
-    buffer.close();
+    buffer.0.close();
     let buffer = fixture.open();
     keep(&buffer, "telemetry/a", b"2");
     let image = fixture.copy();
@@ -390,7 +390,7 @@ fn closing_a_buffer_whose_disk_fails_refuses_what_waits() {
     fs::create_dir(&fixture.config.path).unwrap();
     let buffer = fixture.open();
     let answer = keep_later(&buffer, "telemetry/a", b"1");
-    buffer.close();
+    buffer.0.close();
     drop(buffer);
     assert_eq!(answer.recv_timeout(PATIENCE), Ok(Kept::Refused));
 }
@@ -490,7 +490,7 @@ fn filled(messages: u32) -> Fixture {
         keep_later(&buffer, "telemetry/a", format!("{number:0>100}").as_bytes());
     }
     assert_eq!(keep(&buffer, "telemetry/a", b"last"), Kept::Committed);
-    buffer.close();
+    buffer.0.close();
     fixture
 }
 

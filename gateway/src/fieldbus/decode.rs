@@ -98,12 +98,12 @@ impl Codec {
         let Some(scaling) = self.scaling else {
             return Value::Integer(raw);
         };
-        let exact = scaling.apply(Decimal::integer(raw));
         #[expect(
             clippy::cast_precision_loss,
-            reason = "only what no decimal holds comes here"
+            reason = "only where no decimal holds the result"
         )]
-        exact.unwrap_or_else(|| Value::F64(raw as f64 * scaling.scale + scaling.offset))
+        let nearest = Value::F64(raw as f64 * scaling.scale + scaling.offset);
+        scaling.apply(Decimal::integer(raw)).unwrap_or(nearest)
     }
 
     fn scaled_f32(&self, raw: f32) -> Result<Value, BadValue> {

@@ -88,14 +88,6 @@ impl Poll {
         behind > 0
     }
 
-    /// Moves to the latest moment of the grid that has come, as after a silence.
-    pub(crate) fn catch_up(&mut self, now: Instant) {
-        self.due += self
-            .planned
-            .interval
-            .saturating_mul(self.intervals_behind(now));
-    }
-
     fn intervals_behind(&self, now: Instant) -> u32 {
         let interval = self.planned.interval.as_nanos().max(1);
         let behind = now.saturating_duration_since(self.due).as_nanos() / interval;
@@ -247,6 +239,13 @@ impl Device {
         }
         self.replan(now);
         Lesson::Parked(points.to_vec(), longest)
+    }
+
+    /// Counts the intervals of requests that were due before `at` from then.
+    pub(crate) fn restart(&mut self, at: Instant) {
+        for poll in &mut self.polls {
+            poll.due = poll.due.max(at);
+        }
     }
 
     /// A read as the device usually gets it; the start of its first point if nothing is planned.

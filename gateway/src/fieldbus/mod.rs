@@ -31,7 +31,11 @@ pub(crate) mod nmea;
 mod number;
 mod text;
 
+mod wire;
+
+pub mod modbus;
 pub mod serial;
+pub mod simulate;
 
 use std::{sync::Arc, time::Duration};
 

@@ -8,15 +8,11 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use super::{
     line_rate::LineRate,
     register::{Register, Table},
-    transaction::Span,
+    transaction::{Request, Span},
 };
 
-/// Bytes of a read request on a serial line: unit, function, start, count, CRC.
-const RTU_READ_REQUEST: usize = 8;
-/// Bytes of an answer on a serial line beside its data: unit, function, byte count, CRC.
-const RTU_READ_ANSWER: usize = 5;
-/// Bytes of a read request and its answer over TCP beside the data: MBAP header and PDU.
-const TCP_READ_BYTES: usize = 12 + 9;
+/// Bytes that an MBAP header has beyond the unit and the CRC of a serial frame.
+const MBAP_EXTRA: usize = 4;
 /// How long a device thinks before it answers, until it has been measured.
 const TURNAROUND: Duration = Duration::from_millis(10);
 /// A round trip over a plant network with the device's own time.
@@ -36,14 +32,19 @@ pub enum Cost {
 impl Cost {
     /// How long a read keeps the bus busy: request, turnaround, answer, silence.
     pub(crate) fn read(self, span: Span) -> Duration {
+        let transfer = self.transfer(&Request::Read(span));
         match self {
-            Cost::Line(rate) => {
-                rate.frame(RTU_READ_REQUEST)
-                    + TURNAROUND
-                    + rate.frame(RTU_READ_ANSWER + span.data_bytes())
-                    + rate.silence()
-            }
-            Cost::Network => ROUND_TRIP + NETWORK_BYTE * bytes(TCP_READ_BYTES + span.data_bytes()),
+            Cost::Line(rate) => transfer + TURNAROUND + rate.silence(),
+            Cost::Network => transfer + ROUND_TRIP,
+        }
+    }
+
+    /// How long a request and its answer take on the wire, beside the device's own time.
+    pub(crate) fn transfer(self, request: &Request) -> Duration {
+        let (sent, received) = request.frame_bytes();
+        match self {
+            Cost::Line(rate) => rate.frame(sent + received),
+            Cost::Network => NETWORK_BYTE * bytes(sent + received + 2 * MBAP_EXTRA),
         }
     }
 }
@@ -228,24 +229,23 @@ impl Shelf<'_> {
             points: items.iter().map(|item| item.point).collect(),
             across: span.count - u16::try_from(wanted).unwrap_or(span.count),
             time: self.cost.read(span),
-            reason: self.reason(before, first),
+            reason: self.reason(before, first, end),
         }
     }
 
-    /// Why the request that begins with `before` did not go on to take `first` as well.
-    fn reason(&self, before: Option<usize>, first: usize) -> Reason {
+    /// Why the request of items `first..end` is not one with that which begins with `before`.
+    fn reason(&self, before: Option<usize>, first: usize, end: usize) -> Reason {
         let Some(before) = before else {
             return Reason::First;
         };
         let reach = self.reach(before);
-        if reach.spans.len() <= first - before {
+        if reach.spans.len() < end - before {
             return reach.stopped;
         }
-        let end = reach.spans[first - before - 1].end();
-        match u32::from(self.items[first].span.start).saturating_sub(end) {
-            // They touch: joined here, the next request would begin later and end beyond the limit.
-            0 => Reason::Limit,
-            elements => Reason::HoleDearer { elements },
+        let hole_start = reach.spans[first - before - 1].end();
+        let hole_end = u32::from(self.items[first].span.start);
+        Reason::HoleDearer {
+            elements: hole_end.saturating_sub(hole_start),
         }
     }
 

@@ -26,8 +26,8 @@ use super::{
     jitter::Jitter,
     line_rate::LineRate,
     plan::{self, Cost},
-    transaction::{Answer, Exception, Reply, Request, Span, Transaction},
-    write::{Refusal, Write},
+    transaction::{Exception, Reply, Request, Span, Transaction},
+    write::{self, Checked, Refusal, Write},
 };
 
 pub(crate) use notice::Notice;
@@ -53,6 +53,8 @@ pub(crate) enum Input {
     Reply(Reply),
     /// A value to be written.
     Command(Command),
+    /// No more transactions: what waits is refused.
+    Stop,
 }
 
 /// What the schedule asks of the world.
@@ -70,6 +72,7 @@ pub(crate) enum Output {
 #[derive(Debug)]
 pub(crate) struct Schedule {
     response_timeout: Duration,
+    cost: Cost,
     devices: Vec<Device>,
     wire: Wire,
     under_way: Option<UnderWay>,
@@ -131,6 +134,7 @@ impl Schedule {
         let device = |device| Device::new(device, cost, now.monotonic);
         Schedule {
             response_timeout: bus.response_timeout.as_duration(),
+            cost,
             devices: devices.iter().map(device).collect(),
             wire: Wire::Down("not opened yet".to_owned()),
             under_way: None,
@@ -150,6 +154,7 @@ impl Schedule {
             Input::WireDown(reason) => self.wire_down(reason, now),
             Input::Reply(reply) => self.replied(reply, now),
             Input::Command(command) => self.command(command, now),
+            Input::Stop => self.stop(now),
         }
         self.start_next(now);
     }
@@ -229,9 +234,7 @@ impl Schedule {
             let failure = format!("{reason}; it may or may not have been executed");
             self.finish_write(Outcome::Failed(failure), now);
         }
-        while let Some(write) = self.writes.pop_front() {
-            self.refuse(write.command, &Refusal::WireDown(reason.clone()), now);
-        }
+        self.refuse_waiting(&reason, now);
         for index in 0..self.devices.len() {
             let reason = reason.clone();
             self.tell(index, DeviceState::Offline { reason }, now);
@@ -239,27 +242,40 @@ impl Schedule {
         self.wire = Wire::Down(reason);
     }
 
-    fn command(&mut self, command: Command, now: Stamp) {
-        let accepted = match (&self.wire, self.takes_commands()) {
-            (Wire::Down(reason), _) => Err((command, Refusal::WireDown(reason.clone()))),
-            (_, false) => Err((command, Refusal::QueueFull(COMMANDS_MAX))),
-            (Wire::Up, true) => self.accept(command),
-        };
-        match accepted {
-            Ok(write) => self.writes.push_back(write),
-            Err((command, refusal)) => self.refuse(command, &refusal, now),
+    fn stop(&mut self, now: Stamp) {
+        let reason = "the bus is being stopped".to_owned();
+        self.refuse_waiting(&reason, now);
+        self.wire = Wire::Down(reason);
+    }
+
+    fn refuse_waiting(&mut self, reason: &str, now: Stamp) {
+        while let Some(write) = self.writes.pop_front() {
+            let refusal = Refusal::WireDown(reason.to_owned());
+            self.refuse(write.command, &refusal, now);
         }
     }
 
-    fn accept(&self, command: Command) -> Result<Write, (Command, Refusal)> {
-        let mut devices = self.devices.iter().enumerate();
-        match devices.find(|(_, device)| device.name == command.device) {
-            Some((index, device)) => Write::accept(command, index, device),
-            None => {
-                let name = command.device.to_string();
-                Err((command, Refusal::Device(name)))
+    fn command(&mut self, command: Command, now: Stamp) {
+        match self.check(&command) {
+            Ok((device, checked)) => {
+                let write = Write::new(command, device, checked);
+                self.writes.push_back(write);
             }
+            Err(refusal) => self.refuse(command, &refusal, now),
         }
+    }
+
+    fn check(&self, command: &Command) -> Result<(usize, Checked), Refusal> {
+        if let Wire::Down(reason) = &self.wire {
+            return Err(Refusal::WireDown(reason.clone()));
+        }
+        if !self.takes_commands() {
+            return Err(Refusal::QueueFull(COMMANDS_MAX));
+        }
+        let mut devices = self.devices.iter().enumerate();
+        let found = devices.find(|(_, device)| device.name == command.device);
+        let (index, device) = found.ok_or_else(|| Refusal::Device(command.device.to_string()))?;
+        Ok((index, write::check(command, device)?))
     }
 
     // --- what came of the transaction under way ---
@@ -269,6 +285,11 @@ impl Schedule {
             return;
         };
         self.counters.replied(&reply, under_way.sent, now.monotonic);
+        let device = &mut self.devices[under_way.device];
+        if !device.health.is_online() {
+            // What was not read while the unit did not answer is no fault of the bus' load.
+            device.restart(under_way.sent);
+        }
         self.note_health(&under_way, &reply, now);
         match under_way.purpose {
             Purpose::Poll(poll) => self.polled(under_way.device, poll, &reply, now),
@@ -293,11 +314,6 @@ impl Schedule {
                 self.tell(under_way.device, DeviceState::Offline { reason }, now);
             }
             return;
-        }
-        if matches!(device.health, Health::Silent(_)) {
-            for poll in &mut device.polls {
-                poll.catch_up(now.monotonic);
-            }
         }
         device.health.answered();
         self.tell(under_way.device, DeviceState::Online, now);
@@ -563,8 +579,8 @@ impl Schedule {
         });
         self.outputs.push_back(Output::Transmit(Transaction {
             unit: device.unit,
+            timeout: self.response_timeout + self.cost.transfer(&request),
             request,
-            timeout: self.response_timeout,
         }));
     }
 }

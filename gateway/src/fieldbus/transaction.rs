@@ -30,6 +30,20 @@ pub(crate) enum Request {
     MaskRegister { address: u16, and: u16, or: u16 },
 }
 
+impl Request {
+    /// Bytes of the request and of its answer on a serial line, CRC included (Modbus over serial
+    /// line 2.5.1, application protocol 6).
+    pub(crate) fn frame_bytes(&self) -> (usize, usize) {
+        match self {
+            Request::Read(span) => (8, 5 + span.data_bytes()),
+            Request::WriteCoil { .. } => (8, 8),
+            Request::WriteRegisters { words, .. } if words.len() == 1 => (8, 8),
+            Request::WriteRegisters { words, .. } => (9 + 2 * words.len(), 8),
+            Request::MaskRegister { .. } => (10, 10),
+        }
+    }
+}
+
 /// Neighbouring elements of one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {

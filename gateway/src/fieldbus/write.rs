@@ -37,6 +37,14 @@ enum Stage {
     ToBeReadBack { at: Instant, tries_left: u32 },
 }
 
+/// What a command means on the bus.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    span: Span,
+    request: Request,
+    expected: Value,
+}
+
 /// Why a command is not sent.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -69,22 +77,15 @@ pub(crate) enum Refusal {
 }
 
 impl Write {
-    /// Checks a command for `point` of `device`, whose index is `index`.
-    pub(crate) fn accept(
-        command: Command,
-        index: usize,
-        device: &Device,
-    ) -> Result<Write, (Command, Refusal)> {
-        match prepare(&command, device) {
-            Err(refusal) => Err((command, refusal)),
-            Ok((span, request, expected)) => Ok(Write {
-                command,
-                device: index,
-                span,
-                request,
-                expected,
-                stage: Stage::ToBeSent,
-            }),
+    /// A command that was checked, for the device with this index.
+    pub(crate) fn new(command: Command, device: usize, checked: Checked) -> Write {
+        Write {
+            command,
+            device,
+            span: checked.span,
+            request: checked.request,
+            expected: checked.expected,
+            stage: Stage::ToBeSent,
         }
     }
 
@@ -171,7 +172,8 @@ impl Write {
     }
 }
 
-fn prepare(command: &Command, device: &Device) -> Result<(Span, Request, Value), Refusal> {
+/// Checks a command against its device, and finds what has to be sent.
+pub(crate) fn check(command: &Command, device: &Device) -> Result<Checked, Refusal> {
     let found = device
         .points
         .iter()
@@ -199,5 +201,9 @@ fn prepare(command: &Command, device: &Device) -> Result<(Span, Request, Value),
         Encoded::Registers(words) => Request::WriteRegisters { address, words },
         Encoded::Mask { and, or } => Request::MaskRegister { address, and, or },
     };
-    Ok((point.span, request, expected))
+    Ok(Checked {
+        span: point.span,
+        request,
+        expected,
+    })
 }

@@ -1,0 +1,399 @@
+//! Drives one Modbus bus: one task, one wire, one transaction at a time. Driver.
+//!
+//! Invariant: after a time-out or a strange answer nothing is sent before the wire is known to
+//! hold no late answer: a serial line is drained to silence, a TCP connection is made anew.
+#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
+
+mod call;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{sleep, sleep_until, timeout},
+};
+use tokio_modbus::client::{Client, Context, rtu, tcp};
+use tokio_modbus::slave::{Slave, SlaveContext};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    clock,
+    config::{Bus, Device, Framing},
+};
+
+use super::{
+    Command, Event,
+    line_rate::LineRate,
+    schedule::{COMMANDS_MAX, Input, Notice, Output, Schedule},
+    transaction::{Reply, Request, Transaction},
+    wire::{Wire, WireError},
+};
+
+pub use super::schedule::{BusStatus, DeviceStatus};
+
+/// First pause before a port or a connection is tried again.
+const REOPEN_FIRST: Duration = Duration::from_millis(500);
+/// Longest pause before that.
+const REOPEN_MAX: Duration = Duration::from_secs(30);
+/// A wire that lived this long is tried again soon when it breaks.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// Least silence that proves a serial line drained: USB converters hold bytes back for 16 ms.
+const FENCE_MIN: Duration = Duration::from_millis(30);
+/// How long events that are under way at the end may take to be handed over.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
+
+/// A running bus; clones are the same bus.
+#[derive(Debug, Clone)]
+pub struct BusHandle {
+    name: Arc<str>,
+    port: Arc<str>,
+    commands: mpsc::Sender<Command>,
+    schedule: Arc<Mutex<Schedule>>,
+    done: CancellationToken,
+}
+
+/// Starts the task that owns a bus; needs a tokio runtime. `devices` are those of this bus.
+pub fn start(
+    bus: Bus,
+    devices: Vec<Device>,
+    events: mpsc::Sender<Event>,
+    cancel: CancellationToken,
+) -> BusHandle {
+    let now = clock::now();
+    let seed = u64::from_ne_bytes(now.wall.as_microsecond().to_ne_bytes());
+    let schedule = Schedule::new(&bus, &devices, seed, now);
+    let (commands, incoming) = mpsc::channel(COMMANDS_MAX);
+    let handle = BusHandle {
+        name: bus.name.as_str().into(),
+        port: port(&bus).into(),
+        commands,
+        schedule: Arc::new(Mutex::new(schedule)),
+        done: CancellationToken::new(),
+    };
+    let driver = Driver {
+        bus,
+        schedule: Arc::clone(&handle.schedule),
+        commands: incoming,
+        events,
+        cancel,
+    };
+    let done = handle.done.clone().drop_guard();
+    tokio::spawn(async move {
+        driver.run().await;
+        drop(done);
+    });
+    handle
+}
+
+impl BusHandle {
+    /// Hands a command to the bus; its result comes as an event.
+    ///
+    /// # Errors
+    /// Gives the command back when too many wait already, or the bus has stopped.
+    #[expect(clippy::result_large_err, reason = "the command itself is given back")]
+    pub fn command(&self, command: Command) -> Result<(), Command> {
+        self.commands
+            .try_send(command)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(command)
+                | mpsc::error::TrySendError::Closed(command) => command,
+            })
+    }
+
+    /// The state of the bus and its devices.
+    pub fn status(&self) -> BusStatus {
+        lock(&self.schedule).status(&self.name, &self.port, Instant::now())
+    }
+
+    /// Whether the bus' task still runs.
+    pub fn is_running(&self) -> bool {
+        !self.done.is_cancelled()
+    }
+
+    /// Waits until the bus' task has ended and its port is closed.
+    pub async fn stopped(&self) {
+        self.done.cancelled().await;
+    }
+}
+
+struct Driver {
+    bus: Bus,
+    schedule: Arc<Mutex<Schedule>>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    cancel: CancellationToken,
+}
+
+/// Why a wire is no longer served.
+enum End {
+    Stopped,
+    Broken(WireError),
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let mut pause = REOPEN_FIRST;
+        while let Some(opened) = self.open().await {
+            let opened_at = Instant::now();
+            let error = match opened {
+                Err(error) => error,
+                Ok(link) => match self.serve(link).await {
+                    End::Stopped => break,
+                    End::Broken(error) => error,
+                },
+            };
+            if opened_at.elapsed() >= SETTLED_AFTER {
+                pause = REOPEN_FIRST;
+            }
+            warn!(bus = %self.bus.name, %error, "bus is down; trying again in {pause:?}");
+            self.input(Input::WireDown(error.to_string()));
+            self.wait(pause).await;
+            pause = (pause * 2).min(REOPEN_MAX);
+        }
+        self.input(Input::Stop);
+        let last = async { while self.forward_event().await {} };
+        if timeout(LAST_EVENTS, last).await.is_err() {
+            debug!(bus = %self.bus.name, "events left over at the end");
+        }
+    }
+
+    /// `None` once the bus is to stop.
+    async fn open(&self) -> Option<Result<Link, WireError>> {
+        self.cancel
+            .run_until_cancelled(Link::open(self.bus.clone()))
+            .await
+    }
+
+    async fn serve(&mut self, mut link: Link) -> End {
+        info!(bus = %self.bus.name, port = %port(&self.bus), "bus is up");
+        self.input(Input::WireUp);
+        loop {
+            while let Some(output) = self.output() {
+                match output {
+                    Output::Event(event) => self.emit(event).await,
+                    Output::Notice(notice) => self.log(&notice),
+                    Output::Transmit(transaction) => {
+                        if let Err(end) = self.transact(&mut link, &transaction).await {
+                            return end;
+                        }
+                    }
+                }
+            }
+            if self.cancel.is_cancelled() {
+                return End::Stopped;
+            }
+            self.idle().await;
+        }
+    }
+
+    async fn transact(&mut self, link: &mut Link, transaction: &Transaction) -> Result<(), End> {
+        let reply = match transaction.request {
+            // A read may be dropped half-way; a write is followed to its end.
+            Request::Read(_) => {
+                let reply = link.transact(transaction);
+                self.cancel.run_until_cancelled(reply).await
+            }
+            _ => Some(link.transact(transaction).await),
+        };
+        match reply {
+            None => Err(End::Stopped),
+            Some(Err(error)) => Err(End::Broken(error)),
+            Some(Ok(reply)) => {
+                let stamp = clock::now();
+                // Commands that came meanwhile take part in what is sent next.
+                self.take_commands();
+                lock(&self.schedule).handle_input(Input::Reply(reply), stamp);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for a command or the next deadline.
+    async fn idle(&mut self) {
+        let (deadline, takes_commands) = {
+            let schedule = lock(&self.schedule);
+            (schedule.poll_timeout(), schedule.takes_commands())
+        };
+        let due = async {
+            match deadline {
+                Some(at) => sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            Some(command) = self.commands.recv(), if takes_commands => {
+                self.input(Input::Command(command));
+            }
+            () = due => lock(&self.schedule).handle_timeout(clock::now()),
+        }
+    }
+
+    /// Waits before the wire is tried again; commands are refused meanwhile.
+    async fn wait(&mut self, pause: Duration) {
+        let over = sleep(pause);
+        tokio::pin!(over);
+        loop {
+            while self.forward_event().await {}
+            tokio::select! {
+                () = &mut over => return,
+                () = self.cancel.cancelled() => return,
+                Some(command) = self.commands.recv() => self.input(Input::Command(command)),
+            }
+        }
+    }
+
+    fn take_commands(&mut self) {
+        while lock(&self.schedule).takes_commands() {
+            match self.commands.try_recv() {
+                Ok(command) => self.input(Input::Command(command)),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn input(&self, input: Input) {
+        lock(&self.schedule).handle_input(input, clock::now());
+    }
+
+    fn output(&self) -> Option<Output> {
+        lock(&self.schedule).poll_output()
+    }
+
+    /// Hands on one output while no wire is there to transmit on; `false` when there is none.
+    async fn forward_event(&self) -> bool {
+        match self.output() {
+            None => return false,
+            Some(Output::Event(event)) => self.emit(event).await,
+            Some(Output::Notice(notice)) => self.log(&notice),
+            Some(Output::Transmit(_)) => debug!(bus = %self.bus.name, "request dropped"),
+        }
+        true
+    }
+
+    async fn emit(&self, event: Event) {
+        // The receiver is gone only while the appliance stops.
+        let _gone = self.events.send(event).await;
+    }
+
+    fn log(&self, notice: &Notice) {
+        if notice.is_warning() {
+            warn!(bus = %self.bus.name, "{notice}");
+        } else {
+            info!(bus = %self.bus.name, "{notice}");
+        }
+    }
+}
+
+/// A wire with the Modbus framing on it.
+struct Link {
+    bus: Bus,
+    wire: Wire,
+    context: Option<Context>,
+    /// `None` over MBAP, where neither silence nor draining matters.
+    line: Option<LineRate>,
+    silent_since: Instant,
+}
+
+impl Link {
+    async fn open(bus: Bus) -> Result<Link, WireError> {
+        let mbap = bus.port.is_none() && bus.framing != Some(Framing::Rtu);
+        Ok(Link {
+            wire: Wire::open(&bus).await?,
+            context: None,
+            line: (!mbap).then(|| LineRate::of(&bus)),
+            silent_since: Instant::now(),
+            bus,
+        })
+    }
+
+    /// Sends a request and waits for what comes of it. Fails when the wire is broken.
+    async fn transact(&mut self, transaction: &Transaction) -> Result<Reply, WireError> {
+        self.make_clear().await?;
+        let context = match &mut self.context {
+            Some(context) => context,
+            none => none.insert(attach(&self.wire, self.line.is_none())),
+        };
+        context.set_slave(Slave(transaction.unit));
+        let request = call::request(&transaction.request);
+        let called = timeout(transaction.timeout, context.call(request)).await;
+        self.silent_since = Instant::now();
+        let reply = match called {
+            Err(_) => Reply::TimedOut,
+            Ok(Ok(result)) => call::reply(&transaction.request, result),
+            Ok(Err(error)) => call::failure(error),
+        };
+        if matches!(reply, Reply::TimedOut | Reply::Garbled(_)) {
+            self.fence().await?;
+        }
+        Ok(reply)
+    }
+
+    /// Sees to it that nothing stands in the way of a request: stale bytes, a connection closed
+    /// while it was idle, or the silence that ends the frame before.
+    async fn make_clear(&mut self) -> Result<(), WireError> {
+        if let Some(line) = self.line {
+            let silence = line.silence().saturating_sub(self.silent_since.elapsed());
+            sleep(silence).await;
+        }
+        match self.wire.discard().await {
+            Ok(0) => Ok(()),
+            Ok(bytes) => {
+                debug!(bus = %self.bus.name, bytes, "bytes that nobody asked for");
+                self.fence().await
+            }
+            Err(_) if self.bus.port.is_none() => self.reconnect().await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that no late answer can be taken for the next request's.
+    async fn fence(&mut self) -> Result<(), WireError> {
+        self.context = None;
+        let Some(line) = self.line else {
+            return self.reconnect().await;
+        };
+        let drained = self.wire.drain(line.silence().max(FENCE_MIN)).await;
+        self.silent_since = Instant::now();
+        match drained {
+            Ok(_) => Ok(()),
+            Err(WireError::Closed) if self.bus.port.is_none() => self.reconnect().await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn reconnect(&mut self) -> Result<(), WireError> {
+        self.context = None;
+        self.wire = Wire::open(&self.bus).await?;
+        Ok(())
+    }
+}
+
+fn attach(wire: &Wire, mbap: bool) -> Context {
+    // The unit is set anew for each request.
+    let unit = Slave(0);
+    if mbap {
+        tcp::attach_slave(wire.clone(), unit)
+    } else {
+        rtu::attach_slave(wire.clone(), unit)
+    }
+}
+
+fn port(bus: &Bus) -> String {
+    match (&bus.port, &bus.tcp) {
+        (Some(port), _) => port.display().to_string(),
+        (None, Some(address)) => address.clone(),
+        (None, None) => String::new(),
+    }
+}
+
+fn lock(schedule: &Mutex<Schedule>) -> MutexGuard<'_, Schedule> {
+    schedule.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,312 @@
+//! Decides what is sent upstream next, and what may leave the buffer.
+//!
+//! Invariant: a message is given up only when the upstream acknowledged it or will never take it;
+//! after a lost link everything unacknowledged is sent again, oldest first. Layer: core.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use broker_lite::{
+    packet::{MessageProperties, QoS},
+    topic::TopicName,
+};
+use bytes::Bytes;
+
+use crate::buffer::Cursor;
+
+/// A link on which nothing is acknowledged for so long is given up: TCP may be alive where the
+/// broker behind it is not.
+pub(crate) const ACKNOWLEDGEMENT_PATIENCE: Duration = Duration::from_secs(60);
+/// Rows that are read ahead of the window, in windows.
+const READ_AHEAD: usize = 2;
+
+/// What in the buffer a message stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Key {
+    /// A row.
+    Row(i64),
+    /// A gap, as far as it went when it was read.
+    Gap { id: i64, count: u64 },
+}
+
+/// A message ready for the upstream.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Outbound {
+    pub(crate) key: Key,
+    pub(crate) topic: TopicName,
+    pub(crate) payload: Bytes,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) properties: MessageProperties,
+}
+
+impl Outbound {
+    /// Bytes on the wire at most, so that the upstream's packet limit is known to hold.
+    fn wire_len(&self) -> usize {
+        let properties = &self.properties;
+        let users: usize = properties
+            .user_properties
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 5)
+            .sum();
+        let texts = properties
+            .content_type
+            .as_ref()
+            .map_or(0, |text| text.as_str().len() + 3)
+            + properties
+                .response_topic
+                .as_ref()
+                .map_or(0, |text| text.as_str().len() + 3)
+            + properties
+                .correlation_data
+                .as_ref()
+                .map_or(0, |data| data.len() + 3);
+        // Fixed header, topic length, packet identifier, properties' length, format indicator.
+        self.topic.as_str().len() + self.payload.len() + users + texts + 5 + 2 + 2 + 4 + 2
+    }
+}
+
+/// What the upstream allows on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    /// Unacknowledged messages at once.
+    pub(crate) receive_maximum: u16,
+    /// Bytes of a packet.
+    pub(crate) maximum_packet: Option<u32>,
+    /// Highest QoS.
+    pub(crate) maximum_qos: QoS,
+    /// Whether retained messages are taken.
+    pub(crate) retain_available: bool,
+}
+
+/// What became of a message that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The upstream has it.
+    Acknowledged,
+    /// The upstream will not take it, now or later.
+    Never(String),
+    /// The upstream did not take it this time.
+    NotNow(String),
+}
+
+/// What the world tells.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Accepted by the upstream.
+    LinkUp(Allowance),
+    /// No link any more.
+    LinkDown,
+    /// There are new rows or gaps.
+    Appended,
+    /// The answer to `Fetch`.
+    Fetched(Vec<Outbound>),
+    /// The upstream answered, or a QoS 0 message has left.
+    Answered(Key, Answer),
+}
+
+/// What is asked of the world.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Output {
+    /// Read so many rows behind the cursor, and the gaps.
+    Fetch { after: Cursor, rows: usize },
+    /// Send this; answers come by its key.
+    Publish(Outbound),
+    /// The upstream has it: it may leave the buffer.
+    Delete(Key),
+    /// The upstream will never take it: to the dead letters.
+    Bury(Key, String),
+    /// Give the link up, for this reason.
+    Reconnect(String),
+}
+
+#[derive(Debug)]
+struct Flight {
+    message: Outbound,
+    answered: bool,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    window: usize,
+    link: Option<Allowance>,
+    cursor: Cursor,
+    fetching: bool,
+    more: bool,
+    queue: VecDeque<Outbound>,
+    /// In sending order; answered ones stay until all before them are, so that packet identifiers,
+    /// which go round, are free again when their turn comes.
+    flights: VecDeque<Flight>,
+    /// Gaps that are queued, in flight or told, with their count; those forgotten by the buffer
+    /// leave.
+    gaps_told: HashMap<i64, u64>,
+    give_up_at: Option<Instant>,
+    outputs: VecDeque<Output>,
+}
+
+impl Forwarder {
+    /// Sends at most `window` messages ahead of their acknowledgements.
+    pub(crate) fn new(window: u16) -> Forwarder {
+        Forwarder {
+            window: usize::from(window.max(1)),
+            link: None,
+            cursor: Cursor::default(),
+            fetching: false,
+            more: true,
+            queue: VecDeque::new(),
+            flights: VecDeque::new(),
+            gaps_told: HashMap::new(),
+            give_up_at: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes in one event.
+    pub(crate) fn handle_input(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::LinkUp(allowance) => self.link = Some(allowance),
+            Input::LinkDown => self.link_down(),
+            Input::Appended => self.more = true,
+            Input::Fetched(messages) => self.fetched(messages),
+            Input::Answered(key, answer) => self.answered(key, answer, now),
+        }
+        self.advance(now);
+    }
+
+    /// Early or repeated calls do nothing.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.give_up_at.is_some_and(|at| at <= now) {
+            self.give_up_at = None;
+            let waited = ACKNOWLEDGEMENT_PATIENCE.as_secs();
+            self.outputs.push_back(Output::Reconnect(format!(
+                "nothing was acknowledged for {waited} s"
+            )));
+        }
+    }
+
+    /// To be drained until `None` after each input.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When `handle_timeout` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.give_up_at
+    }
+
+    /// Messages sent and not yet acknowledged.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flights
+            .iter()
+            .filter(|flight| !flight.answered)
+            .count()
+    }
+
+    fn link_down(&mut self) {
+        self.link = None;
+        self.give_up_at = None;
+        // What was to be sent or given up on the lost link is decided anew on the next.
+        self.outputs
+            .retain(|output| !matches!(output, Output::Publish(_) | Output::Reconnect(_)));
+        while let Some(flight) = self.flights.pop_back() {
+            if !flight.answered {
+                self.queue.push_front(flight.message);
+            }
+        }
+    }
+
+    fn fetched(&mut self, messages: Vec<Outbound>) {
+        self.fetching = false;
+        let mut news = false;
+        let mut gaps = HashMap::new();
+        for message in messages {
+            match message.key {
+                Key::Row(row) => self.cursor.pass(row),
+                Key::Gap { id, count } => {
+                    gaps.insert(id, count);
+                    if self.gaps_told.get(&id) == Some(&count) {
+                        continue;
+                    }
+                }
+            }
+            news = true;
+            self.queue.push_back(message);
+        }
+        self.gaps_told = gaps;
+        self.more |= news;
+    }
+
+    fn answered(&mut self, key: Key, answer: Answer, now: Instant) {
+        let Some(flight) = self
+            .flights
+            .iter_mut()
+            .find(|flight| flight.message.key == key && !flight.answered)
+        else {
+            return;
+        };
+        match answer {
+            Answer::Acknowledged => {
+                flight.answered = true;
+                self.outputs.push_back(Output::Delete(key));
+            }
+            Answer::Never(reason) => {
+                flight.answered = true;
+                self.outputs.push_back(Output::Bury(key, reason));
+            }
+            Answer::NotNow(reason) => {
+                self.outputs.push_back(Output::Reconnect(reason));
+                return;
+            }
+        }
+        while self.flights.front().is_some_and(|flight| flight.answered) {
+            self.flights.pop_front();
+        }
+        let waits = !self.flights.is_empty();
+        self.give_up_at = waits.then(|| now + ACKNOWLEDGEMENT_PATIENCE);
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let Some(allowance) = self.link else { return };
+        let window = self.window.min(usize::from(allowance.receive_maximum));
+        while self.flights.len() < window
+            && let Some(message) = self.queue.pop_front()
+        {
+            self.send(message, &allowance, now);
+        }
+        if self.more && !self.fetching && self.queue.len() < self.window {
+            self.fetching = true;
+            self.more = false;
+            self.outputs.push_back(Output::Fetch {
+                after: self.cursor,
+                rows: self.window * READ_AHEAD,
+            });
+        }
+    }
+
+    fn send(&mut self, mut message: Outbound, allowance: &Allowance, now: Instant) {
+        let length = message.wire_len();
+        if let Some(maximum) = allowance.maximum_packet
+            && length > maximum as usize
+        {
+            let reason = format!("packet too large: {length} bytes, the upstream takes {maximum}");
+            self.outputs.push_back(Output::Bury(message.key, reason));
+            return;
+        }
+        message.qos = message.qos.min(allowance.maximum_qos);
+        message.retain &= allowance.retain_available;
+        self.flights.push_back(Flight {
+            message: message.clone(),
+            answered: false,
+        });
+        self.give_up_at
+            .get_or_insert(now + ACKNOWLEDGEMENT_PATIENCE);
+        self.outputs.push_back(Output::Publish(message));
+    }
+}
+
+#[cfg(test)]
+#[path = "forwarder_tests.rs"]
+mod tests;

@@ -1,0 +1,540 @@
+//! Drives the forwarder with a session: connects, sends, deletes what was acknowledged, connects
+//! again.
+//!
+//! Invariant: each attempt reads its files anew and starts from a clean session object, so nothing
+//! of a failed link lives on but the forwarder's memory of what is unacknowledged. Layer: driver.
+#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use broker_lite::{message::Message, packet::QoS};
+use tokio::{
+    net::lookup_host,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{sleep, sleep_until, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{
+    Ack, Incoming, Receipt,
+    backoff::Backoff,
+    cause::Cause,
+    forwarder::{Allowance, Answer, Forwarder, Input, Key, Outbound, Output},
+    rules::Rules,
+    session::{Event, INCOMING_WINDOW, Options, Received, Session},
+    status::{Board, State},
+    tls,
+};
+use crate::{
+    buffer::{Buffer, Cursor},
+    config::{self, url::UpstreamUrl},
+};
+
+/// Payload bytes read from the buffer at once.
+const READ_BYTES: usize = 4 << 20;
+/// Gap markers read at once.
+const READ_GAPS: usize = 64;
+/// Events taken before the forwarder's outputs are looked at again.
+const EVENTS_AT_ONCE: usize = 256;
+/// Messages from upstream that may wait for the local broker; 3.1.1 cannot tell the upstream of a
+/// limit. One more is left unacknowledged, to be sent again with the next connection.
+const MAX_WAITING: usize = 4 * INCOMING_WINDOW as usize;
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// A link that lasted so long was a good one: the pauses start over.
+const GOOD_LINK: Duration = Duration::from_secs(10);
+/// rumqttc refuses keep-alives below a second.
+const MIN_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// A link that can be run.
+#[derive(Debug)]
+pub(super) struct Link {
+    config: config::Upstream,
+    url: UpstreamUrl,
+    client_id: String,
+    rules: Arc<Rules>,
+}
+
+impl Link {
+    pub(super) fn new(
+        config: &config::Upstream,
+        gateway: &str,
+        forwards: &[config::Forward],
+        receives: &[config::Receive],
+    ) -> Result<Link, Cause> {
+        let url = config.url.parse().map_err(|why| {
+            Cause::Configuration(format!("[upstream] url = {:?}: {why}", config.url))
+        })?;
+        let rules = Rules::new(gateway, forwards, receives)
+            .map_err(|error| Cause::Configuration(error.to_string()))?;
+        Ok(Link {
+            config: config.clone(),
+            url,
+            client_id: config
+                .client_id
+                .clone()
+                .unwrap_or_else(|| gateway.to_owned()),
+            rules: Arc::new(rules),
+        })
+    }
+
+    /// Connects and forwards until cancelled.
+    pub(super) async fn run(
+        self,
+        buffer: Buffer,
+        incoming: mpsc::Sender<Incoming>,
+        board: Arc<Board>,
+        cancel: CancellationToken,
+    ) {
+        // The hasher's keys are this process' random numbers.
+        let seed = RandomState::new().hash_one(&self.client_id);
+        let retry = self.config.retry.as_duration();
+        let mut backoff = Backoff::new(retry, self.config.retry_max.as_duration(), seed);
+        let (receipts, acknowledged) = mpsc::unbounded_channel();
+        let mut pump = Pump {
+            forwarder: Forwarder::new(self.config.in_flight),
+            appended: buffer.appended(),
+            rules: Arc::clone(&self.rules),
+            buffer,
+            incoming,
+            receipts,
+            acknowledged,
+            connection: 0,
+            board,
+            fetch: None,
+        };
+        let mut last_cause = None;
+        while !cancel.is_cancelled() {
+            pump.board.set(State::Connecting);
+            let started = Instant::now();
+            let ended = tokio::select! {
+                () = cancel.cancelled() => break,
+                attempt = self.connect() => match attempt {
+                    Ok((session, allowance)) => {
+                        info!(upstream = %self.url, "connected to the upstream");
+                        last_cause = None;
+                        pump.serve(session, allowance, &cancel).await
+                    }
+                    Err(cause) => Some(cause),
+                },
+            };
+            let Some(cause) = ended else { break };
+            if started.elapsed() >= GOOD_LINK {
+                backoff.reset();
+            }
+            let retry = backoff.pause();
+            self.report(&cause, retry, &mut last_cause);
+            pump.board.set(State::Down { cause, retry });
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = sleep(retry) => {}
+            }
+        }
+        pump.board.set(State::Stopped);
+    }
+
+    /// The same cause over and over is one line in the log.
+    fn report(&self, cause: &Cause, retry: Duration, last: &mut Option<Cause>) {
+        if last.as_ref() == Some(cause) {
+            debug!(upstream = %self.url, %cause, ?retry, "still no link");
+        } else {
+            warn!(upstream = %self.url, kind = cause.as_str(), %cause, ?retry, "no link to the upstream");
+            *last = Some(cause.clone());
+        }
+    }
+
+    async fn connect(&self) -> Result<(Session, Allowance), Cause> {
+        let limit = self.config.connect_timeout.as_duration();
+        let deadline = tokio::time::Instant::now() + limit;
+        let silent =
+            |what: &str| Cause::Unreachable(format!("{what} within {} s", limit.as_secs_f32()));
+        let options = self.options()?;
+        // rumqttc looks the host up itself; this tells a missing name from a missing host.
+        let host = (self.url.host.as_str(), self.url.port);
+        timeout_at(deadline, lookup_host(host))
+            .await
+            .map_err(|_| silent("the name was not resolved"))?
+            .map_err(|error| {
+                Cause::Unreachable(format!("cannot resolve {}: {error}", self.url.host))
+            })?;
+        let mut session = Session::open(options);
+        let first = timeout_at(deadline, session.next())
+            .await
+            .map_err(|_| silent("no answer"))?;
+        let Event::Connected(allowance) = first? else {
+            return Err(Cause::Protocol("it did not begin with CONNACK".to_owned()));
+        };
+        session
+            .subscribe(&self.rules.subscriptions())
+            .map_err(|_| Cause::Closed("the subscriptions could not be sent".to_owned()))?;
+        Ok((session, allowance))
+    }
+
+    fn options(&self) -> Result<Options, Cause> {
+        let tls = if self.url.tls {
+            let config = tls::client_config(&self.config);
+            Some(config.map_err(|error| Cause::Credentials(error.to_string()))?)
+        } else {
+            None
+        };
+        Ok(Options {
+            client_id: self.client_id.clone(),
+            host: self.url.host.clone(),
+            port: self.url.port,
+            tls,
+            keep_alive: self.config.keep_alive.as_duration().max(MIN_KEEP_ALIVE),
+            window: self.config.in_flight.max(1),
+            version: self.config.protocol,
+        })
+    }
+}
+
+type Fetched = Vec<Outbound>;
+
+/// Why a wait has ended.
+enum Woken {
+    Event(Result<Event, Cause>),
+    Fetched(Fetched),
+    /// Whether the buffer still lives.
+    Appended(bool),
+    Acknowledged(Receipt),
+    /// Room for a message from upstream; `None` when nobody listens any more.
+    Room(Option<mpsc::OwnedPermit<Incoming>>),
+    Timeout,
+}
+
+/// What outlives a connection.
+struct Pump {
+    forwarder: Forwarder,
+    rules: Arc<Rules>,
+    buffer: Buffer,
+    appended: watch::Receiver<u64>,
+    incoming: mpsc::Sender<Incoming>,
+    receipts: mpsc::UnboundedSender<Receipt>,
+    acknowledged: mpsc::UnboundedReceiver<Receipt>,
+    /// Counts connections, so that receipts of an earlier one are recognised.
+    connection: u64,
+    board: Arc<Board>,
+    fetch: Option<JoinHandle<Fetched>>,
+}
+
+/// What belongs to one connection.
+struct Connection {
+    session: Session,
+    /// Sent, with no packet identifier yet.
+    unnumbered: VecDeque<(Key, Instant)>,
+    numbered: HashMap<u16, (Key, Instant)>,
+    /// From upstream, waiting for the local broker.
+    waiting: VecDeque<Received>,
+}
+
+impl Pump {
+    /// Forwards until the link ends, and says why; `None` when we end it.
+    async fn serve(
+        &mut self,
+        session: Session,
+        allowance: Allowance,
+        cancel: &CancellationToken,
+    ) -> Option<Cause> {
+        self.connection += 1;
+        self.board.set(State::Connected);
+        let mut connection = Connection {
+            session,
+            unnumbered: VecDeque::new(),
+            numbered: HashMap::new(),
+            waiting: VecDeque::new(),
+        };
+        self.input(Input::LinkUp(allowance));
+        let ended = tokio::select! {
+            cause = self.exchange(&mut connection) => Some(cause),
+            () = cancel.cancelled() => None,
+        };
+        self.input(Input::LinkDown);
+        // Acknowledgements that came before the end still count.
+        let _outputs = self.drain(&mut connection);
+        self.show_in_flight();
+        if ended.is_none() {
+            say_goodbye(connection.session).await;
+        }
+        ended
+    }
+
+    async fn exchange(&mut self, connection: &mut Connection) -> Cause {
+        loop {
+            let done = self.drain(connection);
+            self.show_in_flight();
+            if let Err(cause) = done {
+                return cause;
+            }
+            let woken = self.wait(connection).await;
+            if let Err(cause) = self.act(connection, woken) {
+                return cause;
+            }
+        }
+    }
+
+    /// Waits for whatever comes first; nothing is lost with what comes later.
+    async fn wait(&mut self, connection: &mut Connection) -> Woken {
+        let deadline = self.forwarder.poll_timeout();
+        let wants_room = !connection.waiting.is_empty();
+        tokio::select! {
+            event = connection.session.next() => Woken::Event(event),
+            fetched = finished(&mut self.fetch) => Woken::Fetched(fetched),
+            changed = self.appended.changed() => Woken::Appended(changed.is_ok()),
+            Some(receipt) = self.acknowledged.recv() => Woken::Acknowledged(receipt),
+            room = self.incoming.clone().reserve_owned(), if wants_room => Woken::Room(room.ok()),
+            () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {
+                Woken::Timeout
+            }
+        }
+    }
+
+    fn act(&mut self, connection: &mut Connection, woken: Woken) -> Result<(), Cause> {
+        match woken {
+            Woken::Event(event) => return self.take_events(connection, event),
+            Woken::Fetched(fetched) => {
+                self.fetch = None;
+                self.input(Input::Fetched(fetched));
+            }
+            Woken::Appended(true) => self.input(Input::Appended),
+            Woken::Appended(false) => {
+                return Err(Cause::Closed("the buffer was closed".to_owned()));
+            }
+            Woken::Acknowledged(receipt) => {
+                if receipt.connection == self.connection
+                    && connection.session.acknowledge(receipt.packet_id).is_err()
+                {
+                    let what = "an acknowledgement could not be sent";
+                    return Err(Cause::Closed(what.to_owned()));
+                }
+            }
+            Woken::Room(Some(room)) => self.hand_over(connection, room),
+            Woken::Room(None) => {
+                let what = "nobody takes what the upstream sends";
+                return Err(Cause::Closed(what.to_owned()));
+            }
+            Woken::Timeout => self.forwarder.handle_timeout(Instant::now()),
+        }
+        Ok(())
+    }
+
+    /// Gives the oldest message from upstream to the appliance.
+    fn hand_over(&self, connection: &mut Connection, room: mpsc::OwnedPermit<Incoming>) {
+        let Some(received) = connection.waiting.pop_front() else {
+            return;
+        };
+        if let Some(incoming) = incoming(&self.rules, &self.receipts, self.connection, received) {
+            room.send(incoming);
+            self.board.update(|status| status.received += 1);
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.forwarder.handle_input(input, Instant::now());
+    }
+
+    /// Does what the forwarder asks for.
+    fn drain(&mut self, connection: &mut Connection) -> Result<(), Cause> {
+        let mut rows = Vec::new();
+        let mut result = Ok(());
+        while let Some(output) = self.forwarder.poll_output() {
+            match output {
+                Output::Fetch { after, rows } => self.start_fetch(after, rows),
+                Output::Publish(message) => {
+                    if connection.session.publish(&message).is_err() {
+                        result = Err(Cause::Closed("a message could not be sent".to_owned()));
+                        break;
+                    }
+                    connection
+                        .unnumbered
+                        .push_back((message.key, Instant::now()));
+                    self.board.update(|status| status.sent += 1);
+                }
+                Output::Delete(Key::Row(row)) => rows.push(row),
+                Output::Delete(Key::Gap { id, count }) => self.buffer.delete_gap(id, count),
+                Output::Bury(key, reason) => self.bury(key, &reason),
+                Output::Reconnect(reason) => {
+                    result = Err(Cause::Closed(reason));
+                    break;
+                }
+            }
+        }
+        if !rows.is_empty() {
+            let count = rows.len() as u64;
+            self.board.update(|status| status.acknowledged += count);
+            self.buffer.delete(rows);
+        }
+        result
+    }
+
+    fn bury(&self, key: Key, reason: &str) {
+        warn!(?key, reason, "the upstream will never take this message");
+        self.board.update(|status| status.buried += 1);
+        match key {
+            Key::Row(row) => self.buffer.bury(row, reason),
+            Key::Gap { id, count } => self.buffer.delete_gap(id, count),
+        }
+    }
+
+    fn start_fetch(&mut self, after: Cursor, rows: usize) {
+        let (buffer, rules) = (self.buffer.clone(), Arc::clone(&self.rules));
+        self.fetch = Some(tokio::task::spawn_blocking(move || {
+            fetch(&buffer, &rules, &after, rows)
+        }));
+    }
+
+    /// Takes this event and those that have arrived with it.
+    fn take_events(
+        &mut self,
+        connection: &mut Connection,
+        first: Result<Event, Cause>,
+    ) -> Result<(), Cause> {
+        let mut next = Some(first);
+        for _ in 0..EVENTS_AT_ONCE {
+            let Some(event) = next else { break };
+            self.take_event(connection, event?)?;
+            next = connection.session.try_next();
+        }
+        // Taken from the queue, so it must not be forgotten.
+        next.map_or(Ok(()), |event| self.take_event(connection, event?))
+    }
+
+    fn take_event(&mut self, connection: &mut Connection, event: Event) -> Result<(), Cause> {
+        match event {
+            Event::Connected(_) => {}
+            Event::Written(0) => {
+                if let Some((key, sent)) = connection.unnumbered.pop_front() {
+                    self.answered(key, sent, Answer::Acknowledged);
+                }
+            }
+            Event::Written(packet_id) => {
+                if let Some(flight) = connection.unnumbered.pop_front() {
+                    connection.numbered.insert(packet_id, flight);
+                }
+            }
+            Event::Answered(packet_id, answer) => {
+                let Some((key, sent)) = connection.numbered.remove(&packet_id) else {
+                    let what = format!("it acknowledged packet {packet_id}, which was not sent");
+                    return Err(Cause::Protocol(what));
+                };
+                self.answered(key, sent, answer);
+            }
+            Event::Refused(reasons) if reasons.is_empty() => {}
+            Event::Refused(reasons) => {
+                error!(
+                    reasons = reasons.join(", "),
+                    "the upstream refused a subscription; nothing comes in for it"
+                );
+            }
+            Event::Received(received) => {
+                if connection.waiting.len() < MAX_WAITING {
+                    connection.waiting.push_back(received);
+                } else {
+                    warn!(
+                        topic = received.topic,
+                        "too much at once from the upstream; left unacknowledged"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, key: Key, sent: Instant, answer: Answer) {
+        let latency = sent.elapsed();
+        self.board.update(|status| {
+            let known = status.latency.unwrap_or(latency);
+            status.latency = Some((known * 9 + latency) / 10);
+        });
+        self.input(Input::Answered(key, answer));
+    }
+
+    fn show_in_flight(&self) {
+        let in_flight = self.forwarder.in_flight();
+        self.board.update(|status| status.in_flight = in_flight);
+    }
+}
+
+/// Rows and gaps as messages; on a thread that may block.
+fn fetch(buffer: &Buffer, rules: &Rules, after: &Cursor, rows: usize) -> Fetched {
+    let mut fetched = Vec::new();
+    match buffer.gaps(READ_GAPS) {
+        Ok(gaps) => fetched.extend(gaps.iter().filter_map(|gap| {
+            let marker = rules.gap_marker(gap);
+            marker
+                .map_err(|_| buffer.delete_gap(gap.id, gap.count))
+                .ok()
+        })),
+        Err(error) => warn!(%error, "the gaps wait"),
+    }
+    match buffer.read(after, rows, READ_BYTES) {
+        Ok(found) => fetched.extend(found.into_iter().filter_map(|row| {
+            let id = row.id;
+            rules
+                .outbound(row)
+                .map_err(|error| buffer.bury(id, &format!("its upstream topic: {error}")))
+                .ok()
+        })),
+        Err(error) => warn!(%error, "the rows wait"),
+    }
+    fetched
+}
+
+/// Waits for the fetch under way; for ever when there is none.
+async fn finished(fetch: &mut Option<JoinHandle<Fetched>>) -> Fetched {
+    match fetch {
+        Some(task) => task.await.unwrap_or_else(|error| {
+            error!(%error, "reading the buffer ended by a bug");
+            Vec::new()
+        }),
+        None => std::future::pending().await,
+    }
+}
+
+/// The message on its local topic; `None` when no rule takes it.
+fn incoming(
+    rules: &Rules,
+    receipts: &mpsc::UnboundedSender<Receipt>,
+    connection: u64,
+    received: Received,
+) -> Option<Incoming> {
+    let receipt = received.packet_id.map(|packet_id| {
+        let receipt = Receipt {
+            connection,
+            packet_id,
+        };
+        (receipts.clone(), receipt)
+    });
+    let ack = Ack(receipt);
+    let Some(topic) = rules.local(&received.topic) else {
+        debug!(
+            topic = received.topic,
+            "no rule takes this message from upstream"
+        );
+        ack.acknowledge();
+        return None;
+    };
+    let qos = match received.packet_id {
+        Some(_) => QoS::AtLeastOnce,
+        None => QoS::AtMostOnce,
+    };
+    let mut message = Message::new(topic, received.payload).with_qos(qos);
+    message.retain = received.retain;
+    message.properties = received.properties;
+    Some(Incoming { message, ack })
+}
+
+async fn say_goodbye(mut session: Session) {
+    if session.disconnect().is_ok() {
+        let ended = async { while session.next().await.is_ok() {} };
+        // One that does not take it ends when its socket closes.
+        let _late = timeout(GOODBYE, ended).await;
+    }
+}

@@ -1,0 +1,124 @@
+//! The link to the upstream broker: what the buffer holds goes up, what it allows comes down.
+//!
+//! ```text
+//!  buffer ──rows──▶ rules ──▶ forwarder ──▶ session (rumqttc) ──mTLS──▶ upstream
+//!    ◀──delete────────────────────┘◀──acknowledgement──┘
+//!  local broker ◀── incoming ◀── rules ◀── session ◀── upstream
+//! ```
+//!
+//! Invariant: nothing local waits for the upstream. A link that cannot be says why, and tries again.
+
+mod backoff;
+mod cause;
+mod forwarder;
+mod link;
+mod rules;
+mod session;
+mod status;
+mod tls;
+
+use std::sync::Arc;
+
+use broker_lite::message::Message;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub use cause::Cause;
+pub use status::{State, Status};
+pub use tls::TlsError;
+
+use self::{link::Link, status::Board};
+use crate::{buffer::Buffer, config};
+
+/// A message from upstream, to be published locally.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Already on its local topic.
+    pub message: Message,
+    /// To be called when the local broker has it; dropped, the upstream sends it again later.
+    pub ack: Ack,
+}
+
+/// Acknowledges a message to the upstream.
+#[derive(Debug)]
+pub struct Ack(Option<(mpsc::UnboundedSender<Receipt>, Receipt)>);
+
+/// Names a message from upstream: packet identifiers mean nothing on the next connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Receipt {
+    connection: u64,
+    packet_id: u16,
+}
+
+impl Ack {
+    /// The local broker has it.
+    pub fn acknowledge(self) {
+        if let Some((receipts, receipt)) = self.0 {
+            // A link that is gone needs none: the upstream sends the message again.
+            let _gone = receipts.send(receipt);
+        }
+    }
+}
+
+/// A running link; clones share it.
+#[derive(Debug, Clone)]
+pub struct LinkHandle {
+    board: Arc<Board>,
+    cancel: CancellationToken,
+    task: Arc<tokio::sync::Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl LinkHandle {
+    /// What it does, since when, and what it has done.
+    pub fn status(&self) -> Status {
+        self.board.status()
+    }
+
+    /// Ends the link in order; what is not acknowledged stays in the buffer.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        self.stopped().await;
+    }
+
+    /// Waits until the link has ended.
+    pub async fn stopped(&self) {
+        if let Some(task) = self.task.lock().await.take()
+            && task.await.is_err()
+        {
+            tracing::error!("the upstream link ended by a bug");
+        }
+    }
+}
+
+/// Starts the link. A configuration that cannot work shows as its state; it is not an error here,
+/// since the plant side must run in any case.
+pub fn start(
+    config: &config::Upstream,
+    gateway: &str,
+    forwards: &[config::Forward],
+    receives: &[config::Receive],
+    buffer: Buffer,
+    incoming: mpsc::Sender<Incoming>,
+    cancel: CancellationToken,
+) -> LinkHandle {
+    let board = Arc::new(Board::new(&config.url));
+    let task = match Link::new(config, gateway, forwards, receives) {
+        Ok(link) => {
+            let run = link.run(buffer, incoming, Arc::clone(&board), cancel.clone());
+            Some(tokio::spawn(run))
+        }
+        Err(cause) => {
+            tracing::error!(%cause, "there is no upstream link");
+            board.set(State::Unusable { cause });
+            None
+        }
+    };
+    LinkHandle {
+        board,
+        cancel,
+        task: Arc::new(tokio::sync::Mutex::new(task)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! Whom the gateway talks to besides the upstream: simulated devices and MQTT clients.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{Identity, PATIENCE, Process, Scene, gateway::build_directory, until};
+
+/// The RTU device: unit 17 on a serial wire whose far end appears at `link`.
+pub(crate) fn meter(scene: &Scene, link: &Path) -> Result<Process> {
+    let mut command = script("modbus_device.py")?;
+    command.arg("--link").arg(link).args(["--unit", "17"]);
+    for quantity in [
+        "voltage=input:0:f:ABCD:230.4:0.1",
+        "current=input:2:f:CDAB:1.25:0.25",
+        "temperature=input:10:h:ABCD:-50:1",
+        "energy=input:20:Q:DCBA:9007199254740993:1",
+        "label=input:30:8s:ABCD:MTR-7:0",
+        "setpoint=holding:100:H:ABCD:5:0",
+    ] {
+        command.args(["--quantity", quantity]);
+    }
+    ready(Process::start("meter", &scene.log_path("meter"), command)?)
+}
+
+/// The TCP device: unit 1 on loopback.
+pub(crate) fn tank(scene: &Scene, port: u16) -> Result<Process> {
+    let mut command = script("modbus_device.py")?;
+    command.arg("--tcp").arg(port.to_string());
+    for quantity in [
+        "level=input:0:i:CDAB:-100000:7",
+        "door=discrete:3:?:ABCD:0:1",
+        "valve=coil:5:?:ABCD:0:0",
+    ] {
+        command.args(["--quantity", quantity]);
+    }
+    ready(Process::start("tank", &scene.log_path("tank"), command)?)
+}
+
+/// The NMEA 0183 wind sensor on a serial wire whose far end appears at `link`.
+pub(crate) fn wind(scene: &Scene, link: &Path) -> Result<Process> {
+    let mut command = script("nmea_talker.py")?;
+    command.arg("--link").arg(link);
+    ready(Process::start("wind", &scene.log_path("wind"), command)?)
+}
+
+/// `mosquitto_sub`, MQTT 3.1.1 without TLS, from the local broker; one JSON object per message.
+pub(crate) fn subscriber(scene: &Scene, port: u16, filters: &[&str]) -> Result<Process> {
+    let mut command = Command::new("mosquitto_sub");
+    command.args([
+        "-h",
+        "127.0.0.1",
+        "-V",
+        "mqttv311",
+        "-q",
+        "1",
+        "-F",
+        "%j",
+        "-p",
+    ]);
+    command.arg(port.to_string());
+    for filter in filters {
+        command.args(["-t", filter]);
+    }
+    Process::start("subscriber", &scene.log_path("subscriber"), command)
+}
+
+/// Whether the JSON Schema accepts the TOML file; the answer of an independent validator.
+pub(crate) fn accepts(schema: &Path, document: &Path) -> Result<Option<String>> {
+    let output = script("accepts.py")?.arg(schema).arg(document).output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.code() {
+        Some(0) => Ok(None),
+        Some(1) => Ok(Some(said)),
+        _ => anyhow::bail!("no verdict: {}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+/// An MQTT client by paho, driven by this test.
+pub(crate) struct Client {
+    name: String,
+    port: u16,
+    arguments: Vec<String>,
+    /// Whether the broker keeps its session.
+    pub(crate) persistent: bool,
+    process: Option<Process>,
+}
+
+impl Client {
+    /// An MQTT 5 client of the broker on this loopback port, not yet started.
+    pub(crate) fn new(name: &str, port: u16) -> Client {
+        Client {
+            name: name.to_owned(),
+            port,
+            arguments: Vec::new(),
+            persistent: false,
+            process: None,
+        }
+    }
+
+    /// With TLS and a client certificate.
+    pub(crate) fn over_tls(self, ca: &Path, identity: &Identity) -> Client {
+        let certificate = identity.certificate.display().to_string();
+        let key = identity.key.display().to_string();
+        self.trusting(ca)
+            .with("--cert", &certificate)
+            .with("--key", &key)
+    }
+
+    /// With TLS, checking the server against `ca`.
+    pub(crate) fn trusting(self, ca: &Path) -> Client {
+        let ca = ca.display().to_string();
+        self.with("--ca", &ca)
+    }
+
+    /// With another argument of the client program.
+    pub(crate) fn with(mut self, argument: &str, value: &str) -> Client {
+        self.arguments
+            .extend([argument.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Starts the client; it connects by itself, again and again.
+    pub(crate) fn start(mut self, scene: &Scene) -> Result<Client> {
+        let mut command = script("mqtt_client.py")?;
+        command.args(["--port", &self.port.to_string(), "--client-id", &self.name]);
+        if self.persistent {
+            command.arg("--persistent");
+        }
+        command.args(&self.arguments);
+        let log = scene.log_path(&format!("client-{}", self.name));
+        self.process = Some(Process::start(&self.name, &log, command)?);
+        Ok(self)
+    }
+
+    /// Waits for the connection, subscribes, and waits until the broker has granted it.
+    pub(crate) fn subscribed(mut self, filters: &[&str]) -> Result<Client> {
+        self.event("connected", |_| true)?;
+        for &filter in filters {
+            let codes = self.subscribe(filter)?;
+            ensure!(
+                codes < 0x80,
+                "subscription to {filter} refused with {codes:#x}"
+            );
+        }
+        Ok(self)
+    }
+
+    /// Subscribes; the reason code that the broker answered.
+    pub(crate) fn subscribe(&mut self, filter: &str) -> Result<u64> {
+        self.tell(&json!({"do": "subscribe", "filter": filter, "qos": 1}))?;
+        let event = self.event("subscribed", |event| event["filter"] == filter)?;
+        event["codes"][0].as_u64().context("no reason code")
+    }
+
+    /// Publishes with QoS 1; the reason code of the acknowledgement.
+    pub(crate) fn publish(&mut self, topic: &str, payload: &str) -> Result<u64> {
+        self.tell(&json!({"do": "publish", "topic": topic, "payload": payload}))?;
+        let ours = |event: &Value| event["topic"] == topic && event["payload"] == payload;
+        let event = self.event("published", ours)?;
+        event["code"].as_u64().context("no reason code")
+    }
+
+    /// Tells the client what to do, without waiting.
+    pub(crate) fn tell(&mut self, line: &Value) -> Result<()> {
+        self.process
+            .as_mut()
+            .context("the client is not started")?
+            .tell(line)
+    }
+
+    /// Waits for an event of this name that fits.
+    pub(crate) fn event(&self, name: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
+        until(
+            &format!("client {} tells {name}", self.name),
+            PATIENCE,
+            || Ok(self.process()?.events_named(name)?.into_iter().find(&fits)),
+        )
+    }
+
+    /// Waits for a message on this topic that fits; its payload.
+    pub(crate) fn message(&self, topic: &str, fits: impl Fn(&str) -> bool) -> Result<String> {
+        let payload = |event: &Value| event["payload"].as_str().unwrap_or_default().to_owned();
+        let event = self.event("message", |event| {
+            event["topic"] == topic && fits(&payload(event))
+        })?;
+        Ok(payload(&event))
+    }
+
+    /// The process, once started.
+    pub(crate) fn process(&self) -> Result<&Process> {
+        self.process.as_ref().context("the client is not started")
+    }
+}
+
+fn script(name: &str) -> Result<Command> {
+    let python = python()?;
+    ensure!(
+        python.is_file(),
+        "no Python at {}: make it with `python3 -m venv target/venv` and \
+         `target/venv/bin/pip install -r tests/requirements.txt`, or set TEST_PYTHON",
+        python.display()
+    );
+    let mut command = Command::new(python);
+    command.arg(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("peers")
+            .join(name),
+    );
+    Ok(command)
+}
+
+fn python() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("TEST_PYTHON") {
+        return Ok(path.into());
+    }
+    let target = build_directory()?;
+    let target = target
+        .parent()
+        .context("a build directory lies in the target directory")?;
+    Ok(target.join("venv/bin/python"))
+}
+
+fn ready(process: Process) -> Result<Process> {
+    until("the device is ready", PATIENCE, || {
+        Ok(process.events_named("ready")?.pop())
+    })?;
+    Ok(process)
+}
