@@ -213,7 +213,7 @@ impl World {
                 publisher("e", Version::V5, "kept/e", QoS::AtLeastOnce),
             ],
             subscriber: Subscriber {
-                version: if seed % 2 == 0 {
+                version: if seed.is_multiple_of(2) {
                     Version::V3
                 } else {
                     Version::V5
