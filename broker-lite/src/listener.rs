@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    io,
+    fmt, io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -40,6 +40,14 @@ pub struct Bound {
     pub address: SocketAddr,
     /// Whether it serves TLS.
     pub tls: bool,
+}
+
+/// `127.0.0.1:1883`, or `0.0.0.0:8883 (TLS)`.
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tls = if self.tls { " (TLS)" } else { "" };
+        write!(f, "{}{tls}", self.address)
+    }
 }
 
 /// How new connections are served; exchanged as a whole by a reload.

@@ -74,7 +74,8 @@ async fn accept(listener: UnixListener, status: StatusSource) {
             Ok((stream, _)) => {
                 let status = status.clone();
                 tokio::spawn(async move {
-                    if let Ok(Err(error)) = timeout(EXCHANGE_TIMEOUT, answer(stream, status)).await {
+                    if let Ok(Err(error)) = timeout(EXCHANGE_TIMEOUT, answer(stream, status)).await
+                    {
                         debug!(%error, "control exchange failed");
                     }
                     drop(slot);
@@ -91,10 +92,13 @@ async fn accept(listener: UnixListener, status: StatusSource) {
 async fn answer(stream: UnixStream, status: StatusSource) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut question = String::new();
-    BufReader::new(read.take(QUESTION_MAX)).read_line(&mut question).await?;
+    BufReader::new(read.take(QUESTION_MAX))
+        .read_line(&mut question)
+        .await?;
     let answer = match question.trim() {
         "status" => serde_json::to_string(&status.status()).map_err(io::Error::other)?,
-        other => serde_json::json!({ "error": format!("{other:?} is no question; ask: status") }).to_string(),
+        other => serde_json::json!({ "error": format!("{other:?} is no question; ask: status") })
+            .to_string(),
     };
     write.write_all(answer.as_bytes()).await?;
     write.shutdown().await

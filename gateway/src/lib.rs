@@ -10,13 +10,13 @@
 
 pub mod config;
 
-mod clock;
+pub mod clock;
 
 pub mod fieldbus;
 
 pub mod reading;
 
-mod payload;
+pub mod payload;
 
 pub mod buffer;
 
@@ -24,4 +24,12 @@ pub mod upstream;
 
 mod identity;
 
+pub mod appliance;
+
+pub mod control;
 pub mod logging;
+pub mod service;
+
+pub mod demo;
+
+pub mod cli;

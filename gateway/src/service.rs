@@ -31,12 +31,11 @@ pub async fn serve(mut appliance: Appliance, path: &Path) -> anyhow::Result<()> 
         tokio::select! {
             _ = probe.tick() => feed_watchdog(&mut appliance).await,
             _ = signals.reload.recv() => reload(&mut appliance, path).await,
-            signal = signals.stop() => {
-                info!(signal, "stopping");
-                break;
-            }
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
         }
     }
+    info!("told to stop");
     tell_manager(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     appliance.stop().await;
     Ok(())
@@ -55,13 +54,6 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             reload: signal(SignalKind::hangup())?,
         })
-    }
-
-    async fn stop(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }
 
@@ -82,7 +74,10 @@ async fn reload(appliance: &mut Appliance, path: &Path) {
     match config::load(path) {
         Ok(loaded) => match appliance.reload(loaded.value).await {
             Ok(changes) => info!(%changes, "configuration reloaded"),
-            Err(error) => error!(error = format!("{error:#}"), "configuration not applied; the one before stays"),
+            Err(error) => error!(
+                error = format!("{error:#}"),
+                "configuration not applied; the one before stays"
+            ),
         },
         Err(problems) => {
             for line in problems.to_string().lines() {

@@ -64,7 +64,11 @@ fn accept(delivery: &Delivery, field: &Field) -> Result<(), (Command, String)> {
 
 async fn refuse(command: Command, reason: String, events: &mpsc::Sender<Event>) {
     warn!(device = %command.device, point = %command.point, reason, "command refused");
-    let result = CommandResult { command, outcome: Outcome::Refused(reason), stamp: clock::now() };
+    let result = CommandResult {
+        command,
+        outcome: Outcome::Refused(reason),
+        stamp: clock::now(),
+    };
     // Nobody reads any more only while the appliance stops.
     let _stopping = events.send(Event::Result(result)).await;
 }

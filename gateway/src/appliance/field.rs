@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, RwLock, RwLockReadGuard},
+    sync::{RwLock, RwLockReadGuard},
 };
 
 use tokio::sync::{Mutex, mpsc};
@@ -58,7 +58,11 @@ struct Routes {
 impl Field {
     /// An empty field that reports to `events`.
     pub(crate) fn new(events: mpsc::Sender<Event>) -> Field {
-        Field { events, lines: Mutex::default(), routes: RwLock::default() }
+        Field {
+            events,
+            lines: Mutex::default(),
+            routes: RwLock::default(),
+        }
     }
 
     /// Stops what changed or went, starts what changed or came; returns their names.
@@ -83,7 +87,10 @@ impl Field {
         changed.sort();
         changed.dedup();
         let routes = Routes::new(config, &lines);
-        *self.routes.write().unwrap_or_else(std::sync::PoisonError::into_inner) = routes;
+        *self
+            .routes
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = routes;
         changed
     }
 
@@ -92,14 +99,27 @@ impl Field {
         let handle = match &spec {
             Spec::Modbus(bus, devices) => {
                 info!(bus = %bus.name, devices = devices.len(), "bus started");
-                Handle::Modbus(modbus::start((**bus).clone(), devices.clone(), self.events.clone(), cancel.clone()))
+                Handle::Modbus(modbus::start(
+                    (**bus).clone(),
+                    devices.clone(),
+                    self.events.clone(),
+                    cancel.clone(),
+                ))
             }
             Spec::Serial(sensor) => {
                 info!(device = %sensor.name, port = %sensor.port.display(), "serial line started");
-                Handle::Serial(serial::start((**sensor).clone(), self.events.clone(), cancel.clone()))
+                Handle::Serial(serial::start(
+                    (**sensor).clone(),
+                    self.events.clone(),
+                    cancel.clone(),
+                ))
             }
         };
-        Line { spec, handle, cancel }
+        Line {
+            spec,
+            handle,
+            cancel,
+        }
     }
 
     /// Stops every line.
@@ -119,12 +139,17 @@ impl Field {
             let reason = format!("no Modbus device is named {:?}", command.device);
             return Err((command, reason));
         };
-        bus.command(command).map_err(|command| (command, "too many commands wait for its bus".to_owned()))
+        bus.command(command)
+            .map_err(|command| (command, "too many commands wait for its bus".to_owned()))
     }
 
     /// How readings of `device` become messages.
     pub(crate) fn publish_mode(&self, device: &str) -> Publish {
-        self.routes().publish.get(device).copied().unwrap_or_default()
+        self.routes()
+            .publish
+            .get(device)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// State of every bus.
@@ -134,17 +159,24 @@ impl Field {
 
     /// State of every serial line.
     pub(crate) fn serials(&self) -> Vec<SerialStatus> {
-        self.routes().serials.iter().map(SerialHandle::status).collect()
+        self.routes()
+            .serials
+            .iter()
+            .map(SerialHandle::status)
+            .collect()
     }
 
     /// Whether every line's task still runs.
     pub(crate) fn is_alive(&self) -> bool {
         let routes = self.routes();
-        routes.buses.iter().all(BusHandle::is_running) && routes.serials.iter().all(SerialHandle::is_running)
+        routes.buses.iter().all(BusHandle::is_running)
+            && routes.serials.iter().all(SerialHandle::is_running)
     }
 
     fn routes(&self) -> RwLockReadGuard<'_, Routes> {
-        self.routes.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.routes
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -183,10 +215,20 @@ impl Line {
 /// One task's worth of configuration each, by the name of the bus or the sensor.
 fn specs(config: &Config) -> HashMap<String, Spec> {
     let buses = config.buses.iter().map(|bus| {
-        let devices = config.devices.iter().filter(|device| device.bus == bus.name).cloned().collect();
-        (bus.name.clone(), Spec::Modbus(Box::new(bus.clone()), devices))
+        let devices = config
+            .devices
+            .iter()
+            .filter(|device| device.bus == bus.name)
+            .cloned()
+            .collect();
+        (
+            bus.name.clone(),
+            Spec::Modbus(Box::new(bus.clone()), devices),
+        )
     });
-    let serials =
-        config.serials.iter().map(|sensor| (sensor.name.clone(), Spec::Serial(Box::new(sensor.clone()))));
+    let serials = config
+        .serials
+        .iter()
+        .map(|sensor| (sensor.name.clone(), Spec::Serial(Box::new(sensor.clone()))));
     buses.chain(serials).collect()
 }

@@ -65,9 +65,12 @@ impl Appliance {
     /// or on the network starts anyway and is tried again.
     pub async fn start(config: Config) -> anyhow::Result<Appliance> {
         let id = identity::gateway_id(&config.gateway);
-        let buffer = Buffer::open(&config.buffer, &config.forwards).context("cannot open the buffer")?;
+        let buffer =
+            Buffer::open(&config.buffer, &config.forwards).context("cannot open the buffer")?;
         let keeper: Arc<dyn Keeper> = Arc::new(buffer.clone());
-        let broker = Broker::start(&config.broker, Some(keeper)).await.context("cannot start the broker")?;
+        let broker = Broker::start(&config.broker, Some(keeper))
+            .await
+            .context("cannot start the broker")?;
         let probe = broker.local("gateway-probe");
         probe.subscribe(TopicFilter::parse(PROBE_TOPIC)?, QoS::AtMostOnce);
 
@@ -89,13 +92,36 @@ impl Appliance {
                 buffer.sequences(),
                 field.clone(),
             )),
-            tokio::spawn(publisher::publish_incoming(incoming_from_link, broker.local("gateway-upstream"))),
-            tokio::spawn(commands::route(broker.local("gateway-commands"), field.clone(), events, cancel.clone())),
-            tokio::spawn(control::serve(config.gateway.control.clone(), status.clone(), cancel.clone())),
+            tokio::spawn(publisher::publish_incoming(
+                incoming_from_link,
+                broker.local("gateway-upstream"),
+            )),
+            tokio::spawn(commands::route(
+                broker.local("gateway-commands"),
+                field.clone(),
+                events,
+                cancel.clone(),
+            )),
+            tokio::spawn(control::serve(
+                config.gateway.control.clone(),
+                status.clone(),
+                cancel.clone(),
+            )),
         ];
 
-        let mut appliance =
-            Appliance { id, buffer, broker, probe, incoming, link: None, field, status, tasks, cancel, config };
+        let mut appliance = Appliance {
+            id,
+            buffer,
+            broker,
+            probe,
+            incoming,
+            link: None,
+            field,
+            status,
+            tasks,
+            cancel,
+            config,
+        };
         appliance.start_link();
         appliance.field.apply(&appliance.config).await;
         info!(
@@ -130,7 +156,10 @@ impl Appliance {
     pub async fn reload(&mut self, config: Config) -> anyhow::Result<Changes> {
         let mut changes = Changes::default();
         if config.broker != self.config.broker {
-            self.broker.reload(&config.broker).await.context("cannot change the broker")?;
+            self.broker
+                .reload(&config.broker)
+                .await
+                .context("cannot change the broker")?;
             changes.note("broker");
         }
         if config.buffer != self.config.buffer {
@@ -140,8 +169,16 @@ impl Appliance {
             changes.note("gateway (takes effect at the next start)");
         }
         let link_changed = (&config.upstream, &config.forwards, &config.receives)
-            != (&self.config.upstream, &self.config.forwards, &self.config.receives);
-        self.config = Config { buffer: self.config.buffer.clone(), gateway: self.config.gateway.clone(), ..config };
+            != (
+                &self.config.upstream,
+                &self.config.forwards,
+                &self.config.receives,
+            );
+        self.config = Config {
+            buffer: self.config.buffer.clone(),
+            gateway: self.config.gateway.clone(),
+            ..config
+        };
         if link_changed {
             self.buffer.set_rules(&self.config.forwards);
             self.stop_link().await;
@@ -172,7 +209,10 @@ impl Appliance {
             return Err(Stuck("a bus' task has ended"));
         }
         let topic = TopicName::parse(PROBE_TOPIC).map_err(|_| Stuck("the probe has no topic"))?;
-        drop(self.probe.publish(Message::new(topic, "").with_qos(QoS::AtMostOnce)));
+        drop(
+            self.probe
+                .publish(Message::new(topic, "").with_qos(QoS::AtMostOnce)),
+        );
         match timeout(limit, self.probe.recv()).await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(Stuck("the broker has stopped")),

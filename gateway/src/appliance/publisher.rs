@@ -24,7 +24,9 @@ pub(super) async fn publish_events(
 ) {
     let mut sequences = Sequences::new(sequences);
     while let Some(event) = events.recv().await {
-        for message in payload::messages(&event, |device| field.publish_mode(device), &mut sequences) {
+        for message in
+            payload::messages(&event, |device| field.publish_mode(device), &mut sequences)
+        {
             // The buffer counts and names what it refuses; nobody waits here.
             drop(client.publish(message));
         }

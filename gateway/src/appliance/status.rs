@@ -170,7 +170,10 @@ impl UpstreamStatus {
     /// One line: `connected to cloud:8883 for 12 s, 3 in flight`.
     pub fn summary(&self) -> String {
         if self.connected {
-            format!("connected to {}, {} in flight", self.endpoint, self.in_flight)
+            format!(
+                "connected to {}, {} in flight",
+                self.endpoint, self.in_flight
+            )
         } else {
             format!("down for {} s: {}", self.since_s, self.state)
         }
@@ -193,10 +196,24 @@ struct Sources {
 
 impl StatusSource {
     /// Sources of an appliance that starts now, without a link yet.
-    pub(super) fn new(id: Arc<str>, broker: Broker, buffer: Buffer, max_bytes: u64, field: Arc<Field>) -> StatusSource {
+    pub(super) fn new(
+        id: Arc<str>,
+        broker: Broker,
+        buffer: Buffer,
+        max_bytes: u64,
+        field: Arc<Field>,
+    ) -> StatusSource {
         let started = clock::now().monotonic;
         let link = RwLock::new(None);
-        StatusSource(Arc::new(Sources { id, started, broker, buffer, max_bytes, field, link }))
+        StatusSource(Arc::new(Sources {
+            id,
+            started,
+            broker,
+            buffer,
+            max_bytes,
+            field,
+            link,
+        }))
     }
 
     /// Takes the link that runs now.
@@ -207,11 +224,19 @@ impl StatusSource {
     /// The appliance now.
     pub fn status(&self) -> Status {
         let now = clock::now();
-        let link = self.0.link.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let link = self
+            .0
+            .link
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         Status {
             gateway: self.0.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_s: now.monotonic.saturating_duration_since(self.0.started).as_secs(),
+            uptime_s: now
+                .monotonic
+                .saturating_duration_since(self.0.started)
+                .as_secs(),
             broker: broker(&self.0.broker),
             buses: self.0.field.buses().into_iter().map(bus).collect(),
             serials: self.0.field.serials().into_iter().map(serial).collect(),
@@ -257,7 +282,14 @@ fn bus(status: modbus::BusStatus) -> BusStatus {
             .map(|device| {
                 let (online, reason) = online(device.state.as_ref().map(|(state, _)| state));
                 let since = device.state.map(|(_, stamp)| stamp.wall.to_string());
-                DeviceStatus { name: device.name, unit: device.unit, online, reason, since, parked: device.parked }
+                DeviceStatus {
+                    name: device.name,
+                    unit: device.unit,
+                    online,
+                    reason,
+                    since,
+                    parked: device.parked,
+                }
             })
             .collect(),
     }
@@ -294,7 +326,9 @@ fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
         refused: status.refused,
         dropped: status.evicted + status.left_out,
         dead_letters: status.dead_letters,
-        fault: status.fault.map(|fault| format!("{}, since {}", fault.cause, fault.since)),
+        fault: status
+            .fault
+            .map(|fault| format!("{}, since {}", fault.cause, fault.since)),
     }
 }
 
@@ -303,7 +337,10 @@ fn upstream(status: upstream::Status, now: Stamp) -> UpstreamStatus {
         endpoint: status.endpoint.to_string(),
         connected: status.is_connected(),
         state: status.state.to_string(),
-        since_s: now.monotonic.saturating_duration_since(status.since.monotonic).as_secs(),
+        since_s: now
+            .monotonic
+            .saturating_duration_since(status.since.monotonic)
+            .as_secs(),
         in_flight: status.in_flight,
     }
 }

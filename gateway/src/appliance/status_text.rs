@@ -11,7 +11,12 @@ const CLIENTS_SHOWN: usize = 20;
 
 /// The whole status, a section per part.
 pub fn render(status: &Status) -> String {
-    let mut text = format!("{} · version {} · up {}\n", status.gateway, status.version, span(status.uptime_s));
+    let mut text = format!(
+        "{} · version {} · up {}\n",
+        status.gateway,
+        status.version,
+        span(status.uptime_s)
+    );
     for bus in &status.buses {
         text += &bus_lines(bus);
     }
@@ -26,8 +31,19 @@ pub fn render(status: &Status) -> String {
 
 fn bus_lines(bus: &BusStatus) -> String {
     let mut text = match &bus.down {
-        None => format!("{} bus {} on {}: {:.0} % busy\n", good(true), bus.name, bus.port, bus.utilisation * 100.0),
-        Some(reason) => format!("{} bus {} since {}: {reason}\n", good(false), bus.name, bus.since),
+        None => format!(
+            "{} bus {} on {}: {:.0} % busy\n",
+            good(true),
+            bus.name,
+            bus.port,
+            bus.utilisation * 100.0
+        ),
+        Some(reason) => format!(
+            "{} bus {} since {}: {reason}\n",
+            good(false),
+            bus.name,
+            bus.since
+        ),
     };
     for device in &bus.devices {
         let parked = if device.parked.is_empty() {
@@ -36,7 +52,12 @@ fn bus_lines(bus: &BusStatus) -> String {
             format!("; answers with an exception: {}", device.parked.join(", "))
         };
         text += &match (device.online, &device.reason) {
-            (Some(true), _) => format!("  {} {} (unit {}){parked}\n", good(parked.is_empty()), device.name, device.unit),
+            (Some(true), _) => format!(
+                "  {} {} (unit {}){parked}\n",
+                good(parked.is_empty()),
+                device.name,
+                device.unit
+            ),
             (Some(false), Some(reason)) => format!(
                 "  {} {} (unit {}) since {}: {reason}\n",
                 good(false),
@@ -44,7 +65,10 @@ fn bus_lines(bus: &BusStatus) -> String {
                 device.unit,
                 device.since.as_deref().unwrap_or("start")
             ),
-            _ => format!("  … {} (unit {}): no answer yet\n", device.name, device.unit),
+            _ => format!(
+                "  … {} (unit {}): no answer yet\n",
+                device.name, device.unit
+            ),
         };
     }
     text
@@ -53,9 +77,17 @@ fn bus_lines(bus: &BusStatus) -> String {
 fn serial_line(line: &SerialStatus) -> String {
     let counted = format!("{} frames, {} bad", line.frames, line.bad_frames);
     match (line.online, &line.reason) {
-        (Some(true), _) => format!("{} serial {} on {}: {counted}\n", good(true), line.name, line.port),
+        (Some(true), _) => format!(
+            "{} serial {} on {}: {counted}\n",
+            good(true),
+            line.name,
+            line.port
+        ),
         (Some(false), Some(reason)) => format!("{} serial {}: {reason}\n", good(false), line.name),
-        _ => format!("… serial {} on {}: nothing heard yet\n", line.name, line.port),
+        _ => format!(
+            "… serial {} on {}: nothing heard yet\n",
+            line.name, line.port
+        ),
     }
 }
 
@@ -64,7 +96,11 @@ fn broker_lines(status: &Status) -> String {
     let mut text = format!(
         "{} broker on {}: {} clients, {} received, {} delivered, {} refused\n",
         good(true),
-        if broker.listeners.is_empty() { "no address".to_owned() } else { broker.listeners.join(", ") },
+        if broker.listeners.is_empty() {
+            "no address".to_owned()
+        } else {
+            broker.listeners.join(", ")
+        },
         broker.clients.len(),
         broker.received,
         broker.delivered,
@@ -72,10 +108,18 @@ fn broker_lines(status: &Status) -> String {
     );
     for client in broker.clients.iter().take(CLIENTS_SHOWN) {
         let who = client.identity.as_deref().unwrap_or("anonymous");
-        let _infallible = writeln!(text, "    {} ({who}) from {}, {} waiting", client.id, client.address, client.queued);
+        let _infallible = writeln!(
+            text,
+            "    {} ({who}) from {}, {} waiting",
+            client.id, client.address, client.queued
+        );
     }
     if broker.clients.len() > CLIENTS_SHOWN {
-        let _infallible = writeln!(text, "    and {} more", broker.clients.len() - CLIENTS_SHOWN);
+        let _infallible = writeln!(
+            text,
+            "    and {} more",
+            broker.clients.len() - CLIENTS_SHOWN
+        );
     }
     text
 }
@@ -90,7 +134,11 @@ fn buffer_lines(buffer: &BufferStatus) -> String {
         buffer.kept,
         buffer.forwarded
     );
-    for (count, word) in [(buffer.refused, "refused"), (buffer.dropped, "dropped"), (buffer.dead_letters, "dead letters")] {
+    for (count, word) in [
+        (buffer.refused, "refused"),
+        (buffer.dropped, "dropped"),
+        (buffer.dead_letters, "dead letters"),
+    ] {
         if count > 0 {
             let _infallible = write!(text, ", {count} {word}");
         }

@@ -2,7 +2,10 @@
 //!
 //! Invariant: it changes nothing; what it cannot look at it says.
 
-#![expect(clippy::disallowed_methods, reason = "driver: certificates expire by the wall clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "driver: certificates expire by the wall clock"
+)]
 
 use std::{
     fmt::Write,
@@ -46,7 +49,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Ok(loaded) => loaded,
         Err(settings::LoadError::Problems(problems)) if args.json => {
             print(&format!("{:#}\n", problems.to_json()))?;
-            return Err(Failure::new(Exit::Usage, anyhow!("{} problems", problems.len())));
+            return Err(Failure::new(
+                Exit::Usage,
+                anyhow!("{} problems", problems.len()),
+            ));
         }
         Err(_) => return load(&args.config).map(drop),
     };
@@ -57,9 +63,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     findings.sort_by_key(|finding| finding.location);
     report(&findings, &loaded.value, args.json)?;
-    match findings.iter().filter(|finding| finding.severity == Severity::Error).count() {
+    match findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .count()
+    {
         0 => Ok(()),
-        errors => Err(Failure::new(Exit::Failed, anyhow!("{errors} of these keep the gateway from working as written"))),
+        errors => Err(Failure::new(
+            Exit::Failed,
+            anyhow!("{errors} of these keep the gateway from working as written"),
+        )),
     }
 }
 
@@ -71,10 +84,26 @@ fn report(findings: &[Problem], config: &Config, json: bool) -> anyhow::Result<(
     for finding in findings {
         writeln!(text, "{finding}")?;
     }
-    let Counts { buses, devices, points, rules } = Counts::of(config);
-    writeln!(text, "{buses} buses, {devices} devices, {points} points, {rules} forward rules: ")?;
+    let Counts {
+        buses,
+        devices,
+        points,
+        rules,
+    } = Counts::of(config);
+    writeln!(
+        text,
+        "{buses} buses, {devices} devices, {points} points, {rules} forward rules: "
+    )?;
     text.truncate(text.trim_end().len());
-    writeln!(text, " {}", if findings.is_empty() { "all is well".to_owned() } else { format!("{} findings", findings.len()) })?;
+    writeln!(
+        text,
+        " {}",
+        if findings.is_empty() {
+            "all is well".to_owned()
+        } else {
+            format!("{} findings", findings.len())
+        }
+    )?;
     print(&text)
 }
 
@@ -91,7 +120,11 @@ impl Counts {
         Counts {
             buses: config.buses.len() + config.serials.len(),
             devices: config.devices.len() + config.serials.len(),
-            points: config.devices.iter().map(|device| device.points.len()).sum(),
+            points: config
+                .devices
+                .iter()
+                .map(|device| device.points.len())
+                .sum(),
             rules: config.forwards.len(),
         }
     }
@@ -114,8 +147,16 @@ fn machine(config: &Config, document: &Document) -> Vec<Problem> {
 }
 
 fn ports(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
-    let of_buses = config.buses.iter().enumerate().filter_map(|(i, bus)| Some((format!("bus[{i}].port"), bus.port.as_ref()?)));
-    let of_lines = config.serials.iter().enumerate().map(|(i, line)| (format!("serial[{i}].port"), &line.port));
+    let of_buses = config
+        .buses
+        .iter()
+        .enumerate()
+        .filter_map(|(i, bus)| Some((format!("bus[{i}].port"), bus.port.as_ref()?)));
+    let of_lines = config
+        .serials
+        .iter()
+        .enumerate()
+        .map(|(i, line)| (format!("serial[{i}].port"), &line.port));
     for (path, port) in of_buses.chain(of_lines) {
         let opened = fs::OpenOptions::new().read(true).write(true).open(port);
         if let Err(error) = opened {
@@ -124,21 +165,38 @@ fn ports(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
                 io::ErrorKind::NotFound => "plug it in, or look at /dev/serial/by-id",
                 _ => "",
             };
-            findings.push(document.error(&path, format!("cannot open serial port {}: {error}", port.display()), remedy));
+            findings.push(document.error(
+                &path,
+                format!("cannot open serial port {}: {error}", port.display()),
+                remedy,
+            ));
         }
     }
 }
 
 fn credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
-    for (i, tls) in config.broker.listeners.iter().enumerate().filter_map(|(i, listener)| Some((i, listener.tls.as_ref()?))) {
+    for (i, tls) in config
+        .broker
+        .listeners
+        .iter()
+        .enumerate()
+        .filter_map(|(i, listener)| Some((i, listener.tls.as_ref()?)))
+    {
         let path = format!("broker.listener[{i}].tls");
-        certificate(&tls.certificate, &format!("{path}.certificate"), document, findings);
+        certificate(
+            &tls.certificate,
+            &format!("{path}.certificate"),
+            document,
+            findings,
+        );
         key(&tls.key, &format!("{path}.key"), document, findings);
         if let Some(ca) = &tls.client_ca {
             certificate(ca, &format!("{path}.client_ca"), document, findings);
         }
     }
-    let Some(upstream) = &config.upstream else { return };
+    let Some(upstream) = &config.upstream else {
+        return;
+    };
     for (name, file) in [("ca", &upstream.ca), ("certificate", &upstream.certificate)] {
         if let Some(file) = file {
             certificate(file, &format!("upstream.{name}"), document, findings);
@@ -151,14 +209,26 @@ fn credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>
 
 fn certificate(file: &Path, path: &str, document: &Document, findings: &mut Vec<Problem>) {
     match expiry(file) {
-        Err(reason) => findings.push(document.error(path, format!("certificate {}: {reason}", file.display()), "")),
+        Err(reason) => findings.push(document.error(
+            path,
+            format!("certificate {}: {reason}", file.display()),
+            "",
+        )),
         Ok(expiry) => {
             let left = (expiry - now()) / DAY;
             let subject = format!("certificate {}", file.display());
             if expiry <= now() {
-                findings.push(document.error(path, format!("{subject} expired {} days ago", -left), "renew it"));
+                findings.push(document.error(
+                    path,
+                    format!("{subject} expired {} days ago", -left),
+                    "renew it",
+                ));
             } else if left < EXPIRY_WARNING_DAYS {
-                findings.push(document.warning(path, format!("{subject} expires in {left} days"), "renew it"));
+                findings.push(document.warning(
+                    path,
+                    format!("{subject} expires in {left} days"),
+                    "renew it",
+                ));
             }
         }
     }
@@ -171,28 +241,43 @@ fn expiry(file: &Path) -> Result<i64, String> {
         .next()
         .ok_or("it holds no PEM block")?
         .map_err(|error| format!("it is no PEM file ({error})"))?;
-    let certificate = pem.parse_x509().map_err(|error| format!("it holds no certificate ({error})"))?;
+    let certificate = pem
+        .parse_x509()
+        .map_err(|error| format!("it holds no certificate ({error})"))?;
     Ok(certificate.validity().not_after.timestamp())
 }
 
 fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        })
 }
 
 fn key(file: &Path, path: &str, document: &Document, findings: &mut Vec<Problem>) {
     match fs::metadata(file) {
-        Err(error) => findings.push(document.error(path, format!("key {}: {error}", file.display()), "")),
-        Ok(metadata) if metadata.permissions().mode() & 0o007 != 0 => findings.push(document.error(
-            path,
-            format!("key {} can be read by everyone on this machine", file.display()),
-            format!("chmod 640 {}", file.display()),
-        )),
+        Err(error) => {
+            findings.push(document.error(path, format!("key {}: {error}", file.display()), ""))
+        }
+        Ok(metadata) if metadata.permissions().mode() & 0o007 != 0 => {
+            findings.push(document.error(
+                path,
+                format!(
+                    "key {} can be read by everyone on this machine",
+                    file.display()
+                ),
+                format!("chmod 640 {}", file.display()),
+            ))
+        }
         Ok(_) => {}
     }
 }
 
 fn disk(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
-    let Some(directory) = config.buffer.path.parent() else { return };
+    let Some(directory) = config.buffer.path.parent() else {
+        return;
+    };
     match statvfs(directory) {
         Err(error) => findings.push(document.error(
             "buffer.path",
@@ -206,7 +291,11 @@ fn disk(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
             if free < wanted {
                 findings.push(document.warning(
                     "buffer.max_size",
-                    format!("the buffer may grow by {}, but {} are free", Size::from_bytes(wanted), Size::from_bytes(free)),
+                    format!(
+                        "the buffer may grow by {}, but {} are free",
+                        Size::from_bytes(wanted),
+                        Size::from_bytes(free)
+                    ),
                     "lower max_size, or free space",
                 ));
             }

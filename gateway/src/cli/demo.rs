@@ -29,13 +29,20 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(level) = &args.log_level {
         logging::init(LogFormat::Text, level)?;
     }
-    let options = demo::Options { length: args.length.map(Period::as_duration), port: args.port };
+    let options = demo::Options {
+        length: args.length.map(Period::as_duration),
+        port: args.port,
+    };
     let runtime = runtime()?;
     let summary = runtime.block_on(demo::run(options))?;
     if summary.lost > 0 || summary.taken == 0 {
         return Err(Failure::new(
             Exit::Failed,
-            anyhow!("{} of {} readings did not arrive", summary.lost, summary.taken),
+            anyhow!(
+                "{} of {} readings did not arrive",
+                summary.lost,
+                summary.taken
+            ),
         ));
     }
     Ok(())

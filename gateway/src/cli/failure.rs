@@ -27,7 +27,10 @@ impl Failure {
     }
 
     /// Prints the chain on standard error, each cause after a colon.
-    #[expect(clippy::print_stderr, reason = "the one place that prints the final error")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the one place that prints the final error"
+    )]
     pub(super) fn print(&self) -> ExitCode {
         eprintln!("{:#}", self.error);
         ExitCode::from(self.exit as u8)

@@ -54,7 +54,12 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ConfigPath {
     /// The configuration file
-    #[arg(short, long = "config", value_name = "FILE", default_value = "/etc/gateway/gateway.toml")]
+    #[arg(
+        short,
+        long = "config",
+        value_name = "FILE",
+        default_value = "/etc/gateway/gateway.toml"
+    )]
     path: PathBuf,
 }
 
@@ -105,7 +110,8 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// The configuration in `path`, or every problem in it.
 fn load(path: &ConfigPath) -> Result<config::Loaded, Failure> {
-    config::load(&path.path).map_err(|problems| Failure::new(Exit::Usage, anyhow::anyhow!("{problems}")))
+    config::load(&path.path)
+        .map_err(|problems| Failure::new(Exit::Usage, anyhow::anyhow!("{problems}")))
 }
 
 /// A runtime for the service: two workers carry a plant, and leave an SBC's other cores alone.

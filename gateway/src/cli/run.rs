@@ -17,7 +17,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let loaded = load(&args.config)?;
     logging::init(args.logging.format, &args.logging.level)?;
-    for warning in loaded.warnings() {
+    for warning in loaded.warnings.iter() {
         tracing::warn!("{warning}");
     }
     let runtime = runtime()?;

@@ -29,12 +29,20 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let socket = load(&args.config)?.value.gateway.control;
     loop {
         let answer = control::ask(&socket, "status")
-            .with_context(|| format!("cannot ask the service at {}; is gateway.service running?", socket.display()))
+            .with_context(|| {
+                format!(
+                    "cannot ask the service at {}; is gateway.service running?",
+                    socket.display()
+                )
+            })
             .map_err(|error| Failure::new(Exit::Unreachable, error))?;
         let text = if args.json {
             format!("{answer}\n")
         } else {
-            status_text::render(&serde_json::from_value(answer).context("the service's answer is not understood; is it of another version?")?)
+            status_text::render(
+                &serde_json::from_value(answer)
+                    .context("the service's answer is not understood; is it of another version?")?,
+            )
         };
         if args.watch && std::io::stdout().is_terminal() {
             print("\x1b[2J\x1b[H")?;

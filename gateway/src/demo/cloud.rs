@@ -38,10 +38,17 @@ impl Cloud {
             subscribe: vec![TopicPattern("%u/command/#".to_owned())],
             ..AccessRule::default()
         };
-        let listener =
-            Listener { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), tls: Some(tls), anonymous: None };
+        let listener = Listener {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            tls: Some(tls),
+            anonymous: None,
+        };
         let mut cloud = Cloud {
-            config: Config { listeners: vec![listener], access: vec![rule], ..Config::default() },
+            config: Config {
+                listeners: vec![listener],
+                access: vec![rule],
+                ..Config::default()
+            },
             running: None,
         };
         cloud.bring_up().await?;
@@ -53,7 +60,9 @@ impl Cloud {
     /// # Errors
     /// The address is taken.
     pub(super) async fn bring_up(&mut self) -> anyhow::Result<()> {
-        let broker = Broker::start(&self.config, None).await.context("cannot start the upstream broker")?;
+        let broker = Broker::start(&self.config, None)
+            .await
+            .context("cannot start the upstream broker")?;
         if let Some(bound) = broker.addresses().first() {
             self.config.listeners[0].address = bound.address;
         }

@@ -66,17 +66,21 @@ impl Ledger {
 
     /// Every topic with its account, in order.
     pub(super) fn topics(&self) -> impl Iterator<Item = (&str, &Topic)> {
-        self.topics.iter().map(|(name, topic)| (name.as_str(), topic))
+        self.topics
+            .iter()
+            .map(|(name, topic)| (name.as_str(), topic))
     }
 
     /// The sums.
     pub(super) fn totals(&self) -> Totals {
-        self.topics.values().fold(Totals::default(), |sum, topic| Totals {
-            taken: sum.taken + topic.taken,
-            forwarded: sum.forwarded + topic.forwarded,
-            waiting: sum.waiting + topic.waiting.len() as u64,
-            repeated: sum.repeated + topic.repeated,
-        })
+        self.topics
+            .values()
+            .fold(Totals::default(), |sum, topic| Totals {
+                taken: sum.taken + topic.taken,
+                forwarded: sum.forwarded + topic.forwarded,
+                waiting: sum.waiting + topic.waiting.len() as u64,
+                repeated: sum.repeated + topic.repeated,
+            })
     }
 }
 
@@ -93,6 +97,14 @@ mod tests {
         ledger.taken("t", 2, "b".to_owned());
         ledger.arrived("t", 1);
         ledger.taken("t", 3, "c".to_owned());
-        assert_eq!(ledger.totals(), Totals { taken: 3, forwarded: 2, waiting: 1, repeated: 1 });
+        assert_eq!(
+            ledger.totals(),
+            Totals {
+                taken: 3,
+                forwarded: 2,
+                waiting: 1,
+                repeated: 1
+            }
+        );
     }
 }

@@ -7,7 +7,10 @@
 //!
 //! Invariant: nothing outside its temporary directory and the loopback is touched.
 
-#![expect(clippy::disallowed_methods, reason = "driver: owns the clock of the demonstration")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "driver: owns the clock of the demonstration"
+)]
 
 mod cloud;
 mod ledger;
@@ -80,7 +83,9 @@ pub async fn run(options: Options) -> anyhow::Result<Summary> {
     let plant = Plant::start().await?;
     let config = plant.configuration(directory.path(), &pki, cloud.address(), options.port)?;
     let appliance = Appliance::start(config).await?;
-    Demo::new(appliance, cloud, plant, Script::new(options.length))?.play().await
+    Demo::new(appliance, cloud, plant, Script::new(options.length))?
+        .play()
+        .await
 }
 
 struct Demo {
@@ -99,17 +104,29 @@ struct Demo {
 }
 
 impl Demo {
-    fn new(appliance: Appliance, cloud: Cloud, plant: Plant, script: Script) -> anyhow::Result<Demo> {
+    fn new(
+        appliance: Appliance,
+        cloud: Cloud,
+        plant: Plant,
+        script: Script,
+    ) -> anyhow::Result<Demo> {
         let in_plant = appliance.broker().local("demo-observer");
         for filter in ["telemetry/#", "result/#"] {
             in_plant.subscribe(TopicFilter::parse(filter)?, QoS::AtLeastOnce);
         }
-        let local = appliance.broker().addresses().first().context("the local broker has no listener")?.address;
-        let view = View {
-            wires: plant.wires(),
-            attach: format!("mosquitto_sub -h 127.0.0.1 -p {} -t 'telemetry/#' -v", local.port()),
-            ..View::default()
-        };
+        let local = appliance
+            .broker()
+            .addresses()
+            .first()
+            .context("the local broker has no listener")?
+            .address;
+        let attach = format!(
+            "mosquitto_sub -h 127.0.0.1 -p {} -t 'telemetry/#' -v",
+            local.port()
+        );
+        let view = View::new(plant.wires(), attach.clone());
+        let output = Output::new();
+        output.event(&format!("watch with: {attach}"));
         Ok(Demo {
             in_cloud: cloud.observer(),
             appliance,
@@ -118,7 +135,7 @@ impl Demo {
             in_plant,
             script,
             view,
-            output: Output::new(),
+            output,
             started: Instant::now(),
             setpoint: 40,
             mended_at: None,
@@ -126,7 +143,6 @@ impl Demo {
     }
 
     async fn play(mut self) -> anyhow::Result<Summary> {
-        self.happened(&format!("watch with: {}", self.view.attach.clone()));
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let interrupted = tokio::signal::ctrl_c();
@@ -168,7 +184,9 @@ impl Demo {
         self.cloud.bring_up().await?;
         self.in_cloud = self.cloud.observer();
         self.mended_at = Some(Instant::now());
-        self.happened(&format!("the upstream broker is back; {waiting} readings wait for it"));
+        self.happened(&format!(
+            "the upstream broker is back; {waiting} readings wait for it"
+        ));
         Ok(())
     }
 
@@ -181,8 +199,15 @@ impl Demo {
         }
         self.view.buffered = status.buffer.messages;
         if self.mended_at.is_some() && self.view.linked && self.view.ledger.totals().waiting <= 2 {
-            let took = self.mended_at.take().map(|at| at.elapsed()).unwrap_or_default();
-            self.happened(&format!("everything has arrived, {:.1} s after the broker came back", took.as_secs_f32()));
+            let took = self
+                .mended_at
+                .take()
+                .map(|at| at.elapsed())
+                .unwrap_or_default();
+            self.happened(&format!(
+                "everything has arrived, {:.1} s after the broker came back",
+                took.as_secs_f32()
+            ));
         }
         self.output.show(&self.view);
     }
@@ -197,16 +222,25 @@ impl Demo {
         let topic = format!("{GATEWAY}/command/{}", plant::SETPOINT);
         if let (Some(cloud), Ok(topic)) = (&self.in_cloud, TopicName::parse(&topic)) {
             drop(cloud.publish(Message::new(topic, self.setpoint.to_string())));
-            self.happened(&format!("the cloud commands {} = {}", plant::SETPOINT, self.setpoint));
+            self.happened(&format!(
+                "the cloud commands {} = {}",
+                plant::SETPOINT,
+                self.setpoint
+            ));
         }
     }
 
     fn seen_in_plant(&mut self, delivery: &Delivery) {
         let topic = delivery.message.topic.to_string();
-        let Some(payload) = json(delivery) else { return };
+        let Some(payload) = json(delivery) else {
+            return;
+        };
         if let Some(point) = topic.strip_prefix("result/") {
             let outcome = payload["result"].as_str().unwrap_or("unknown");
-            self.happened(&format!("{point}: {outcome}, read back {}", payload["value"]));
+            self.happened(&format!(
+                "{point}: {outcome}, read back {}",
+                payload["value"]
+            ));
         } else if let Some(sequence) = payload["seq"].as_u64() {
             self.view.ledger.taken(&topic, sequence, printed(&payload));
         }
@@ -214,7 +248,9 @@ impl Demo {
 
     fn seen_in_cloud(&mut self, delivery: &Delivery) {
         let topic = delivery.message.topic.to_string();
-        let telemetry = topic.strip_prefix(GATEWAY).and_then(|rest| rest.strip_prefix('/'));
+        let telemetry = topic
+            .strip_prefix(GATEWAY)
+            .and_then(|rest| rest.strip_prefix('/'));
         if let (Some(topic), Some(payload)) = (telemetry, json(delivery))
             && topic.starts_with("telemetry/")
             && let Some(sequence) = payload["seq"].as_u64()
@@ -236,8 +272,17 @@ impl Demo {
         self.output.finish(&self.view);
         self.appliance.stop().await;
         self.cloud.cut().await;
-        let Totals { taken, forwarded, waiting, .. } = self.view.ledger.totals();
-        Ok(Summary { taken, forwarded, lost: waiting })
+        let Totals {
+            taken,
+            forwarded,
+            waiting,
+            ..
+        } = self.view.ledger.totals();
+        Ok(Summary {
+            taken,
+            forwarded,
+            lost: waiting,
+        })
     }
 
     /// Reads both sides until all that was taken has arrived and nothing more comes.

@@ -25,7 +25,10 @@ impl Output {
         if terminal {
             write("\x1b[?25l\x1b[2J");
         }
-        Output { terminal, next_line: Duration::ZERO }
+        Output {
+            terminal,
+            next_line: Duration::ZERO,
+        }
     }
 
     /// Shows the state: redraws the screen, or writes a line now and then.

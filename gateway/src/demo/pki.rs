@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::Context;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 
 /// PEM files of the demonstration.
@@ -45,8 +46,22 @@ impl Pki {
         let client = CertificateParams::new(Vec::new())?;
         Ok(Pki {
             ca,
-            server: issue(directory, "server", server, ExtendedKeyUsagePurpose::ServerAuth, "localhost", &authority)?,
-            client: issue(directory, "client", client, ExtendedKeyUsagePurpose::ClientAuth, gateway_id, &authority)?,
+            server: issue(
+                directory,
+                "server",
+                server,
+                ExtendedKeyUsagePurpose::ServerAuth,
+                "localhost",
+                &authority,
+            )?,
+            client: issue(
+                directory,
+                "client",
+                client,
+                ExtendedKeyUsagePurpose::ClientAuth,
+                gateway_id,
+                &authority,
+            )?,
         })
     }
 }
@@ -61,9 +76,14 @@ fn authority() -> anyhow::Result<Authority> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.distinguished_name.push(DnType::CommonName, "gateway demo authority");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "gateway demo authority");
     let pem = params.self_signed(&key)?.pem();
-    Ok(Authority { issuer: Issuer::new(params, key), pem })
+    Ok(Authority {
+        issuer: Issuer::new(params, key),
+        pem,
+    })
 }
 
 fn issue(
@@ -75,17 +95,25 @@ fn issue(
     authority: &Authority,
 ) -> anyhow::Result<Credentials> {
     let key_pair = KeyPair::generate().with_context(|| format!("cannot make the {name}'s key"))?;
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     params.extended_key_usages = vec![usage];
     let certificate = directory.join(format!("{name}.pem"));
     let key = directory.join(format!("{name}.key"));
     let pem = params.signed_by(&key_pair, &authority.issuer)?.pem();
-    fs::write(&certificate, pem).with_context(|| format!("cannot write {}", certificate.display()))?;
-    write_secret(&key, &key_pair.serialize_pem()).with_context(|| format!("cannot write {}", key.display()))?;
+    fs::write(&certificate, pem)
+        .with_context(|| format!("cannot write {}", certificate.display()))?;
+    write_secret(&key, &key_pair.serialize_pem())
+        .with_context(|| format!("cannot write {}", key.display()))?;
     Ok(Credentials { certificate, key })
 }
 
 fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(text.as_bytes())
 }

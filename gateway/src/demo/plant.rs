@@ -38,11 +38,19 @@ impl Plant {
         let running = CancellationToken::new();
         let meter = Device::new(Kind::Meter, 1);
         let pump = Device::new(Kind::Controller, 1);
-        let line = simulate::on_serial(vec![meter], running.clone()).context("cannot simulate the serial meter")?;
-        let network =
-            simulate::on_tcp(vec![pump], running.clone()).await.context("cannot simulate the network controller")?;
-        let weather = station::nmea_station(running.clone()).context("cannot simulate the weather station")?;
-        Ok(Plant { line, network, weather, _running: running.drop_guard() })
+        let line = simulate::on_serial(vec![meter], running.clone())
+            .context("cannot simulate the serial meter")?;
+        let network = simulate::on_tcp(vec![pump], running.clone())
+            .await
+            .context("cannot simulate the network controller")?;
+        let weather = station::nmea_station(running.clone())
+            .context("cannot simulate the weather station")?;
+        Ok(Plant {
+            line,
+            network,
+            weather,
+            _running: running.drop_guard(),
+        })
     }
 
     /// Devices and the wires they hang on, for people.
@@ -75,105 +83,15 @@ impl Plant {
             .replace("@weather@", &self.weather.display().to_string())
             .replace("@upstream@", &upstream.to_string())
             .replace("@ca@", &pki.ca.display().to_string())
-            .replace("@certificate@", &pki.client.certificate.display().to_string())
+            .replace(
+                "@certificate@",
+                &pki.client.certificate.display().to_string(),
+            )
             .replace("@key@", &pki.client.key.display().to_string());
-        let loaded = config::parse("demo.toml", &text).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+        let loaded =
+            config::parse("demo.toml", &text).map_err(|problems| anyhow::anyhow!("{problems}"))?;
         Ok(loaded.value)
     }
 }
 
-const TEMPLATE: &str = r#"
-[gateway]
-id = "@gateway@"
-control = "@directory@/control.sock"
-
-[[broker.listener]]
-address = "127.0.0.1:@port@"
-
-[[broker.access]]
-publish = ["command/#"]
-subscribe = ["#"]
-
-[[bus]]
-name = "rs485-0"
-port = "@line@"
-baud = 19200
-
-[[bus]]
-name = "plc"
-tcp = "@network@"
-
-[[device]]
-name = "meter"
-bus = "rs485-0"
-unit = 1
-interval = "500ms"
-
-[[device.point]]
-name = "voltage"
-register = "input:0"
-type = "f32"
-unit = "V"
-
-[[device.point]]
-name = "current"
-register = "input:6"
-type = "f32"
-unit = "A"
-
-[[device.point]]
-name = "power"
-register = "input:12"
-type = "f32"
-unit = "W"
-
-[[device]]
-name = "pump"
-bus = "plc"
-unit = 1
-interval = "250ms"
-
-[[device.point]]
-name = "temperature"
-register = "input:0"
-type = "i16"
-scale = 0.1
-unit = "°C"
-
-[[device.point]]
-name = "setpoint"
-register = "holding:0"
-scale = 0.1
-unit = "bar"
-access = "read-write"
-min = 0
-max = 100
-
-[[serial]]
-name = "weather"
-port = "@weather@"
-baud = 4800
-decode = { nmea = ["MWV", "MTW"] }
-
-[buffer]
-path = "@directory@/buffer.db"
-max_size = "64MiB"
-
-[upstream]
-url = "mqtts://@upstream@"
-ca = "@ca@"
-certificate = "@certificate@"
-key = "@key@"
-retry = "500ms"
-retry_max = "2s"
-
-[[forward]]
-filter = "telemetry/#"
-
-[[forward]]
-filter = "result/#"
-priority = "high"
-
-[[receive]]
-filter = "command/#"
-"#;
+const TEMPLATE: &str = include_str!("demo.toml");

@@ -25,7 +25,7 @@ pub(super) struct View {
     /// Readings taken and arrived.
     pub(super) ledger: Ledger,
     /// Where each device hangs: topic level to wire.
-    pub(super) wires: Vec<(&'static str, String)>,
+    wires: Vec<(&'static str, String)>,
     /// The upstream link in words, and whether it is up.
     pub(super) link: String,
     /// Whether the link is up.
@@ -33,11 +33,20 @@ pub(super) struct View {
     /// Messages in the SQLite buffer.
     pub(super) buffered: u64,
     /// How to watch with a client of one's own.
-    pub(super) attach: String,
+    attach: String,
     events: VecDeque<String>,
 }
 
 impl View {
+    /// Nothing seen yet.
+    pub(super) fn new(wires: Vec<(&'static str, String)>, attach: String) -> View {
+        View {
+            wires,
+            attach,
+            ..View::default()
+        }
+    }
+
     /// Notes a happening; returns the line, for output without a terminal.
     pub(super) fn happened(&mut self, what: &str) -> String {
         let line = format!("{}  {what}", clock(self.elapsed));
@@ -51,9 +60,15 @@ impl View {
     /// The whole screen, for a terminal.
     pub(super) fn screen(&self) -> String {
         let mut lines = vec![
-            bold(&spread(&format!("gateway demo   {}", clock(self.elapsed)), "Ctrl-C stops")),
+            bold(&spread(
+                &format!("gateway demo   {}", clock(self.elapsed)),
+                "Ctrl-C stops",
+            )),
             String::new(),
-            dim(&format!("{:<34}{:<26}{:>10}{:>10}", "WIRE", "POINT", "VALUE", "READINGS")),
+            dim(&format!(
+                "{:<34}{:<26}{:>10}{:>10}",
+                "WIRE", "POINT", "VALUE", "READINGS"
+            )),
         ];
         lines.extend(self.points());
         lines.push(String::new());
@@ -75,30 +90,58 @@ impl View {
             .map(|(topic, account)| {
                 let point = topic.trim_start_matches("telemetry/");
                 let device = point.split('/').next().unwrap_or(point);
-                let wire = if device == previous { "" } else { self.wire_of(device) };
+                let wire = if device == previous {
+                    ""
+                } else {
+                    self.wire_of(device)
+                };
                 previous = device;
-                clip(&format!("{wire:<34}{point:<26}{:>10}{:>10}", account.last, account.taken))
+                clip(&format!(
+                    "{wire:<34}{point:<26}{:>10}{:>10}",
+                    account.last, account.taken
+                ))
             })
             .collect()
     }
 
     fn wire_of(&self, device: &str) -> &str {
-        self.wires.iter().find(|(name, _)| *name == device).map_or("", |(_, wire)| wire)
+        self.wires
+            .iter()
+            .find(|(name, _)| *name == device)
+            .map_or("", |(_, wire)| wire)
     }
 
     fn flow(&self) -> Vec<String> {
-        let Totals { taken, forwarded, waiting, .. } = self.ledger.totals();
+        let Totals {
+            taken,
+            forwarded,
+            waiting,
+            ..
+        } = self.ledger.totals();
         let link = clip(&format!("upstream   {}", self.link));
         vec![
-            clip(&format!("buffer     {} {} in SQLite", bar(self.buffered), self.buffered)),
-            if self.linked { green(&link) } else { red(&link) },
+            clip(&format!(
+                "buffer     {} {} in SQLite",
+                bar(self.buffered),
+                self.buffered
+            )),
+            if self.linked {
+                green(&link)
+            } else {
+                red(&link)
+            },
             format!("readings   taken {taken}   forwarded {forwarded}   waiting {waiting}"),
         ]
     }
 
     /// One line of the same, for a pipe.
     pub(super) fn line(&self) -> String {
-        let Totals { taken, forwarded, waiting, .. } = self.ledger.totals();
+        let Totals {
+            taken,
+            forwarded,
+            waiting,
+            ..
+        } = self.ledger.totals();
         format!(
             "{}  taken {taken}, forwarded {forwarded}, waiting {waiting}, upstream {}",
             clock(self.elapsed),
@@ -108,7 +151,12 @@ impl View {
 
     /// The last words.
     pub(super) fn summary(&self) -> String {
-        let Totals { taken, forwarded, waiting, repeated } = self.ledger.totals();
+        let Totals {
+            taken,
+            forwarded,
+            waiting,
+            repeated,
+        } = self.ledger.totals();
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _infallible = writeln!(text, "ran for:            {}", clock(self.elapsed));
@@ -121,11 +169,16 @@ impl View {
 }
 
 fn clock(elapsed: Duration) -> String {
-    format!("{:02}:{:02}", elapsed.as_secs() / 60, elapsed.as_secs() % 60)
+    format!(
+        "{:02}:{:02}",
+        elapsed.as_secs() / 60,
+        elapsed.as_secs() % 60
+    )
 }
 
 fn bar(count: u64) -> String {
-    let filled = usize::try_from(count.min(BAR_FULL) * BAR_CELLS as u64 / BAR_FULL).unwrap_or(BAR_CELLS);
+    let filled =
+        usize::try_from(count.min(BAR_FULL) * BAR_CELLS as u64 / BAR_FULL).unwrap_or(BAR_CELLS);
     let filled = filled.max(usize::from(count > 0));
     format!("{}{}", "█".repeat(filled), "░".repeat(BAR_CELLS - filled))
 }
@@ -168,7 +221,11 @@ mod tests {
             ..View::default()
         };
         for sequence in 1..=50 {
-            view.ledger.taken("telemetry/meter-1/a-point-with-quite-a-long-name", sequence, "-12345.678901 kvarh".to_owned());
+            view.ledger.taken(
+                "telemetry/meter-1/a-point-with-quite-a-long-name",
+                sequence,
+                "-12345.678901 kvarh".to_owned(),
+            );
         }
         for event in 0..20 {
             view.happened(&format!("{event} {}", "something happened ".repeat(8)));
@@ -193,7 +250,11 @@ mod tests {
     #[test]
     fn the_screen_fits_a_terminal_of_80_columns_and_24_lines() {
         let screen = busy_view().screen();
-        assert!(screen.lines().count() <= 24, "{} lines", screen.lines().count());
+        assert!(
+            screen.lines().count() <= 24,
+            "{} lines",
+            screen.lines().count()
+        );
         for line in screen.lines() {
             assert!(visible(line).chars().count() <= WIDTH, "{line}");
         }
@@ -210,6 +271,9 @@ mod tests {
     fn a_small_backlog_still_shows_in_the_bar() {
         assert!(bar(1).starts_with('█'));
         assert!(!bar(0).contains('█'));
-        assert_eq!(bar(u64::MAX).chars().filter(|cell| *cell == '█').count(), BAR_CELLS);
+        assert_eq!(
+            bar(u64::MAX).chars().filter(|cell| *cell == '█').count(),
+            BAR_CELLS
+        );
     }
 }

@@ -33,7 +33,11 @@ const ACTS: [(u32, Act); 3] = [(5, Act::Command), (8, Act::Cut), (14, Act::Mend)
 impl Script {
     /// A script that ends after `length`, or never.
     pub(super) fn new(length: Option<Duration>) -> Script {
-        Script { length, cycle: length.map_or(CYCLE, |length| length.min(CYCLE)), next: 0 }
+        Script {
+            length,
+            cycle: length.map_or(CYCLE, |length| length.min(CYCLE)),
+            next: 0,
+        }
     }
 
     /// The next act, once, when its time has come.
@@ -51,7 +55,10 @@ impl Script {
     fn upcoming(&self) -> Option<(Duration, Act)> {
         let round = u32::try_from(self.next / ACTS.len()).ok()?;
         let start = self.cycle.checked_mul(round)?;
-        if self.length.is_some_and(|length| start + self.cycle > length) {
+        if self
+            .length
+            .is_some_and(|length| start + self.cycle > length)
+        {
             return None;
         }
         let (part, act) = ACTS[self.next % ACTS.len()];
@@ -82,13 +89,28 @@ mod tests {
         let acts = played(None, 50);
         assert_eq!(
             acts,
-            [(5, Act::Command), (8, Act::Cut), (14, Act::Mend), (35, Act::Command), (38, Act::Cut), (44, Act::Mend)]
+            [
+                (5, Act::Command),
+                (8, Act::Cut),
+                (14, Act::Mend),
+                (35, Act::Command),
+                (38, Act::Cut),
+                (44, Act::Mend)
+            ]
         );
     }
 
     #[test]
     fn a_short_demonstration_shows_everything_and_ends() {
-        assert_eq!(played(Some(15), 99), [(3, Act::Command), (4, Act::Cut), (7, Act::Mend), (15, Act::End)]);
+        assert_eq!(
+            played(Some(15), 99),
+            [
+                (3, Act::Command),
+                (4, Act::Cut),
+                (7, Act::Mend),
+                (15, Act::End)
+            ]
+        );
     }
 
     #[test]

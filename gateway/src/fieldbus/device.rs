@@ -117,10 +117,7 @@ impl Device {
             polls: Vec::new(),
             health: Health::Unproven,
             told: None,
-            limits: Limits {
-                registers: device.max_registers,
-                bits: device.max_bits,
-            },
+            limits: Limits::of(device),
             cost,
             lessons: Lessons::default(),
         };
@@ -291,11 +288,6 @@ impl Device {
 
     /// Plans anew; requests that stay as they were keep their place in time.
     fn replan(&mut self, now: Instant) {
-        let item = |(index, point): (usize, &Point)| Item {
-            point: index,
-            span: point.span,
-            interval: point.interval,
-        };
         let awake = |(_, point): &(usize, &Point)| point.parked.is_none();
         let points = self.points.iter().enumerate();
         let items: Vec<Item> = points.filter(awake).map(item).collect();
@@ -312,6 +304,34 @@ impl Device {
             }
         };
         self.polls = planned.into_iter().map(poll).collect();
+    }
+}
+
+/// The requests that read a device's points as configured, before anything has been learned.
+pub(crate) fn requests(device: &config::Device, cost: Cost) -> Vec<Planned> {
+    let points: Vec<Point> = device
+        .points
+        .iter()
+        .map(|point| Point::new(point, device))
+        .collect();
+    let items: Vec<Item> = points.iter().enumerate().map(item).collect();
+    plan::plan(&items, Limits::of(device), cost, &Lessons::default())
+}
+
+fn item((index, point): (usize, &Point)) -> Item {
+    Item {
+        point: index,
+        span: point.span,
+        interval: point.interval,
+    }
+}
+
+impl Limits {
+    fn of(device: &config::Device) -> Limits {
+        Limits {
+            registers: device.max_registers,
+            bits: device.max_bits,
+        }
     }
 }
 

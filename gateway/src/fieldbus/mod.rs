@@ -18,7 +18,7 @@ mod port;
 mod transaction;
 
 mod decode;
-mod device;
+pub(crate) mod device;
 mod health;
 mod jitter;
 pub mod plan;

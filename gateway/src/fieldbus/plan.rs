@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
+use crate::config;
+
 use super::{
     line_rate::LineRate,
     register::{Register, Table},
@@ -30,6 +32,16 @@ pub enum Cost {
 }
 
 impl Cost {
+    /// What requests cost on a configured bus.
+    pub(crate) fn of(bus: &config::Bus) -> Cost {
+        let mbap = bus.tcp.is_some() && bus.framing != Some(config::Framing::Rtu);
+        if mbap {
+            Cost::Network
+        } else {
+            Cost::Line(LineRate::of(bus))
+        }
+    }
+
     /// How long a read keeps the bus busy: request, turnaround, answer, silence.
     pub(crate) fn read(self, span: Span) -> Duration {
         let transfer = self.transfer(&Request::Read(span));

@@ -24,7 +24,6 @@ use super::{
     device::{Device, Lesson, Poll},
     health::Health,
     jitter::Jitter,
-    line_rate::LineRate,
     plan::{self, Cost},
     transaction::{Exception, Reply, Request, Span, Transaction},
     write::{self, Checked, Refusal, Write},
@@ -130,7 +129,7 @@ impl Schedule {
         seed: u64,
         now: Stamp,
     ) -> Schedule {
-        let cost = cost(bus);
+        let cost = Cost::of(bus);
         let device = |device| Device::new(device, cost, now.monotonic);
         Schedule {
             response_timeout: bus.response_timeout.as_duration(),
@@ -582,16 +581,6 @@ impl Schedule {
             timeout: self.response_timeout + self.cost.transfer(&request),
             request,
         }));
-    }
-}
-
-/// What requests cost on a configured bus.
-pub(crate) fn cost(bus: &config::Bus) -> Cost {
-    let mbap = bus.tcp.is_some() && bus.framing != Some(config::Framing::Rtu);
-    if mbap {
-        Cost::Network
-    } else {
-        Cost::Line(LineRate::of(bus))
     }
 }
 
