@@ -25,6 +25,8 @@ mod link;
 #[cfg(test)]
 pub(crate) mod sim;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::{

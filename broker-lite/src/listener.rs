@@ -74,7 +74,7 @@ pub(crate) struct Listeners {
 pub(crate) struct Prepared {
     service: Service,
     /// Absent where the address is listened on already.
-    socket: Option<TcpListener>,
+    socket: Option<(TcpListener, SocketAddr)>,
 }
 
 /// Binds what is not bound yet and reads all certificates; changes nothing.
@@ -109,10 +109,11 @@ pub(crate) async fn prepare(
     Ok(prepared)
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Bind { address, source })
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { address, source };
+    let socket = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
 }
 
 impl Listeners {
@@ -149,10 +150,8 @@ impl Listeners {
                     reloaded.disconnected += open.exchange(service, shared);
                     open
                 }
-                (None, Some(socket)) => {
-                    let Some(open) = Open::start(service, socket, shared) else {
-                        continue;
-                    };
+                (None, Some((socket, bound))) => {
+                    let open = Open::start(service, socket, bound, shared);
                     reloaded.opened.push(open.bound);
                     open
                 }
@@ -176,8 +175,12 @@ impl Listeners {
 }
 
 impl Open {
-    fn start(service: Service, socket: TcpListener, shared: &Arc<Shared>) -> Option<Open> {
-        let bound = socket.local_addr().ok()?;
+    fn start(
+        service: Service,
+        socket: TcpListener,
+        bound: SocketAddr,
+        shared: &Arc<Shared>,
+    ) -> Open {
         info!(target: "broker_lite::listener", address = %bound, tls = service.acceptor.is_some(), "listening");
         let open = Open {
             bound,
@@ -192,7 +195,7 @@ impl Open {
             open.stop.clone(),
         );
         shared.tasks.spawn(accepting);
-        Some(open)
+        open
     }
 
     fn service(&self) -> Service {
@@ -238,6 +241,8 @@ async fn accept(
         };
         match accepted {
             Ok((stream, address)) => {
+                // An IPv4 peer of an IPv6 socket counts as what it is.
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                 let service = service
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)

@@ -51,9 +51,7 @@ const EVENTS_MAX: usize = 1_024;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error(
-        "cannot listen on {address}: {source} (is another program listening there, or does the address belong to another machine?)"
-    )]
+    #[error("cannot listen on {address} ({hint})", hint = bind_hint(source))]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -61,7 +59,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// A listener cannot serve TLS.
-    #[error("cannot serve TLS on {address}: {source}")]
+    #[error("cannot serve TLS on {address}")]
     Tls {
         /// The listener.
         address: SocketAddr,
@@ -69,7 +67,7 @@ pub enum StartError {
         source: Box<TlsError>,
     },
     /// A user's password cannot be read.
-    #[error("cannot take the password of user {user:?}: {source}")]
+    #[error("cannot take the password of user {user:?}")]
     Password {
         /// The user.
         user: String,
@@ -86,6 +84,15 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+fn bind_hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "which other program listens there? `ss -ltnp` tells",
+        std::io::ErrorKind::AddrNotAvailable => "does this machine have that address?",
+        std::io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
+        _ => "is the network up?",
+    }
 }
 
 /// What a reload has changed.

@@ -34,7 +34,7 @@ pub enum TlsError {
         reason: String,
     },
     /// Certificate and key, or the trust anchors, do not work together.
-    #[error("certificate {certificate} with key {key}: {source} (do they belong together?)")]
+    #[error("certificate {certificate} with key {key} (do they belong together?)")]
     Pair {
         /// The certificate's file.
         certificate: PathBuf,

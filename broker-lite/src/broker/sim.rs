@@ -15,6 +15,7 @@ use crate::{
     config::{AccessRule, Limits, TopicPattern},
     keeper::{Keeper, Kept, Receipt},
     message::Message,
+    outbox::Publication,
     packet::{
         self, Ack, Connect, ConnectProperties, Delivery, Disconnect, Expect, Packet, PacketId,
         Publish, QoS, ReasonCode, Subscribe, SubscribeOptions, SubscribeRequest, Text, Version,
@@ -58,7 +59,7 @@ pub(super) struct Sim {
     inboxes: HashMap<ConnectionId, VecDeque<Packet>>,
     pub(super) stalled: Vec<ConnectionId>,
     pub(super) closed: Vec<ConnectionId>,
-    pub(super) kept: VecDeque<(Ticket, String)>,
+    pub(super) kept: VecDeque<(Ticket, Arc<Publication>)>,
     pub(super) settled: Vec<Kept>,
     pub(super) refusals: Vec<Refusal>,
     pub(super) ready: Vec<SessionId>,
@@ -141,6 +142,17 @@ impl Sim {
         self.drain();
     }
 
+    /// The connection breaks: what the client has not read yet is gone.
+    pub(super) fn cut(&mut self, client: Client) {
+        self.lose(client);
+        self.inboxes.remove(&client.0);
+    }
+
+    /// The next packet that the client reads.
+    pub(super) fn next(&mut self, client: Client) -> Option<Packet> {
+        self.inboxes.get_mut(&client.0)?.pop_front()
+    }
+
     /// Lets time pass, with every timer on its moment.
     pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
@@ -154,10 +166,12 @@ impl Sim {
         self.drain();
     }
 
-    pub(super) fn answer_keeper(&mut self, kept: Kept) {
-        let (ticket, _) = self.kept.pop_front().unwrap();
+    /// Answers for the message that was handed over first.
+    pub(super) fn answer_keeper(&mut self, kept: Kept) -> Arc<Publication> {
+        let (ticket, publication) = self.kept.pop_front().unwrap();
         self.core.handle_kept(ticket, kept, self.now);
         self.drain();
+        publication
     }
 
     /// What the client received since it was last asked.
@@ -220,8 +234,7 @@ impl Sim {
                     ticket,
                     publication,
                 } => {
-                    let topic = publication.message.topic.as_str().to_owned();
-                    self.kept.push_back((ticket, topic));
+                    self.kept.push_back((ticket, publication));
                 }
                 Output::Settled { kept, .. } => self.settled.push(kept),
                 Output::Ready(session) => self.ready.push(session),

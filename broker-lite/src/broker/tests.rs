@@ -448,7 +448,11 @@ mod keeping {
         let (client, _) = sim.connect(connect);
         sim.send(client, once("t/zero", "x"));
         sim.lose(client);
-        let topics: Vec<_> = sim.kept.iter().map(|(_, topic)| topic.as_str()).collect();
+        let topics: Vec<_> = sim
+            .kept
+            .iter()
+            .map(|(_, publication)| publication.message.topic.as_str())
+            .collect();
         assert_eq!(topics, ["t/zero", "t/will"]);
     }
 }
