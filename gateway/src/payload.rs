@@ -93,7 +93,7 @@ fn point_message(reading: &Reading, sequences: &mut Sequences) -> Option<Message
     let mut object = Object::new();
     object.measured(reading);
     object.stamp(reading.stamp);
-    object.text("quality", quality(reading));
+    object.quality(reading);
     object.plain("seq", sequence);
     Some(Message::new(topic, object.finish()).numbered(sequence))
 }
@@ -110,7 +110,7 @@ fn device_message(
     for reading in readings {
         let mut value = Object::new();
         value.measured(reading);
-        value.text("quality", quality(reading));
+        value.quality(reading);
         if reading.stamp.wall != first.stamp.wall {
             value.time(reading.stamp.wall);
         }
@@ -242,7 +242,15 @@ impl Object {
         match value.filter(|value| is_json(value)) {
             None => self.plain(key, "null"),
             Some(text @ (Value::Text(_) | Value::Raw(_))) => self.text(key, &text.to_string()),
+            Some(Value::Flags(names)) => self.plain(key, serde_json::Value::from(names.as_slice())),
             Some(number) => self.plain(key, number),
+        }
+    }
+
+    fn quality(&mut self, reading: &Reading) {
+        self.text("quality", quality(reading));
+        if let Some(reason) = &reading.reason {
+            self.text("reason", reason);
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Reading {
     pub stamp: Stamp,
     /// Whether the value can be relied on.
     pub quality: Quality,
+    /// Why it is not good.
+    pub reason: Option<Arc<str>>,
 }
 
 /// A measured value in the width it was measured with, so that it prints as it was meant.
@@ -45,6 +47,8 @@ pub enum Value {
     F64(f64),
     /// Text.
     Text(String),
+    /// Names of what is set, published as a list.
+    Flags(Vec<String>),
     /// Bytes, published in hexadecimal.
     Raw(Vec<u8>),
 }
@@ -83,7 +87,7 @@ pub enum ClockState {
 }
 
 impl Value {
-    /// The value as a number, for deadbands and ranges; texts and bytes have none.
+    /// The value as a number, for deadbands and ranges; texts, lists and bytes have none.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
             Value::Bool(bit) => Some(f64::from(u8::from(bit))),
@@ -95,7 +99,7 @@ impl Value {
             }
             Value::F32(number) => Some(f64::from(number)),
             Value::F64(number) => Some(number),
-            Value::Text(_) | Value::Raw(_) => None,
+            Value::Text(_) | Value::Flags(_) | Value::Raw(_) => None,
         }
     }
 }
@@ -110,6 +114,7 @@ impl fmt::Display for Value {
             Value::F32(number) => write!(f, "{number}"),
             Value::F64(number) => write!(f, "{number}"),
             Value::Text(text) => f.write_str(text),
+            Value::Flags(names) => f.write_str(&names.join(", ")),
             Value::Raw(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
         }
     }

@@ -1,6 +1,6 @@
-//! Modbus in `gateway.toml`: buses, devices, points. Values.
+//! Modbus in `gateway.toml`: buses and devices. Values.
 //!
-//! Invariant: a point's register is zero-based and its length follows from its type.
+//! Invariant: a bus has one wire, and a device one unit on it.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use settings::Period;
 
-use crate::fieldbus::register::Register;
+use super::Point;
 
 /// A `[[bus]]`: one serial line, or one TCP connection, with the devices behind it.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -89,6 +89,10 @@ pub struct Device {
     #[serde(default = "default_interval")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "7d"))]
     pub interval: Period,
+    /// Time without an answer after which the last values are published once more, as stale. By
+    /// default three intervals of the point, and at least ten seconds.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "7d"))]
+    pub stale_after: Option<Period>,
     /// One message per point, or one per device and poll.
     #[serde(default)]
     pub publish: Publish,
@@ -127,126 +131,4 @@ pub enum Publish {
     Point,
     /// `telemetry/<device>`, one message with all points that a poll brought.
     Device,
-}
-
-/// A `[[device.point]]`: one value in a device.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Point {
-    /// Its name in topics.
-    #[schemars(extend("format" = "name"))]
-    pub name: String,
-    /// `coil:N`, `discrete:N`, `input:N` or `holding:N`, zero-based.
-    pub register: Register,
-    /// How the registers are read; by default `bool` for coils and discrete inputs, else `u16`.
-    #[serde(rename = "type")]
-    pub kind: Option<PointType>,
-    /// Order of the bytes of a value of two or more registers; `ABCD` is big-endian.
-    #[serde(default)]
-    pub order: WordOrder,
-    /// Registers of a `string` or `raw` value.
-    #[schemars(range(min = 1, max = 125))]
-    pub length: Option<u16>,
-    /// The one bit of a 16-bit register that is the value; 0 is the least significant.
-    #[schemars(range(min = 0, max = 15))]
-    pub bit: Option<u8>,
-    /// Factor applied to the raw number.
-    pub scale: Option<f64>,
-    /// Added after the factor.
-    pub offset: Option<f64>,
-    /// Unit of the value after scale and offset, as printed in messages.
-    pub unit: Option<String>,
-    /// Read at another interval than the device.
-    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "7d"))]
-    pub interval: Option<Period>,
-    /// Publish only when the value has moved by more than this since the last message.
-    #[schemars(range(min = 0.0))]
-    pub deadband: Option<f64>,
-    /// Whether commands may write it. Only coils and holding registers can be written.
-    #[serde(default)]
-    pub access: Access,
-    /// Least value that a command may write.
-    pub min: Option<f64>,
-    /// Greatest value that a command may write.
-    pub max: Option<f64>,
-}
-
-impl Point {
-    /// The type as written, or the register table's default.
-    pub fn kind(&self) -> PointType {
-        self.kind.unwrap_or(if self.register.table.is_bits() {
-            PointType::Bool
-        } else {
-            PointType::U16
-        })
-    }
-}
-
-/// What may be done with a point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Access {
-    /// It is polled.
-    #[default]
-    Read,
-    /// It is polled, and commands write it.
-    ReadWrite,
-}
-
-/// How registers are read as a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum PointType {
-    /// One bit, or a register that is not zero.
-    Bool,
-    /// Unsigned 16 bits.
-    U16,
-    /// Signed 16 bits.
-    I16,
-    /// Unsigned 32 bits in two registers.
-    U32,
-    /// Signed 32 bits in two registers.
-    I32,
-    /// Unsigned 64 bits in four registers.
-    U64,
-    /// Signed 64 bits in four registers.
-    I64,
-    /// IEEE 754 single precision in two registers.
-    F32,
-    /// IEEE 754 double precision in four registers.
-    F64,
-    /// Text, two characters a register, trailing NUL and blanks removed.
-    String,
-    /// Bytes, published in hexadecimal.
-    Raw,
-}
-
-impl PointType {
-    /// Registers that one value takes; `None` where the configuration's `length` says.
-    pub fn registers(self) -> Option<u16> {
-        match self {
-            PointType::Bool | PointType::U16 | PointType::I16 => Some(1),
-            PointType::U32 | PointType::I32 | PointType::F32 => Some(2),
-            PointType::U64 | PointType::I64 | PointType::F64 => Some(4),
-            PointType::String | PointType::Raw => None,
-        }
-    }
-}
-
-/// Order in which a value's bytes arrive; letters name bytes from the most significant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-pub enum WordOrder {
-    /// Big-endian words and bytes: the Modbus order.
-    #[default]
-    #[serde(rename = "ABCD")]
-    Abcd,
-    /// Words swapped.
-    #[serde(rename = "CDAB")]
-    Cdab,
-    /// Bytes swapped within words.
-    #[serde(rename = "BADC")]
-    Badc,
-    /// Words and bytes swapped: little-endian.
-    #[serde(rename = "DCBA")]
-    Dcba,
 }

@@ -2,13 +2,13 @@
 //!
 //! Invariant: what is handed out has passed the schema, the forms and the cross-checks.
 
-use std::path::Path;
+use std::{path::Path, str::FromStr};
 
 use broker_lite::topic::TopicFilter;
 use regex_lite::Regex;
 use settings::{Formats, LoadError, Problems};
 
-use super::{Config, check::check, url, url::UpstreamUrl};
+use super::{BitRange, Config, Deadband, WordOrder, check::check, url, url::UpstreamUrl};
 use crate::fieldbus::register::Register;
 
 /// A configuration with the file it came from.
@@ -63,11 +63,18 @@ fn formats() -> Formats {
                 .map(drop)
                 .map_err(|error| error.to_string())
         })
+        .with("byte-order", told::<WordOrder>)
+        .with("bit-range", told::<BitRange>)
+        .with("percentage", told::<Deadband>)
         .with("regex", |text| {
             Regex::new(text)
                 .map(drop)
                 .map_err(|error| error.to_string())
         })
+}
+
+fn told<T: FromStr<Err = &'static str>>(text: &str) -> Result<(), String> {
+    text.parse::<T>().map(drop).map_err(str::to_owned)
 }
 
 /// Names become topic levels and words in logs.

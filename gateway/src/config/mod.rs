@@ -4,6 +4,8 @@
 //! What one key says about another is checked in `check`.
 
 mod bus;
+mod order;
+mod point;
 mod serial;
 
 mod link;
@@ -19,9 +21,12 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use bus::{Access, Bus, Device, Framing, Parity, Point, PointType, Publish, WordOrder};
+pub use bus::{Bus, Device, Framing, Parity, Publish};
 pub use link::{Buffer, Forward, Priority, Protocol, Receive, Upstream, WhenFull};
 pub use load::{Loaded, load, parse, schema};
+pub use order::WordOrder;
+pub use point::{Access, BitRange, Byte, Clamp, Deadband, Names, Point, PointType, Report, Trim};
+pub(crate) use point::{Form, Sentinel};
 pub use serial::{Checksum, CsvDecode, Decode, Frame, SerialPoint, SerialSensor};
 
 /// The whole file.

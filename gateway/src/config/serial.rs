@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use settings::Period;
 
-use super::Parity;
+use super::{Deadband, Parity};
 
 /// A `[[serial]]`: an instrument that talks by itself, line by line.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -140,7 +140,7 @@ pub struct SerialPoint {
     pub name: String,
     /// Unit, as printed in messages.
     pub unit: Option<String>,
-    /// Publish only when the value has moved by more than this.
-    #[schemars(range(min = 0.0))]
-    pub deadband: Option<f64>,
+    /// Publish only when the value has moved by more than this: a number, or a share of the last
+    /// value such as `"2%"`.
+    pub deadband: Option<Deadband>,
 }

@@ -76,6 +76,32 @@ impl Decimal {
         Some((steps, whole.checked_rem_euclid(part)? == 0))
     }
 
+    /// The number that a reading prints as; `None` for what is no number, and where it does not
+    /// fit.
+    pub(crate) fn of(value: &Value) -> Option<Decimal> {
+        match *value {
+            Value::Integer(number) => Some(Decimal::integer(number)),
+            Value::Decimal { mantissa, decimals } => Decimal::normal(mantissa, decimals.into()),
+            Value::F32(number) => Decimal::shortest_f32(number),
+            Value::F64(number) => Decimal::shortest(number),
+            Value::Bool(_) | Value::Text(_) | Value::Flags(_) | Value::Raw(_) => None,
+        }
+    }
+
+    /// With at most so many digits after the point, half away from zero.
+    pub(crate) fn rounded(self, decimals: u8) -> Decimal {
+        let Some(excess) = self.decimals.checked_sub(decimals) else {
+            return self;
+        };
+        let Some(unit) = 10i128.checked_pow(u32::from(excess)) else {
+            return self;
+        };
+        let half = self.mantissa % unit * 2;
+        let away = if half.abs() >= unit { half.signum() } else { 0 };
+        let mantissa = self.mantissa / unit + away;
+        Decimal::normal(mantissa, u16::from(decimals)).unwrap_or(self)
+    }
+
     /// As a reading's value: an integer where nothing stands after the point.
     pub(crate) fn value(self) -> Value {
         match self.decimals {
@@ -160,6 +186,22 @@ mod tests {
         assert_eq!(decimal("1e30").times(decimal("1e30")), None);
         assert_eq!(decimal("1e-20").times(decimal("1e-20")), None);
         assert_eq!(Decimal::shortest(1e300), None);
+    }
+
+    #[test]
+    fn rounding_goes_half_away_from_zero() {
+        for (text, decimals, printed) in [
+            ("231.45", 1, "231.5"),
+            ("-231.45", 1, "-231.5"),
+            ("231.449", 1, "231.4"),
+            ("0.5", 0, "1"),
+            ("-0.4", 0, "0"),
+            ("99.96", 1, "100"),
+            ("7", 2, "7"),
+        ] {
+            let rounded = decimal(text).rounded(decimals);
+            assert_eq!(rounded.value().to_string(), printed, "{text}");
+        }
     }
 
     #[test]

@@ -1,18 +1,32 @@
 //! Registers and bits become values, and values to be written become registers. A core.
 //!
+//! ```text
+//!  registers ──order──▶ bytes ──field──▶ raw number ──names, flags──▶ text, list
+//!                         │                   └──scale, offset──clamp──round──▶ number
+//!                         └──▶ text, bytes
+//! ```
+//!
 //! Invariant: integers keep every digit through scale and offset, and what [`Codec::encode`]
 //! gives decodes to the value that was asked for.
 
 mod encode;
+mod field;
+mod half;
+mod scaling;
+mod text;
+mod write_error;
 
 use crate::{
-    config::{Point, PointType, WordOrder},
+    config::{Form, Names, Point, PointType, Sentinel, Trim, WordOrder},
     reading::Value,
 };
 
 use super::{decimal::Decimal, register::Table};
 
-pub(crate) use encode::{Encoded, WriteError};
+pub(crate) use encode::Encoded;
+use field::Field;
+use scaling::{Finish, Scaling};
+pub(crate) use write_error::WriteError;
 
 /// Bytes of the longest number.
 const NUMBER_BYTES: usize = 8;
@@ -21,29 +35,45 @@ const NUMBER_BYTES: usize = 8;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Codec {
     table: Table,
-    kind: PointType,
+    form: Form,
     order: WordOrder,
     registers: u16,
-    bit: Option<u8>,
+    field: Field,
+    meaning: Meaning,
+    not_available: Vec<Sentinel>,
     scaling: Option<Scaling>,
+    finish: Finish,
+    trim: Trim,
     min: Option<f64>,
     max: Option<f64>,
 }
 
-/// `value = raw × scale + offset`, as it stands in the configuration and exactly where it can be.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Scaling {
-    scale: f64,
-    offset: f64,
-    exact: Option<(Decimal, Decimal)>,
+/// What a raw number stands for.
+#[derive(Debug, Clone, PartialEq)]
+enum Meaning {
+    /// Itself, scaled.
+    Number,
+    /// What it is called; itself where it has no name.
+    Named(Names),
+    /// The names of the bits that are set.
+    Flags(Names),
 }
 
 /// Why an answer holds no value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub(crate) enum BadValue {
     /// Not a number, or infinite.
     #[error("the device gave no number (NaN or infinite)")]
     NoNumber,
+    /// A half byte above nine.
+    #[error("the device gave a digit above 9 in a BCD number")]
+    NotDecimal,
+    /// An integer by which the device says so, as its bits.
+    #[error("the device says that it has no value ({0:#X})")]
+    NotAvailable(u64),
+    /// A floating-point number by which the device says so.
+    #[error("the device says that it has no value ({0})")]
+    NotAvailableFloat(f64),
     /// Fewer registers than the point takes.
     #[error("the answer is shorter than the value")]
     Short,
@@ -52,14 +82,22 @@ pub(crate) enum BadValue {
 impl Codec {
     /// The codec of a configured point.
     pub(crate) fn of(point: &Point) -> Codec {
-        let kind = point.kind();
+        let form = point.kind().form();
         Codec {
             table: point.register.table,
-            kind,
+            form: if point.bit.is_some() {
+                Form::Bool
+            } else {
+                form
+            },
             order: point.order,
             registers: elements(point),
-            bit: point.bit,
+            field: Field::of(point),
+            meaning: Meaning::of(point),
+            not_available: point.not_available.clone(),
             scaling: Scaling::of(point.scale, point.offset),
+            finish: Finish::of(point),
+            trim: point.trim,
             min: point.min,
             max: point.max,
         }
@@ -70,123 +108,150 @@ impl Codec {
         self.registers
     }
 
+    /// The value of a coil or a discrete input.
+    pub(crate) fn decode_bit(&self, bit: bool) -> Value {
+        self.meaning.of_bit(bit)
+    }
+
     /// The value in exactly the point's registers.
     pub(crate) fn decode(&self, words: &[u16]) -> Result<Value, BadValue> {
         let Some(words) = words.get(..usize::from(self.registers)) else {
             return Err(BadValue::Short);
         };
-        let bytes = to_big_endian(words, self.order);
-        if let Some(bit) = self.bit {
-            let shifted = unsigned(&bytes).checked_shr(u32::from(bit)).unwrap_or(0);
-            return Ok(Value::Bool(shifted & 1 == 1));
-        }
-        match self.kind {
-            PointType::Bool => Ok(Value::Bool(unsigned(&bytes) != 0)),
-            PointType::U16 | PointType::U32 | PointType::U64 => {
-                Ok(self.scaled_integer(i128::from(unsigned(&bytes))))
-            }
-            PointType::I16 | PointType::I32 | PointType::I64 => {
-                Ok(self.scaled_integer(i128::from(signed(&bytes))))
-            }
-            PointType::F32 => self.scaled_f32(f32::from_bits(low_half(unsigned(&bytes)))),
-            PointType::F64 => self.scaled_f64(f64::from_bits(unsigned(&bytes))),
-            PointType::String => Ok(Value::Text(text(&bytes))),
-            PointType::Raw => Ok(Value::Raw(bytes)),
+        let bytes = self.order.to_big_endian(words);
+        match self.form {
+            Form::Text => Ok(Value::Text(text::decode(&bytes, self.trim))),
+            Form::Bytes => Ok(Value::Raw(bytes)),
+            Form::Float => self.float(&bytes),
+            Form::Bool => Ok(self.meaning.of_bit(self.bits(&bytes)? != 0)),
+            Form::Unsigned | Form::Signed | Form::Bcd => self.integer(self.bits(&bytes)?),
         }
     }
 
-    fn scaled_integer(&self, raw: i128) -> Value {
-        let Some(scaling) = self.scaling else {
-            return Value::Integer(raw);
+    /// The point's own bits, unless they say that there is no value.
+    fn bits(&self, bytes: &[u8]) -> Result<u64, BadValue> {
+        let bits = self.field.take(unsigned(bytes));
+        let absent = |sentinel: &Sentinel| match sentinel {
+            Sentinel::Integer(number) => self.field.cut(number.cast_unsigned()) == bits,
+            Sentinel::Float(_) => false,
         };
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "only where no decimal holds the result"
-        )]
-        let nearest = Value::F64(raw as f64 * scaling.scale + scaling.offset);
-        scaling.apply(Decimal::integer(raw)).unwrap_or(nearest)
+        if self.not_available.iter().any(absent) {
+            return Err(BadValue::NotAvailable(bits));
+        }
+        Ok(bits)
     }
 
-    fn scaled_f32(&self, raw: f32) -> Result<Value, BadValue> {
-        if !raw.is_finite() {
+    fn integer(&self, bits: u64) -> Result<Value, BadValue> {
+        let raw = match self.form {
+            Form::Signed => i128::from(self.field.signed(bits)),
+            Form::Bcd => i128::from(field::from_bcd(bits).ok_or(BadValue::NotDecimal)?),
+            _ => i128::from(bits),
+        };
+        match &self.meaning {
+            Meaning::Named(names) => Ok(name_of(names, raw)
+                .map_or(Value::Integer(raw), |name| Value::Text(name.to_owned()))),
+            Meaning::Flags(names) => Ok(Value::Flags(set_names(names, bits))),
+            Meaning::Number => Ok(self.finish.apply(self.scaled(raw))),
+        }
+    }
+
+    fn scaled(&self, raw: i128) -> Value {
+        match self.scaling {
+            None => Value::Integer(raw),
+            Some(scaling) => scaling.integer(raw),
+        }
+    }
+
+    /// A float in registers is the shortest decimal that reads back as it; scaling starts there.
+    fn float(&self, bytes: &[u8]) -> Result<Value, BadValue> {
+        let bits = unsigned(bytes);
+        let (raw, shortest) = match bytes.len() {
+            2 => {
+                let raw = half::to_f64(low_16(bits));
+                (Value::F64(raw), half::shortest(low_16(bits)))
+            }
+            4 => {
+                let raw = f32::from_bits(low_32(bits));
+                (Value::F32(raw), Decimal::shortest_f32(raw))
+            }
+            _ => {
+                let raw = f64::from_bits(bits);
+                (Value::F64(raw), Decimal::shortest(raw))
+            }
+        };
+        let size = raw.as_f64().unwrap_or(f64::NAN);
+        if !size.is_finite() {
             return Err(BadValue::NoNumber);
         }
-        let Some(scaling) = self.scaling else {
-            return Ok(Value::F32(raw));
+        self.check_available(size, bytes.len())?;
+        let value = match (self.scaling, shortest) {
+            (Some(scaling), shortest) => scaling.float(size, shortest),
+            (None, Some(shortest)) if bytes.len() == 2 => Some(shortest.value()),
+            (None, _) => Some(raw),
         };
-        let exact = Decimal::shortest_f32(raw).and_then(|raw| scaling.apply(raw));
-        exact.map_or_else(|| scaling.apply_f64(f64::from(raw)), Ok)
+        value
+            .map(|value| self.finish.apply(value))
+            .ok_or(BadValue::NoNumber)
     }
 
-    fn scaled_f64(&self, raw: f64) -> Result<Value, BadValue> {
-        if !raw.is_finite() {
-            return Err(BadValue::NoNumber);
-        }
-        let Some(scaling) = self.scaling else {
-            return Ok(Value::F64(raw));
+    /// A device means the nearest number that it has.
+    fn check_available(&self, size: f64, bytes: usize) -> Result<(), BadValue> {
+        let absent = |number: &f64| {
+            #[expect(clippy::cast_possible_truncation, reason = "the nearest f32 is meant")]
+            let meant = match bytes {
+                2 => half::from_f64(*number).map(half::to_f64),
+                4 => Some(f64::from(*number as f32)),
+                _ => Some(*number),
+            };
+            meant == Some(size)
         };
-        let exact = Decimal::shortest(raw).and_then(|raw| scaling.apply(raw));
-        exact.map_or_else(|| scaling.apply_f64(raw), Ok)
+        let mut listed = self.not_available.iter().map(|listed| listed.as_f64());
+        listed
+            .find(absent)
+            .map_or(Ok(()), |number| Err(BadValue::NotAvailableFloat(number)))
     }
 }
 
-impl Scaling {
-    fn of(scale: Option<f64>, offset: Option<f64>) -> Option<Scaling> {
-        if scale.is_none() && offset.is_none() {
-            return None;
-        }
-        let (scale, offset) = (scale.unwrap_or(1.0), offset.unwrap_or(0.0));
-        Some(Scaling {
-            scale,
-            offset,
-            exact: Decimal::shortest(scale).zip(Decimal::shortest(offset)),
-        })
-    }
-
-    fn apply(&self, raw: Decimal) -> Option<Value> {
-        let (scale, offset) = self.exact?;
-        Some(raw.times(scale)?.plus(offset)?.value())
-    }
-
-    fn apply_f64(&self, raw: f64) -> Result<Value, BadValue> {
-        let value = raw * self.scale + self.offset;
-        if value.is_finite() {
-            Ok(Value::F64(value))
+impl Meaning {
+    fn of(point: &Point) -> Meaning {
+        if !point.values.is_empty() {
+            Meaning::Named(point.values.clone())
+        } else if !point.flags.is_empty() {
+            Meaning::Flags(point.flags.clone())
         } else {
-            Err(BadValue::NoNumber)
+            Meaning::Number
         }
     }
+
+    fn of_bit(&self, bit: bool) -> Value {
+        match self {
+            Meaning::Named(names) => {
+                let name = name_of(names, i128::from(bit));
+                name.map_or(Value::Bool(bit), |name| Value::Text(name.to_owned()))
+            }
+            Meaning::Number | Meaning::Flags(_) => Value::Bool(bit),
+        }
+    }
+}
+
+fn name_of(names: &Names, raw: i128) -> Option<&str> {
+    let number = i64::try_from(raw).ok()?;
+    names.0.get(&number).map(String::as_str)
+}
+
+fn set_names(names: &Names, bits: u64) -> Vec<String> {
+    let set = |(bit, _): &(&i64, &String)| bits & field::one(**bit) != 0;
+    let named = names.0.iter().filter(set);
+    named.map(|(_, name)| name.clone()).collect()
 }
 
 /// Coils, discrete inputs or registers that a configured point takes; at least one.
 pub(crate) fn elements(point: &Point) -> u16 {
-    if point.register.table.is_bits() || point.bit.is_some() {
+    if point.register.table.is_bits() {
         return 1;
     }
     let length = point.kind().registers().or(point.length);
     length.unwrap_or(1).max(1)
-}
-
-fn to_big_endian(words: &[u16], order: WordOrder) -> Vec<u8> {
-    let (words_swapped, bytes_swapped) = swaps(order);
-    let bytes = |word: &u16| match bytes_swapped {
-        false => word.to_be_bytes(),
-        true => word.to_le_bytes(),
-    };
-    match words_swapped {
-        false => words.iter().flat_map(bytes).collect(),
-        true => words.iter().rev().flat_map(bytes).collect(),
-    }
-}
-
-/// Whether words, and bytes within words, stand against the Modbus order.
-fn swaps(order: WordOrder) -> (bool, bool) {
-    match order {
-        WordOrder::Abcd => (false, false),
-        WordOrder::Cdab => (true, false),
-        WordOrder::Badc => (false, true),
-        WordOrder::Dcba => (true, true),
-    }
 }
 
 /// The number in at most eight big-endian bytes.
@@ -197,22 +262,17 @@ fn unsigned(bytes: &[u8]) -> u64 {
         .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn signed(bytes: &[u8]) -> i64 {
-    let unused = 64 - 8 * bytes.len().clamp(1, NUMBER_BYTES);
-    (unsigned(bytes) << unused).cast_signed() >> unused
-}
-
-fn low_half(number: u64) -> u32 {
+fn low_32(number: u64) -> u32 {
     u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default()
 }
 
-/// UTF-8 where it is, else Latin-1, which old instruments send for their degree signs.
-fn text(bytes: &[u8]) -> String {
-    let text = match str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
-    };
-    text.trim_end_matches(['\0', ' ']).to_owned()
+fn low_16(number: u64) -> u16 {
+    u16::try_from(number & u64::from(u16::MAX)).unwrap_or_default()
+}
+
+/// Bits of the type in its registers, where it is not all of them.
+fn own_bits(kind: PointType) -> Option<u16> {
+    kind.bits().filter(|bits| !bits.is_multiple_of(16))
 }
 
 #[cfg(test)]

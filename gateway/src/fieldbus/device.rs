@@ -9,16 +9,15 @@ use std::{
 
 use crate::{
     config,
-    reading::{Quality, Reading, Stamp, Value},
+    reading::{Reading, Stamp, Value},
 };
 
 use super::{
     DeviceState,
-    decode::Codec,
     health::Health,
     plan::{self, Cost, Item, Lessons, Limits, Planned},
+    point::{Parked, Point},
     register::Register,
-    report::Reporter,
     transaction::{Answer, Exception, Span},
 };
 
@@ -37,31 +36,11 @@ pub(crate) struct Device {
     pub(crate) health: Health,
     /// What was last told of it, and when.
     pub(crate) told: Option<(DeviceState, Stamp)>,
+    /// No value is too old before then; `None` while there is none that could be.
+    pub(crate) stale_at: Option<Instant>,
     limits: Limits,
     cost: Cost,
     lessons: Lessons,
-}
-
-/// A configured point.
-#[derive(Debug)]
-pub(crate) struct Point {
-    pub(crate) name: Arc<str>,
-    pub(crate) span: Span,
-    pub(crate) codec: Codec,
-    pub(crate) writable: bool,
-    pub(crate) parked: Option<Parked>,
-    unit: Option<Arc<str>>,
-    interval: Duration,
-    reporter: Reporter,
-}
-
-/// A point that answers with an exception.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Parked {
-    /// When to ask again.
-    pub(crate) retry_at: Instant,
-    /// The pause that ends then.
-    pub(crate) pause: Duration,
 }
 
 /// One request of the plan and its place in time.
@@ -117,6 +96,7 @@ impl Device {
             polls: Vec::new(),
             health: Health::Unproven,
             told: None,
+            stale_at: None,
             limits: Limits::of(device),
             cost,
             lessons: Lessons::default(),
@@ -133,20 +113,28 @@ impl Device {
         answer: &Answer,
         stamp: Stamp,
     ) -> Vec<Reading> {
-        let value = |point: &Point| point.value(span, answer);
-        self.publish(points, stamp, value)
+        self.publish(points, stamp, |point| {
+            let value = point.value(span, answer);
+            value.map_err(|bad| bad.to_string().into())
+        })
     }
 
-    /// The readings that say that points have no value.
-    pub(crate) fn bad_readings(&mut self, points: &[usize], stamp: Stamp) -> Vec<Reading> {
-        self.publish(points, stamp, |_| None)
+    /// The readings that say that points have no value, and why.
+    pub(crate) fn bad_readings(
+        &mut self,
+        points: &[usize],
+        reason: &str,
+        stamp: Stamp,
+    ) -> Vec<Reading> {
+        let reason: Arc<str> = reason.into();
+        self.publish(points, stamp, |_| Err(Arc::clone(&reason)))
     }
 
     fn publish(
         &mut self,
         points: &[usize],
         stamp: Stamp,
-        value: impl Fn(&Point) -> Option<Value>,
+        value: impl Fn(&Point) -> Result<Value, Arc<str>>,
     ) -> Vec<Reading> {
         let mut readings = Vec::with_capacity(points.len());
         for index in points {
@@ -154,22 +142,23 @@ impl Device {
                 continue;
             };
             let value = value(point);
-            let quality = if value.is_some() {
-                Quality::Good
-            } else {
-                Quality::Bad
-            };
-            if point.reporter.publishes(value.as_ref(), quality) {
-                readings.push(Reading {
-                    device: Arc::clone(&self.name),
-                    point: Arc::clone(&point.name),
-                    value,
-                    unit: point.unit.clone(),
-                    stamp,
-                    quality,
-                });
-            }
+            readings.extend(point.answered(&self.name, value, stamp));
+            // The earliest holds, though its point may have a newer value by then.
+            let known = self.stale_at.into_iter();
+            self.stale_at = known.chain(point.stale_at()).min();
         }
+        readings
+    }
+
+    /// The readings that say that values are too old; once each. `why` tells the silence's cause.
+    pub(crate) fn stale_readings(&mut self, why: Option<&str>, now: Instant) -> Vec<Reading> {
+        if self.stale_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let name = &self.name;
+        let old = |point: &mut Point| point.grown_old(name, why, now);
+        let readings = self.points.iter_mut().filter_map(old).collect();
+        self.stale_at = self.points.iter().filter_map(Point::stale_at).min();
         readings
     }
 
@@ -342,37 +331,6 @@ impl Limits {
         Limits {
             registers: device.max_registers,
             bits: device.max_bits,
-        }
-    }
-}
-
-impl Point {
-    fn new(point: &config::Point, device: &config::Device) -> Point {
-        let codec = Codec::of(point);
-        Point {
-            name: point.name.as_str().into(),
-            span: Span {
-                table: point.register.table,
-                start: point.register.address,
-                count: codec.elements(),
-            },
-            codec,
-            writable: point.access == config::Access::ReadWrite
-                && point.register.table.is_writable(),
-            parked: None,
-            unit: point.unit.as_deref().map(Arc::from),
-            interval: point.interval.unwrap_or(device.interval).as_duration(),
-            reporter: Reporter::new(point.deadband),
-        }
-    }
-
-    /// The point's value in an answer to a read of `span`; `None` where there is none.
-    pub(crate) fn value(&self, span: Span, answer: &Answer) -> Option<Value> {
-        let at = usize::from(self.span.start.checked_sub(span.start)?);
-        match answer {
-            Answer::Bits(bits) => bits.get(at).copied().map(Value::Bool),
-            Answer::Registers(words) => self.codec.decode(words.get(at..)?).ok(),
-            Answer::Written => None,
         }
     }
 }

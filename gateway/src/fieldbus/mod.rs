@@ -22,6 +22,7 @@ pub(crate) mod device;
 mod health;
 mod jitter;
 pub mod plan;
+mod point;
 mod report;
 mod schedule;
 mod write;

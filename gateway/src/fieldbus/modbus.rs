@@ -33,7 +33,7 @@ use super::{
     wire::{Wire, WireError},
 };
 
-pub use super::schedule::{BusStatus, DeviceStatus};
+pub use super::schedule::{BusStatus, DeviceStatus, PointStatus};
 
 /// First pause before a port or a connection is tried again.
 const REOPEN_FIRST: Duration = Duration::from_millis(500);
@@ -236,18 +236,12 @@ impl Driver {
             let schedule = lock(&self.schedule);
             (schedule.poll_timeout(), schedule.takes_commands())
         };
-        let due = async {
-            match deadline {
-                Some(at) => sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = self.cancel.cancelled() => {}
             Some(command) = self.commands.recv(), if takes_commands => {
                 self.input(Input::Command(command));
             }
-            () = due => lock(&self.schedule).handle_timeout(clock::now()),
+            () = until(deadline) => lock(&self.schedule).handle_timeout(clock::now()),
         }
     }
 
@@ -257,8 +251,10 @@ impl Driver {
         tokio::pin!(over);
         loop {
             while self.forward_event().await {}
+            let deadline = lock(&self.schedule).poll_timeout();
             tokio::select! {
                 () = &mut over => return,
+                () = until(deadline) => lock(&self.schedule).handle_timeout(clock::now()),
                 () = self.cancel.cancelled() => return,
                 Some(command) = self.commands.recv() => self.input(Input::Command(command)),
             }
@@ -313,6 +309,13 @@ impl Driver {
         } else {
             info!(bus = %self.bus.name, "{notice}");
         }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

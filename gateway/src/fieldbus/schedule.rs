@@ -33,7 +33,7 @@ use super::{
 
 pub(crate) use notice::Notice;
 use status::Counters;
-pub use status::{BusStatus, DeviceStatus};
+pub use status::{BusStatus, DeviceStatus, PointStatus};
 
 /// Commands that wait at most; a person or a controller that sends more does not see results.
 pub(crate) const COMMANDS_MAX: usize = 64;
@@ -142,11 +142,13 @@ impl Schedule {
             Input::Command(command) => self.command(command, now),
             Input::Stop => self.stop(now),
         }
-        self.start_next(now);
+        self.handle_timeout(now);
     }
 
-    /// Starts what has become due; early and repeated calls do nothing.
+    /// Starts what has become due, and tells what has become old; early and repeated calls do
+    /// nothing.
     pub(crate) fn handle_timeout(&mut self, now: Stamp) {
+        self.tell_stale(now);
         self.start_next(now);
     }
 
@@ -156,14 +158,21 @@ impl Schedule {
     }
 
     /// When [`Schedule::handle_timeout`] has something to do; `None` while a transaction is under
-    /// way or the wire is down.
+    /// way, whose end is soon enough.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        if self.under_way.is_some() || !self.is_up() {
+        if self.under_way.is_some() {
             return None;
+        }
+        let stale = self.devices.iter().filter_map(|device| device.stale_at);
+        if !self.is_up() {
+            return stale.min();
         }
         let write = self.writes.front().and_then(Write::ready_at);
         let devices = self.devices.iter().flat_map(choice::wake_times);
-        let all = devices.chain(write).chain([self.unanswering_at]);
+        let all = devices
+            .chain(write)
+            .chain(stale)
+            .chain([self.unanswering_at]);
         // What was due at the last decision and not sent waits for one of the others.
         all.filter(|at| *at > self.decided_at).min()
     }
@@ -280,6 +289,20 @@ impl Schedule {
             stamp,
         };
         self.event(Event::Result(result));
+    }
+
+    /// Tells once of values that no newer one has followed for too long.
+    fn tell_stale(&mut self, now: Stamp) {
+        for index in 0..self.devices.len() {
+            let device = &mut self.devices[index];
+            let why = match (&self.wire, &device.told) {
+                (Wire::Down(reason), _) => Some(reason.clone()),
+                (Wire::Up, Some((DeviceState::Offline { reason }, _))) => Some(reason.clone()),
+                (Wire::Up, _) => None,
+            };
+            let readings = device.stale_readings(why.as_deref(), now.monotonic);
+            self.publish(readings);
+        }
     }
 
     fn publish(&mut self, readings: Vec<Reading>) {

@@ -24,7 +24,7 @@ use super::{
     DeviceState, Event,
     line::{FrameError, Framer},
     port::{self, LineSettings},
-    report::Reporter,
+    report::{Reporter, Rule},
     text::{Decoded, Decoder, Outcome},
 };
 use crate::{
@@ -296,9 +296,12 @@ impl Line {
                 .entry(Arc::clone(&decoded.name))
                 .or_insert_with(|| {
                     let point = points.iter().find(|point| *point.name == *decoded.name);
-                    Reporter::new(point.and_then(|point| point.deadband))
+                    Reporter::new(Rule {
+                        deadband: point.and_then(|point| point.deadband),
+                        ..Rule::default()
+                    })
                 });
-            if reporter.publishes(Some(&decoded.value), Quality::Good) {
+            if reporter.publishes(Some(&decoded.value), Quality::Good, None, stamp.monotonic) {
                 readings.push(Reading {
                     device: Arc::clone(&self.device),
                     point: decoded.name,
@@ -306,6 +309,7 @@ impl Line {
                     unit: decoded.unit,
                     stamp,
                     quality: Quality::Good,
+                    reason: None,
                 });
             }
         }

@@ -9,8 +9,9 @@ use crate::reading::Value;
 use super::{
     Command, Outcome,
     decode::{Encoded, WriteError},
-    device::{Device, Point},
-    transaction::{Answer, Reply, Request, Span},
+    device::Device,
+    point::Point,
+    transaction::{Reply, Request, Span},
 };
 
 /// Reads after a write before it counts as not taken: some devices apply a value a moment after
@@ -166,18 +167,20 @@ impl Write {
         now: Instant,
     ) -> Option<Outcome> {
         let problem = match reply {
-            Reply::Answer(answer) => match point.and_then(|point| point.value(self.span, answer)) {
-                Some(value) if value == self.expected => return Some(Outcome::Executed(value)),
-                Some(_) if tries_left > 0 => {
-                    self.stage = Stage::ToBeReadBack {
-                        at: now + READ_BACK_PAUSE,
-                        tries_left: tries_left - 1,
-                    };
-                    return None;
+            Reply::Answer(answer) => {
+                match point.and_then(|point| point.value(self.span, answer).ok()) {
+                    Some(value) if value == self.expected => return Some(Outcome::Executed(value)),
+                    Some(_) if tries_left > 0 => {
+                        self.stage = Stage::ToBeReadBack {
+                            at: now + READ_BACK_PAUSE,
+                            tries_left: tries_left - 1,
+                        };
+                        return None;
+                    }
+                    Some(value) => format!("it reads back {value}, not {}", self.expected),
+                    None => "it reads back no value".to_owned(),
                 }
-                Some(value) => format!("it reads back {value}, not {}", self.expected),
-                None => "it reads back no value".to_owned(),
-            },
+            }
             Reply::Exception(exception) => format!("reading it back gave {exception}"),
             Reply::TimedOut => "reading it back gave no answer".to_owned(),
             Reply::Garbled(what) => format!("reading it back gave {what}"),
@@ -203,14 +206,11 @@ pub(crate) fn check(command: &Command, device: &Device) -> Result<Checked, Refus
     let address = point.span.start;
     let encoded = point.codec.encode(&command.value)?;
     let expected = match &encoded {
-        Encoded::Coil(on) => Value::Bool(*on),
-        Encoded::Mask { or, .. } => Value::Bool(*or != 0),
-        Encoded::Registers(words) => {
-            let answer = Answer::Registers(words.clone());
-            let value = point.value(point.span, &answer);
-            value.ok_or_else(|| WriteError::NotExact(command.value.to_string()))?
-        }
-    };
+        Encoded::Coil(on) => Ok(point.codec.decode_bit(*on)),
+        Encoded::Mask { or, .. } => point.codec.decode(&[*or]),
+        Encoded::Registers(words) => point.codec.decode(words),
+    }
+    .map_err(|_absent| WriteError::NoValue(command.value.to_string()))?;
     let request = match encoded {
         Encoded::Coil(on) => Request::WriteCoil { address, on },
         Encoded::Registers(words) => Request::WriteRegisters { address, words },

@@ -21,6 +21,7 @@ fn reading(point: &str, value: Value) -> Reading {
         unit: None,
         stamp: stamp(),
         quality: Quality::Good,
+        reason: None,
     }
 }
 
@@ -84,6 +85,9 @@ fn values_are_exact_and_texts_escaped() {
         r#"{"value":"a\"b\\\n\u0001","#,
     );
     starts(Value::Raw(vec![0x0a, 0xff]), r#"{"value":"0aff","#);
+    let flags = Value::Flags(vec!["run".to_owned(), "a\"b".to_owned()]);
+    starts(flags, r#"{"value":["run","a\"b"],"#);
+    starts(Value::Flags(Vec::new()), r#"{"value":[],"#);
 }
 
 #[test]
@@ -99,6 +103,26 @@ fn what_has_no_value_is_null_and_bad() {
     };
     let message = &published(&Event::Readings(vec![missing]), Publish::Point)[0];
     assert!(text(message).contains(r#""value":null"#));
+}
+
+#[test]
+fn a_value_that_is_not_good_says_why() {
+    let stale = Reading {
+        quality: Quality::Stale,
+        reason: Some("no answer in 1s".into()),
+        ..reading("p", Value::Integer(7))
+    };
+    let event = Event::Readings(vec![stale]);
+    assert_eq!(
+        text(&published(&event, Publish::Point)[0]),
+        concat!(
+            r#"{"value":7,"time":"2026-11-22T11:35:17.123Z","clock":"synced","#,
+            r#""quality":"stale","reason":"no answer in 1s","seq":1}"#
+        )
+    );
+    let together = &published(&event, Publish::Device)[0];
+    let expected = r#"{"values":{"p":{"value":7,"quality":"stale","reason":"no answer in 1s"}},"#;
+    assert!(text(together).starts_with(expected));
 }
 
 #[test]

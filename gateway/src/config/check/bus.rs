@@ -1,10 +1,10 @@
-//! Buses, devices and points that fit together. Values.
+//! Buses and devices that fit together. Values.
 
 use std::collections::HashMap;
 
-use crate::config::{Access, Bus, Config, Device, Point, PointType, WordOrder};
+use crate::config::{Bus, Config, Device};
 
-use super::{Findings, did_you_mean};
+use super::{Findings, did_you_mean, point};
 
 /// Units that a serial line can address (Modbus over serial line 2.2).
 const SERIAL_UNITS: std::ops::RangeInclusive<u8> = 1..=247;
@@ -124,161 +124,6 @@ fn check_device(device: &Device, config: &Config, path: &str, findings: &mut Fin
         names.map(|(i, point)| (format!("{path}.point[{i}].name"), point.name.as_str())),
     );
     for (index, point) in device.points.iter().enumerate() {
-        check_point(point, device, &format!("{path}.point[{index}]"), findings);
-    }
-}
-
-fn check_point(point: &Point, device: &Device, path: &str, findings: &mut Findings<'_>) {
-    let kind = point.kind();
-    if point.register.table.is_bits() && kind != PointType::Bool {
-        findings.error(
-            &format!("{path}.type"),
-            format!("{} is a single bit, not a {}", point.register, word(kind)),
-            "write type = \"bool\", or leave it out",
-        );
-        return;
-    }
-    check_length(point, kind, device, path, findings);
-    check_interpretation(point, kind, path, findings);
-    check_access(point, path, findings);
-}
-
-fn check_length(
-    point: &Point,
-    kind: PointType,
-    device: &Device,
-    path: &str,
-    findings: &mut Findings<'_>,
-) {
-    let registers = match (kind.registers(), point.length) {
-        (Some(takes), Some(length)) if length != takes => {
-            return findings.error(
-                &format!("{path}.length"),
-                format!(
-                    "device {:?} reads {length} registers as {}, which takes {takes}",
-                    device.name,
-                    word(kind)
-                ),
-                "leave length out; it follows from the type",
-            );
-        }
-        (Some(takes), _) => takes,
-        (None, Some(length)) => length,
-        (None, None) => {
-            return findings.error(
-                &format!("{path}.type"),
-                format!("{} needs a length", word(kind)),
-                "write length = the number of registers",
-            );
-        }
-    };
-    if point.register.address.checked_add(registers - 1).is_none() {
-        findings.error(
-            &format!("{path}.register"),
-            format!(
-                "{} at {} ends beyond register 65535",
-                word(kind),
-                point.register
-            ),
-            "check the address; it is zero-based",
-        );
-    }
-    if registers > device.max_registers && !point.register.table.is_bits() {
-        findings.error(
-            &format!("{path}.register"),
-            format!(
-                "point {:?} takes {registers} registers, but {:?} answers at most {}",
-                point.name, device.name, device.max_registers
-            ),
-            "raise max_registers, if the device allows it",
-        );
-    }
-}
-
-fn check_interpretation(point: &Point, kind: PointType, path: &str, findings: &mut Findings<'_>) {
-    let text = matches!(kind, PointType::String | PointType::Raw);
-    if let Some(bit) = point.bit
-        && !matches!(kind, PointType::Bool | PointType::U16)
-    {
-        findings.error(
-            &format!("{path}.bit"),
-            format!("bit {bit} of {} is not defined", word(kind)),
-            "a bit is taken from one register: write type = \"bool\"",
-        );
-    }
-    if point.order != WordOrder::Abcd
-        && kind.registers() == Some(1)
-        && matches!(point.order, WordOrder::Cdab)
-    {
-        findings.warn(
-            &format!("{path}.order"),
-            format!("{} is one register and has no word order", word(kind)),
-            "remove it",
-        );
-    }
-    for (key, given) in [
-        ("scale", point.scale),
-        ("offset", point.offset),
-        ("deadband", point.deadband),
-    ] {
-        if given.is_some() && (text || kind == PointType::Bool) {
-            findings.error(
-                &format!("{path}.{key}"),
-                format!("{key} needs a number, not a {}", word(kind)),
-                "remove it",
-            );
-        }
-    }
-    if point.scale == Some(0.0) {
-        findings.error(
-            &format!("{path}.scale"),
-            "scale 0 makes every value the same",
-            "write the factor, such as 0.1",
-        );
-    }
-}
-
-fn check_access(point: &Point, path: &str, findings: &mut Findings<'_>) {
-    let writable = point.access == Access::ReadWrite;
-    if writable && !point.register.table.is_writable() {
-        findings.error(
-            &format!("{path}.access"),
-            format!("{} cannot be written", point.register),
-            "only coils and holding registers can; remove access",
-        );
-    }
-    match (point.min, point.max) {
-        (Some(min), Some(max)) if min > max => {
-            findings.error(
-                &format!("{path}.min"),
-                format!("min {min} is above max {max}"),
-                "exchange them",
-            );
-        }
-        (min, max) if !writable && (min.is_some() || max.is_some()) => findings.warn(
-            path,
-            format!(
-                "point {:?} has a range for commands, but none may write it",
-                point.name
-            ),
-            "write access = \"read-write\", or remove min and max",
-        ),
-        _ => {}
-    }
-}
-
-fn word(kind: PointType) -> &'static str {
-    match kind {
-        PointType::Bool => "bool",
-        PointType::U16 => "u16",
-        PointType::I16 => "i16",
-        PointType::U32 => "u32",
-        PointType::I32 => "i32",
-        PointType::U64 => "u64",
-        PointType::I64 => "i64",
-        PointType::F32 => "f32",
-        PointType::F64 => "f64",
-        PointType::String => "string",
-        PointType::Raw => "raw",
+        point::check(point, device, &format!("{path}.point[{index}]"), findings);
     }
 }

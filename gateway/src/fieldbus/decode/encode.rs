@@ -5,18 +5,18 @@
 
 use serde_json::Value as Json;
 
-use crate::config::PointType;
+use crate::config::{Form, Names};
 
-use super::{super::decimal::Decimal, Codec, swaps};
+use super::{super::decimal::Decimal, Codec, Meaning, WriteError, field, half, text};
 
 /// What a write sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Encoded {
-    /// A coil (function code 5).
+    /// A coil (function code 5; 15 among others).
     Coil(bool),
     /// Registers (function code 6 for one, 16 for more).
     Registers(Vec<u16>),
-    /// One bit of a register, by masks (function code 22).
+    /// Bits of a register, by masks (function code 22).
     Mask {
         /// Bits to keep.
         and: u16,
@@ -25,98 +25,100 @@ pub(crate) enum Encoded {
     },
 }
 
-/// Why a value cannot be written.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub(crate) enum WriteError {
-    /// The value's kind is another one.
-    #[error("{given} is not {wanted}")]
-    Kind {
-        /// As it came.
-        given: String,
-        /// What it has to be.
-        wanted: &'static str,
-    },
-    /// Below `min`.
-    #[error("{value} is below the least permitted value {min}")]
-    BelowMin {
-        /// As it came.
-        value: String,
-        /// The point's key.
-        min: f64,
-    },
-    /// Above `max`.
-    #[error("{value} is above the greatest permitted value {max}")]
-    AboveMax {
-        /// As it came.
-        value: String,
-        /// The point's key.
-        max: f64,
-    },
-    /// The type has no such number.
-    #[error("{value} is outside what the register can hold, {least} to {greatest}")]
-    OutsideType {
-        /// As it came.
-        value: String,
-        /// In the point's unit; the greater of the two where the scale is negative.
-        least: String,
-        /// In the point's unit.
-        greatest: String,
-    },
-    /// Beyond single precision.
-    #[error("{0} is larger than a single-precision register can hold")]
-    TooLarge(String),
-    /// Between two steps of the scale.
-    #[error("{value} lies between two steps of the register; write {below} or {above}")]
-    BetweenSteps {
-        /// As it came.
-        value: String,
-        /// The step below.
-        below: String,
-        /// The step above.
-        above: String,
-    },
-    /// More digits than any register has, or a scale that cannot be undone.
-    #[error("{0} cannot be turned into a register value exactly")]
-    NotExact(String),
-    /// Text or bytes of another length.
-    #[error("{given} bytes do not fit: the point takes {wanted}")]
-    Length {
-        /// Bytes that came.
-        given: usize,
-        /// Bytes that fit, in words.
-        wanted: String,
-    },
-}
-
 impl Codec {
     /// What has to be written so that the point reads as `value`, given in the point's unit.
     pub(crate) fn encode(&self, value: &Json) -> Result<Encoded, WriteError> {
         if self.table.is_bits() {
-            return boolean(value).map(Encoded::Coil);
+            return Ok(Encoded::Coil(self.boolean(value)?));
         }
-        if let Some(bit) = self.bit {
-            return boolean(value).map(|set| self.mask(bit, set));
-        }
-        let bytes = match self.kind {
-            PointType::Bool => u16::from(boolean(value)?).to_be_bytes().to_vec(),
-            PointType::String => self.text_bytes(value)?,
-            PointType::Raw => self.raw_bytes(value)?,
-            PointType::F32 | PointType::F64 => {
+        let bytes = match self.form {
+            Form::Text => self.text_bytes(value)?,
+            Form::Bytes => self.raw_bytes(value)?,
+            Form::Float => {
                 let (text, size) = self.number(value)?;
                 self.float_bytes(text, size)?
             }
-            _ => self.integer_bytes(self.number(value)?.0)?,
+            Form::Bool => return self.bits_written(i128::from(self.boolean(value)?)),
+            Form::Unsigned | Form::Signed | Form::Bcd => return self.integer_written(value),
         };
-        Ok(Encoded::Registers(self.words(&bytes)))
+        Ok(Encoded::Registers(self.order.to_registers(&bytes)))
     }
 
-    fn mask(&self, bit: u8, set: bool) -> Encoded {
-        let (_, bytes_swapped) = swaps(self.order);
-        let bit = if bytes_swapped { bit ^ 8 } else { bit };
-        let mask = 1u16.checked_shl(u32::from(bit)).unwrap_or(0);
-        Encoded::Mask {
-            and: !mask,
-            or: if set { mask } else { 0 },
+    fn integer_written(&self, value: &Json) -> Result<Encoded, WriteError> {
+        match (&self.meaning, value) {
+            (Meaning::Flags(names), _) => self.flags_written(names, value),
+            (Meaning::Named(names), Json::String(name)) => {
+                self.bits_written(self.raw_bits(number_of(names, name)?))
+            }
+            _ => {
+                let raw = self.raw(self.number(value)?.0)?;
+                self.bits_written(self.raw_bits(raw))
+            }
+        }
+    }
+
+    /// Writes the named bits alone.
+    fn flags_written(&self, names: &Names, value: &Json) -> Result<Encoded, WriteError> {
+        let Json::Array(given) = value else {
+            return Err(kind(value, "a list of names"));
+        };
+        let bits = |all: u64, number: i64| all | field::one(number);
+        let named = names.0.keys().copied().fold(0, bits);
+        let mut set = 0;
+        for one in given {
+            let name = one.as_str().ok_or_else(|| kind(one, "a name"))?;
+            let number = number_of(names, name)?;
+            set = bits(set, i64::try_from(number).unwrap_or(-1));
+        }
+        self.mask(named, set)
+    }
+
+    /// The named bit patterns of a raw number: two's complement, or decimal digits.
+    fn raw_bits(&self, raw: i128) -> i128 {
+        match (self.form, u64::try_from(raw)) {
+            (Form::Bcd, Ok(number)) => i128::from(field::to_bcd(number)),
+            _ => raw,
+        }
+    }
+
+    /// A raw number, put where the point stands in its registers.
+    fn bits_written(&self, raw: i128) -> Result<Encoded, WriteError> {
+        let bytes = raw.to_be_bytes();
+        if self.field.shared {
+            let low = bytes.last_chunk().map_or(0, |low| u64::from_be_bytes(*low));
+            return self.mask(u64::MAX, low);
+        }
+        let width = 2 * usize::from(self.registers);
+        let bytes = &bytes[bytes.len() - width.min(bytes.len())..];
+        Ok(Encoded::Registers(self.order.to_registers(bytes)))
+    }
+
+    /// Writes those of the field's bits that `own` names.
+    fn mask(&self, own: u64, bits: u64) -> Result<Encoded, WriteError> {
+        if self.registers != 1 {
+            return Err(WriteError::PartOfSeveral);
+        }
+        let in_order = |bits: u64| {
+            let word = super::low_16(self.field.place(bits));
+            if self.order.swaps_bytes() {
+                word.swap_bytes()
+            } else {
+                word
+            }
+        };
+        Ok(Encoded::Mask {
+            and: !in_order(own),
+            or: in_order(bits),
+        })
+    }
+
+    fn boolean(&self, value: &Json) -> Result<bool, WriteError> {
+        match (value, &self.meaning) {
+            (Json::Bool(bit), _) => Ok(*bit),
+            (Json::Number(number), _) if number.as_u64() == Some(0) => Ok(false),
+            (Json::Number(number), _) if number.as_u64() == Some(1) => Ok(true),
+            (Json::String(name), Meaning::Named(names)) => Ok(number_of(names, name)? != 0),
+            _ => Err(kind(value, "true or false")),
         }
     }
 
@@ -134,7 +136,8 @@ impl Codec {
         }
     }
 
-    fn integer_bytes(&self, value: String) -> Result<Vec<u8>, WriteError> {
+    /// The raw number that decodes to `value`.
+    fn raw(&self, value: String) -> Result<i128, WriteError> {
         let Some((raw, exact)) = self.steps(&value) else {
             return Err(WriteError::NotExact(value));
         };
@@ -145,7 +148,7 @@ impl Codec {
                 above: self.print(raw + 1),
             });
         }
-        let (least, greatest) = integer_range(self.kind);
+        let (least, greatest) = self.range();
         if raw < least || raw > greatest {
             return Err(WriteError::OutsideType {
                 value,
@@ -153,9 +156,17 @@ impl Codec {
                 greatest: self.print(greatest),
             });
         }
-        let width = 2 * usize::from(self.registers);
-        let bytes = raw.to_be_bytes();
-        Ok(bytes[bytes.len() - width.min(bytes.len())..].to_vec())
+        Ok(raw)
+    }
+
+    /// The least and the greatest raw number of the point's bits.
+    fn range(&self) -> (i128, i128) {
+        let width = u32::from(self.field.width());
+        match self.form {
+            Form::Signed => (-(1 << (width - 1)), (1 << (width - 1)) - 1),
+            Form::Bcd => (0, 10i128.pow(width / 4) - 1),
+            _ => (0, (1 << width) - 1),
+        }
     }
 
     /// The raw number that decodes to `value`, or the one below and `false`.
@@ -169,7 +180,7 @@ impl Codec {
     }
 
     fn print(&self, raw: i128) -> String {
-        self.scaled_integer(raw).to_string()
+        self.scaled(raw).to_string()
     }
 
     fn float_bytes(&self, value: String, size: f64) -> Result<Vec<u8>, WriteError> {
@@ -180,16 +191,14 @@ impl Codec {
         if !raw.is_finite() {
             return Err(WriteError::NotExact(value));
         }
-        if self.kind == PointType::F64 {
-            return Ok(raw.to_be_bytes().to_vec());
-        }
         #[expect(clippy::cast_possible_truncation, reason = "the nearest f32 is wanted")]
         let single = raw as f32;
-        if single.is_finite() {
-            Ok(single.to_be_bytes().to_vec())
-        } else {
-            Err(WriteError::TooLarge(value))
+        match self.registers {
+            1 => half::from_f64(raw).map(|half| half.to_be_bytes().to_vec()),
+            2 => single.is_finite().then(|| single.to_be_bytes().to_vec()),
+            _ => Some(raw.to_be_bytes().to_vec()),
         }
+        .ok_or(WriteError::TooLarge(value))
     }
 
     fn text_bytes(&self, value: &Json) -> Result<Vec<u8>, WriteError> {
@@ -209,7 +218,7 @@ impl Codec {
     }
 
     fn raw_bytes(&self, value: &Json) -> Result<Vec<u8>, WriteError> {
-        let bytes = value.as_str().and_then(hexadecimal);
+        let bytes = value.as_str().and_then(text::from_hexadecimal);
         let bytes = bytes.ok_or_else(|| kind(value, "a text of hexadecimal digits"))?;
         let room = 2 * usize::from(self.registers);
         if bytes.len() != room {
@@ -220,29 +229,16 @@ impl Codec {
         }
         Ok(bytes)
     }
-
-    fn words(&self, bytes: &[u8]) -> Vec<u16> {
-        let (words_swapped, bytes_swapped) = swaps(self.order);
-        let word = |pair: &[u8]| match (pair, bytes_swapped) {
-            ([high, low], false) => u16::from_be_bytes([*high, *low]),
-            ([high, low], true) => u16::from_le_bytes([*high, *low]),
-            _ => 0,
-        };
-        let mut words: Vec<u16> = bytes.chunks(2).map(word).collect();
-        if words_swapped {
-            words.reverse();
-        }
-        words
-    }
 }
 
-fn boolean(value: &Json) -> Result<bool, WriteError> {
-    match value {
-        Json::Bool(bit) => Ok(*bit),
-        Json::Number(number) if number.as_u64() == Some(0) => Ok(false),
-        Json::Number(number) if number.as_u64() == Some(1) => Ok(true),
-        _ => Err(kind(value, "true or false")),
-    }
+fn number_of(names: &Names, name: &str) -> Result<i128, WriteError> {
+    let found = names.0.iter().find(|(_, known)| *known == name);
+    found
+        .map(|(number, _)| i128::from(*number))
+        .ok_or_else(|| WriteError::UnknownName {
+            given: format!("{name:?}"),
+            known: names.0.values().cloned().collect::<Vec<_>>().join(", "),
+        })
 }
 
 fn kind(value: &Json, wanted: &'static str) -> WriteError {
@@ -250,23 +246,4 @@ fn kind(value: &Json, wanted: &'static str) -> WriteError {
         given: value.to_string(),
         wanted,
     }
-}
-
-fn integer_range(kind: PointType) -> (i128, i128) {
-    match kind {
-        PointType::I16 => (i16::MIN.into(), i16::MAX.into()),
-        PointType::U32 => (0, u32::MAX.into()),
-        PointType::I32 => (i32::MIN.into(), i32::MAX.into()),
-        PointType::U64 => (0, u64::MAX.into()),
-        PointType::I64 => (i64::MIN.into(), i64::MAX.into()),
-        _ => (0, u16::MAX.into()),
-    }
-}
-
-fn hexadecimal(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let pair = |at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
-    (0..text.len()).step_by(2).map(pair).collect()
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::{
-    config::{Access, Parity, Point, PointType, Publish, WordOrder},
+    config::{Access, Parity, Point, PointType, Publish},
     fieldbus::{
         DeviceState, Outcome,
         simulate::{self, Faults, Kind},
@@ -124,19 +124,9 @@ fn bus(port: Option<PathBuf>, tcp: Option<String>) -> Bus {
 fn point(name: &str, register: &str, kind: PointType, scale: Option<f64>) -> Point {
     Point {
         name: name.to_owned(),
-        register: register.parse().expect("a register"),
-        kind: Some(kind),
-        order: WordOrder::Abcd,
-        length: None,
-        bit: None,
         scale,
-        offset: None,
-        unit: None,
-        interval: None,
-        deadband: None,
         access: Access::ReadWrite,
-        min: None,
-        max: None,
+        ..Point::example(register, Some(kind))
     }
 }
 
@@ -147,6 +137,7 @@ fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
         unit,
         // Leaves time for a unit that does not answer.
         interval: settings::Period::from_millis(300),
+        stale_after: None,
         publish: Publish::Point,
         max_registers: 125,
         max_bits: 2_000,

@@ -9,8 +9,9 @@ use crate::reading::Stamp;
 
 use super::{
     super::{
-        device::{Device, Point, Poll},
+        device::{Device, Poll},
         health::Health,
+        point::Point,
         transaction::{Request, Span, Transaction},
     },
     Output, Purpose, Schedule, UnderWay,

@@ -94,10 +94,11 @@ impl Schedule {
             exception,
             lesson: lesson.clone(),
         };
+        let reason = exception.to_string();
         let bad = match &lesson {
             Lesson::Split => Vec::new(),
-            Lesson::Parked(points, _) => device.bad_readings(points, now),
-            Lesson::Passing => device.bad_readings(&planned.points, now),
+            Lesson::Parked(points, _) => device.bad_readings(points, &reason, now),
+            Lesson::Passing => device.bad_readings(&planned.points, &reason, now),
         };
         // What passes is told once, with the readings that it spoils.
         if lesson != Lesson::Passing || !bad.is_empty() {
