@@ -189,13 +189,19 @@ fn topic(levels: &[&str]) -> Option<TopicName> {
     TopicName::parse(&levels.join("/")).ok()
 }
 
+/// A value as JSON, for lists of them; integers and up to 15 digits of other numbers are exact.
+pub fn json(value: Option<&Value>) -> serde_json::Value {
+    let mut object = Object::new();
+    object.value("value", value);
+    let parsed = serde_json::from_str::<serde_json::Value>(&object.finish());
+    parsed.map_or(serde_json::Value::Null, |mut object| object["value"].take())
+}
+
 /// What a reading is worth; a floating-point number that is none has no JSON and is bad.
 fn quality(reading: &Reading) -> &'static str {
     match reading.quality {
-        _ if reading.value.as_ref().is_some_and(|value| !is_json(value)) => "bad",
-        Quality::Good => "good",
-        Quality::Stale => "stale",
-        Quality::Bad => "bad",
+        _ if reading.value.as_ref().is_some_and(|value| !is_json(value)) => Quality::Bad.word(),
+        quality => quality.word(),
     }
 }
 

@@ -86,6 +86,17 @@ pub enum ClockState {
     Unsynced,
 }
 
+impl Quality {
+    /// The word in messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Quality::Good => "good",
+            Quality::Stale => "stale",
+            Quality::Bad => "bad",
+        }
+    }
+}
+
 impl Value {
     /// The value as a number, for deadbands and ranges; texts, lists and bytes have none.
     pub fn as_f64(&self) -> Option<f64> {

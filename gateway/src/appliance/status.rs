@@ -14,6 +14,7 @@ use crate::{
     buffer::{self, Buffer},
     clock,
     fieldbus::{DeviceState, modbus, serial},
+    payload,
     reading::Stamp,
     upstream::{self, LinkHandle},
 };
@@ -107,6 +108,26 @@ pub struct DeviceStatus {
     pub since: Option<String>,
     /// Points that answer with an exception.
     pub parked: Vec<String>,
+    /// Its points with their last values.
+    #[serde(default)]
+    pub points: Vec<PointStatus>,
+}
+
+/// One point at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PointStatus {
+    /// Its name.
+    pub name: String,
+    /// The last value, published or not.
+    pub value: serde_json::Value,
+    /// Unit of the value.
+    pub unit: Option<String>,
+    /// When the device gave it, RFC 3339; absent before the first answer.
+    pub time: Option<String>,
+    /// What it is worth; absent before the first answer.
+    pub quality: Option<String>,
+    /// Why it is not good.
+    pub reason: Option<String>,
 }
 
 /// One serial line at one moment.
@@ -289,9 +310,21 @@ fn bus(status: modbus::BusStatus) -> BusStatus {
                     reason,
                     since,
                     parked: device.parked,
+                    points: device.points.into_iter().map(point).collect(),
                 }
             })
             .collect(),
+    }
+}
+
+fn point(status: modbus::PointStatus) -> PointStatus {
+    PointStatus {
+        name: status.name.to_string(),
+        value: payload::json(status.value.as_ref()),
+        unit: status.unit.as_deref().map(str::to_owned),
+        time: status.known.map(|(stamp, _)| stamp.wall.to_string()),
+        quality: status.known.map(|(_, quality)| quality.word().to_owned()),
+        reason: status.reason.as_deref().map(str::to_owned),
     }
 }
 

@@ -91,6 +91,24 @@ fn values_are_exact_and_texts_escaped() {
 }
 
 #[test]
+fn a_value_stands_in_lists_as_it_is_published() {
+    let tenths = Value::Decimal {
+        mantissa: 2314,
+        decimals: 1,
+    };
+    for (value, text) in [
+        (Value::F32(231.4), "231.4"),
+        (tenths, "231.4"),
+        (Value::Integer(u64::MAX.into()), "18446744073709551615"),
+        (Value::Text("on".to_owned()), "\"on\""),
+        (Value::F64(f64::NAN), "null"),
+    ] {
+        assert_eq!(json(Some(&value)).to_string(), text);
+    }
+    assert_eq!(json(None), serde_json::Value::Null);
+}
+
+#[test]
 fn what_has_no_value_is_null_and_bad() {
     for value in [Value::F64(f64::NAN), Value::F32(f32::INFINITY)] {
         let payload = payload_of(value);

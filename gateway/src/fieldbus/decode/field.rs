@@ -98,7 +98,7 @@ pub(super) fn from_bcd(bits: u64) -> Option<u64> {
 pub(super) fn to_bcd(mut number: u64) -> u64 {
     let mut bits = 0;
     for place in 0..BITS_MAX / 4 {
-        bits |= number % 10 << (4 * place);
+        bits |= (number % 10) << (4 * place);
         number /= 10;
     }
     bits
