@@ -151,7 +151,7 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
         if entry.is_dir() && name != "tests" {
             collect(&entry, found);
         } else if name.ends_with(".rs")
-            && !["sim.rs", "main.rs", "lib.rs"].contains(&name.as_str())
+            && !["sim.rs", "simulation.rs", "main.rs", "lib.rs"].contains(&name.as_str())
             && !name.ends_with("tests.rs")
         {
             found.push(entry);

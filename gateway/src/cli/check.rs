@@ -285,7 +285,11 @@ fn disk(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
             "create it, writable for the gateway's user",
         )),
         Ok(disk) => {
-            let free = disk.blocks_available() as u64 * disk.fragment_size() as u64;
+            #[allow(
+                clippy::useless_conversion,
+                reason = "both are 32 bits wide on 32-bit boards"
+            )]
+            let free = u64::from(disk.blocks_available()) * u64::from(disk.fragment_size());
             let used = fs::metadata(&config.buffer.path).map_or(0, |metadata| metadata.len());
             let wanted = config.buffer.max_size.as_bytes().saturating_sub(used);
             if free < wanted {

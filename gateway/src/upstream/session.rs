@@ -389,6 +389,9 @@ fn cause_v5(error: v5::ConnectionError) -> Cause {
             Cause::Closed(format!("{}{why}", words(&reason_code)))
         }
         ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Closed(SILENT.to_owned()),
+        // Unlike its other variants this one does not tell its source: with TLS 1.3 the server's
+        // word on our certificate comes as an alert while the first packet is awaited.
+        ConnectionError::MqttState(StateError::Deserialization(error)) => cause(&error),
         error => cause(&error),
     }
 }
