@@ -461,7 +461,11 @@ fn io_cause(error: &io::Error) -> Cause {
         | ErrorKind::ConnectionAborted
         | ErrorKind::BrokenPipe
         | ErrorKind::UnexpectedEof => Cause::Closed(error.to_string()),
-        _ => Cause::Unreachable(error.to_string()),
+        _ => {
+            let text = error.to_string();
+            let why = text.split(" (os error").next().unwrap_or(&text);
+            Cause::Unreachable(why.to_owned())
+        }
     }
 }
 
