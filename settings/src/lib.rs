@@ -42,8 +42,10 @@ pub use keys::nearest;
 
 mod alternatives;
 
+mod rest;
+
 mod load;
-pub use load::{LoadError, Loaded, MAX_FILE_BYTES, load, parse, schema};
+pub use load::{Checks, LoadError, Loaded, MAX_FILE_BYTES, load, parse, schema};
 
 #[cfg(test)]
 mod tests;

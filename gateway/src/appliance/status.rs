@@ -8,6 +8,7 @@ use std::{
 };
 
 use broker_lite::server::Broker;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -293,7 +294,7 @@ fn bus(status: modbus::BusStatus) -> BusStatus {
         name: status.name,
         port: status.port,
         down: status.down,
-        since: status.since.wall.to_string(),
+        since: second(status.since.wall),
         requests: status.requests,
         time_outs: status.time_outs,
         utilisation: status.utilisation,
@@ -302,7 +303,7 @@ fn bus(status: modbus::BusStatus) -> BusStatus {
             .into_iter()
             .map(|device| {
                 let (online, reason) = online(device.state.as_ref().map(|(state, _)| state));
-                let since = device.state.map(|(_, stamp)| stamp.wall.to_string());
+                let since = device.state.map(|(_, stamp)| second(stamp.wall));
                 DeviceStatus {
                     name: device.name,
                     unit: device.unit,
@@ -340,6 +341,11 @@ fn serial(status: serial::SerialStatus) -> SerialStatus {
     }
 }
 
+/// RFC 3339 to the second, as people read times.
+fn second(time: Timestamp) -> String {
+    format!("{time:.0}")
+}
+
 fn online(state: Option<&DeviceState>) -> (Option<bool>, Option<String>) {
     match state {
         None => (None, None),
@@ -353,7 +359,7 @@ fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
         messages: status.rows,
         bytes: status.bytes_on_disk,
         max_bytes,
-        oldest: status.oldest.map(|oldest| oldest.to_string()),
+        oldest: status.oldest.map(second),
         kept: status.appended,
         forwarded: status.forwarded,
         refused: status.refused,
@@ -361,7 +367,7 @@ fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
         dead_letters: status.dead_letters,
         fault: status
             .fault
-            .map(|fault| format!("{}, since {}", fault.cause, fault.since)),
+            .map(|fault| format!("{}, since {}", fault.cause, second(fault.since))),
     }
 }
 
