@@ -141,8 +141,9 @@ fn state_message(device: &str, state: &DeviceState, stamp: Stamp) -> Option<Mess
 fn result_messages(result: &CommandResult) -> Vec<Message> {
     let command = &result.command;
     let payload = Bytes::from(result_payload(result));
-    let own = topic(&["result", &command.device, &command.point])
-        .map(|topic| Message::new(topic, payload.clone()));
+    let mut levels = vec!["result", &*command.device];
+    levels.extend(command.point.as_deref());
+    let own = topic(&levels).map(|topic| Message::new(topic, payload.clone()));
     let response = command.response_topic.as_deref();
     let asked = response
         .and_then(|topic| TopicName::parse(topic).ok())
@@ -165,6 +166,14 @@ fn result_payload(result: &CommandResult) -> String {
         Outcome::Executed(value) => {
             object.text("result", "executed");
             object.value("value", Some(value));
+        }
+        Outcome::ExecutedAll(values) => {
+            object.text("result", "executed");
+            let mut members = Object::new();
+            for (point, value) in values {
+                members.value(point, Some(value));
+            }
+            object.plain("value", members.finish());
         }
         Outcome::Refused(reason) => {
             object.text("result", "refused");
@@ -286,7 +295,8 @@ fn escaped(text: &str) -> String {
 }
 
 /// Reads a message on `command/<device>/<point>`: a bare JSON value, or
-/// `{"value": …, "id": "…", "expires": "30s"}`. MQTT 5's correlation data and message expiry count
+/// `{"value": …, "id": "…", "expires": "30s"}`. On `command/<device>` the value is an object of
+/// points that are written in one request. MQTT 5's correlation data and message expiry count
 /// where the payload says nothing.
 ///
 /// # Errors
@@ -302,7 +312,7 @@ pub fn command(message: &Message, received: Stamp) -> Result<Command, Box<Refusa
     };
     let mut command = Command {
         device: levels.next().unwrap_or_default().into(),
-        point: levels.next().unwrap_or_default().into(),
+        point: levels.next().map(Arc::from),
         value: serde_json::Value::Null,
         expires: message
             .expiry_s
@@ -322,8 +332,11 @@ pub fn command(message: &Message, received: Stamp) -> Result<Command, Box<Refusa
 }
 
 fn fill(command: &mut Command, payload: &[u8]) -> Result<(), String> {
-    if command.point.is_empty() || command.point.contains('/') {
-        return Err("a command goes to command/<device>/<point>".to_owned());
+    let point = command.point.as_deref();
+    if command.device.is_empty()
+        || point.is_some_and(|point| point.is_empty() || point.contains('/'))
+    {
+        return Err("a command goes to command/<device>/<point> or command/<device>".to_owned());
     }
     let payload = serde_json::from_slice(payload).map_err(|error| {
         format!(

@@ -54,13 +54,13 @@ fn accept(delivery: &Delivery, field: &Field) -> Result<(), Box<Refusal>> {
         return Ok(());
     }
     let command = payload::command(message, clock::now())?;
-    info!(device = %command.device, point = %command.point, value = %command.value, "command");
+    info!(device = %command.device, point = command.point.as_deref(), value = %command.value, "command");
     field.command(command)
 }
 
 async fn refuse(refusal: Refusal, events: &mpsc::Sender<Event>) {
     let Refusal { command, reason } = refusal;
-    warn!(device = %command.device, point = %command.point, reason, "command refused");
+    warn!(device = %command.device, point = command.point.as_deref(), reason, "command refused");
     let result = CommandResult {
         command,
         outcome: Outcome::Refused(reason),

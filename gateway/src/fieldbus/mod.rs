@@ -74,13 +74,13 @@ pub enum DeviceState {
     },
 }
 
-/// A value to be written to a point.
+/// A value to be written to a point, or values to several points of a device at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
     /// The device's name.
     pub device: Arc<str>,
-    /// The point's name.
-    pub point: Arc<str>,
+    /// The point's name; `None`: the value is an object of points.
+    pub point: Option<Arc<str>>,
     /// The value as the sender wrote it, in the point's unit.
     pub value: serde_json::Value,
     /// Not to be executed when this long has passed since `received`.
@@ -119,6 +119,8 @@ pub struct CommandResult {
 pub enum Outcome {
     /// Written, read back and found equal; the value as read back.
     Executed(crate::reading::Value),
+    /// The same for several points in one request.
+    ExecutedAll(Vec<(Arc<str>, crate::reading::Value)>),
     /// Not sent to the device: unknown point, not writable, out of range, expired.
     Refused(String),
     /// Sent, and the device did not confirm it. It may or may not have been executed.

@@ -24,6 +24,8 @@ pub(crate) enum Request {
     Read(Span),
     /// Function code 5.
     WriteCoil { address: u16, on: bool },
+    /// Function code 15.
+    WriteCoils { address: u16, coils: Vec<bool> },
     /// Function code 6 for one register, 16 for more.
     WriteRegisters { address: u16, words: Vec<u16> },
     /// Function code 22.
@@ -37,6 +39,7 @@ impl Request {
         match self {
             Request::Read(span) => (8, 5 + span.data_bytes()),
             Request::WriteCoil { .. } => (8, 8),
+            Request::WriteCoils { coils, .. } => (9 + coils.len().div_ceil(8), 8),
             Request::WriteRegisters { words, .. } if words.len() == 1 => (8, 8),
             Request::WriteRegisters { words, .. } => (9 + 2 * words.len(), 8),
             Request::MaskRegister { .. } => (10, 10),

@@ -4,15 +4,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::reading::Value;
-
 use super::{
     Command, Outcome,
-    decode::{Encoded, WriteError},
     device::Device,
-    point::Point,
-    transaction::{Reply, Request, Span},
+    transaction::{Answer, Reply, Request, Span},
 };
+
+mod check;
+
+use check::Expected;
+pub(crate) use check::{Checked, Refusal, check};
 
 /// Reads after a write before it counts as not taken: some devices apply a value a moment after
 /// they acknowledged it.
@@ -28,7 +29,7 @@ pub(crate) struct Write {
     pub(crate) device: usize,
     span: Span,
     request: Request,
-    expected: Value,
+    expected: Expected,
     stage: Stage,
 }
 
@@ -36,45 +37,6 @@ pub(crate) struct Write {
 enum Stage {
     ToBeSent,
     ToBeReadBack { at: Instant, tries_left: u32 },
-}
-
-/// What a command means on the bus.
-#[derive(Debug)]
-pub(crate) struct Checked {
-    span: Span,
-    request: Request,
-    expected: Value,
-}
-
-/// Why a command is not sent.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub(crate) enum Refusal {
-    /// No such device on the bus.
-    #[error("no device {0:?} on this bus")]
-    Device(String),
-    /// No such point in the device.
-    #[error("device {device:?} has no point {point:?}")]
-    Point {
-        /// The device.
-        device: String,
-        /// What it lacks.
-        point: String,
-    },
-    /// The configuration does not allow it.
-    #[error("{0} is read-only; `access = \"read-write\"` at the point would permit it")]
-    ReadOnly(String),
-    /// The value does not fit the point.
-    #[error(transparent)]
-    Value(#[from] WriteError),
-    /// It waited for too long.
-    #[error("expired: more than {0:?} passed before it could be sent")]
-    Expired(Duration),
-    /// The wire is down.
-    #[error("not sent: {0}")]
-    WireDown(String),
-    /// Too many commands wait.
-    #[error("{0} commands wait already")]
-    QueueFull(usize),
 }
 
 impl Write {
@@ -132,12 +94,14 @@ impl Write {
     pub(crate) fn replied(
         &mut self,
         reply: &Reply,
-        point: Option<&Point>,
+        device: &Device,
         now: Instant,
     ) -> Option<Outcome> {
         match self.stage {
             Stage::ToBeSent => self.written(reply, now),
-            Stage::ToBeReadBack { tries_left, .. } => self.read_back(reply, point, tries_left, now),
+            Stage::ToBeReadBack { tries_left, .. } => {
+                self.read_back(reply, device, tries_left, now)
+            }
         }
     }
 
@@ -162,25 +126,22 @@ impl Write {
     fn read_back(
         &mut self,
         reply: &Reply,
-        point: Option<&Point>,
+        device: &Device,
         tries_left: u32,
         now: Instant,
     ) -> Option<Outcome> {
         let problem = match reply {
-            Reply::Answer(answer) => {
-                match point.and_then(|point| point.value(self.span, answer).ok()) {
-                    Some(value) if value == self.expected => return Some(Outcome::Executed(value)),
-                    Some(_) if tries_left > 0 => {
-                        self.stage = Stage::ToBeReadBack {
-                            at: now + READ_BACK_PAUSE,
-                            tries_left: tries_left - 1,
-                        };
-                        return None;
-                    }
-                    Some(value) => format!("it reads back {value}, not {}", self.expected),
-                    None => "it reads back no value".to_owned(),
+            Reply::Answer(answer) => match self.difference(device, answer) {
+                None => return Some(self.expected.executed()),
+                Some(_) if tries_left > 0 => {
+                    self.stage = Stage::ToBeReadBack {
+                        at: now + READ_BACK_PAUSE,
+                        tries_left: tries_left - 1,
+                    };
+                    return None;
                 }
-            }
+                Some(difference) => difference,
+            },
             Reply::Exception(exception) => format!("reading it back gave {exception}"),
             Reply::TimedOut => "reading it back gave no answer".to_owned(),
             Reply::Garbled(what) => format!("reading it back gave {what}"),
@@ -188,37 +149,20 @@ impl Write {
         let failure = format!("the device acknowledged the write, but {problem}");
         Some(Outcome::Failed(failure))
     }
-}
 
-/// Checks a command against its device, and finds what has to be sent.
-pub(crate) fn check(command: &Command, device: &Device) -> Result<Checked, Refusal> {
-    let found = device
-        .points
-        .iter()
-        .find(|point| point.name == command.point);
-    let point = found.ok_or_else(|| Refusal::Point {
-        device: device.name.to_string(),
-        point: command.point.to_string(),
-    })?;
-    if !point.writable {
-        return Err(Refusal::ReadOnly(format!("{}/{}", device.name, point.name)));
+    /// What is not as it was written, if anything.
+    fn difference(&self, device: &Device, answer: &Answer) -> Option<String> {
+        self.expected.values().iter().find_map(|(name, expected)| {
+            let point = device.points.iter().find(|point| point.name == *name);
+            let of = match self.expected {
+                Expected::One(..) => String::new(),
+                Expected::All(_) => format!(" for {name}"),
+            };
+            match point?.value(self.span, answer) {
+                Ok(value) if value == *expected => None,
+                Ok(value) => Some(format!("it reads back {value}{of}, not {expected}")),
+                Err(bad) => Some(format!("it reads back no value{of}: {bad}")),
+            }
+        })
     }
-    let address = point.span.start;
-    let encoded = point.codec.encode(&command.value)?;
-    let expected = match &encoded {
-        Encoded::Coil(on) => Ok(point.codec.decode_bit(*on)),
-        Encoded::Mask { or, .. } => point.codec.decode(&[*or]),
-        Encoded::Registers(words) => point.codec.decode(words),
-    }
-    .map_err(|_absent| WriteError::NoValue(command.value.to_string()))?;
-    let request = match encoded {
-        Encoded::Coil(on) => Request::WriteCoil { address, on },
-        Encoded::Registers(words) => Request::WriteRegisters { address, words },
-        Encoded::Mask { and, or } => Request::MaskRegister { address, and, or },
-    };
-    Ok(Checked {
-        span: point.span,
-        request,
-        expected,
-    })
 }

@@ -227,6 +227,32 @@ fn a_result_goes_to_its_topic_and_to_where_the_sender_asked() {
 }
 
 #[test]
+fn a_structure_goes_to_its_device_and_its_result_names_every_point() {
+    let message = command_message("command/meter-1", r#"{"value":{"a":1,"b":2.5},"id":"7"}"#);
+    let command = command(&message, stamp()).unwrap();
+    assert_eq!((&*command.device, command.point.clone()), ("meter-1", None));
+    assert_eq!(command.value, serde_json::json!({ "a": 1, "b": 2.5 }));
+    let values = vec![
+        ("a".into(), Value::Integer(1)),
+        ("b".into(), Value::F32(2.5)),
+    ];
+    let result = Event::Result(CommandResult {
+        command,
+        outcome: Outcome::ExecutedAll(values),
+        stamp: stamp(),
+    });
+    let message = &published(&result, Publish::Point)[0];
+    assert_eq!(message.topic.as_ref(), "result/meter-1");
+    assert_eq!(
+        text(message),
+        concat!(
+            r#"{"result":"executed","value":{"a":1,"b":2.5},"id":"7","#,
+            r#""time":"2026-11-22T11:35:17.123Z"}"#
+        )
+    );
+}
+
+#[test]
 fn a_sender_cannot_have_the_gateway_publish_anywhere() {
     let mut message = command_message("command/meter-1/limit", "12.5");
     message.properties = Some(Arc::new(MessageProperties {
@@ -262,7 +288,8 @@ fn a_refusal_says_why_and_bears_the_id() {
 #[test]
 fn a_command_is_a_bare_value_or_an_object() {
     let bare = parsed("12.5").unwrap();
-    assert_eq!((&*bare.device, &*bare.point), ("meter-1", "limit"));
+    assert_eq!(&*bare.device, "meter-1");
+    assert_eq!(bare.point.as_deref(), Some("limit"));
     assert_eq!(bare.value, serde_json::json!(12.5));
     assert_eq!((bare.expires, bare.correlation), (None, None));
     let full = parsed(r#"{"value":true,"id":7,"expires":"30s"}"#).unwrap();
@@ -288,9 +315,12 @@ fn a_command_that_cannot_be_read_says_what_to_write() {
         reason(r#"{"value":1,"id":[]}"#),
         "\"id\" is []; write a text or a number"
     );
-    for topic in ["command/meter-1", "command/meter-1/a/b", "command"] {
+    for topic in ["command/meter-1/", "command/meter-1/a/b", "command"] {
         let error = command(&command_message(topic, "1"), stamp()).unwrap_err();
-        assert_eq!(error.reason, "a command goes to command/<device>/<point>");
+        assert_eq!(
+            error.reason,
+            "a command goes to command/<device>/<point> or command/<device>"
+        );
     }
 }
 

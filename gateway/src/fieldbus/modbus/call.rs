@@ -16,6 +16,9 @@ pub(super) fn request(request: &Request) -> Call<'_> {
     match request {
         Request::Read(span) => read(*span),
         Request::WriteCoil { address, on } => Call::WriteSingleCoil(*address, *on),
+        Request::WriteCoils { address, coils } => {
+            Call::WriteMultipleCoils(*address, Cow::Borrowed(coils))
+        }
         Request::WriteRegisters { address, words } => match words.as_slice() {
             [word] => Call::WriteSingleRegister(*address, *word),
             words => Call::WriteMultipleRegisters(*address, Cow::Borrowed(words)),
@@ -67,6 +70,9 @@ fn echoes(request: &Request, response: &Response) -> bool {
     match (request, response) {
         (Request::WriteCoil { address, on }, Response::WriteSingleCoil(at, coil)) => {
             (address, on) == (at, coil)
+        }
+        (Request::WriteCoils { address, coils }, Response::WriteMultipleCoils(at, count)) => {
+            address == at && coils.len() == usize::from(*count)
         }
         (Request::WriteRegisters { address, words }, Response::WriteSingleRegister(at, word)) => {
             address == at && words.as_slice() == [*word]

@@ -83,7 +83,7 @@ impl Rig {
     async fn write(&mut self, point: &str, value: serde_json::Value) -> Outcome {
         let command = Command {
             device: "plc".into(),
-            point: point.into(),
+            point: (!point.is_empty()).then(|| point.into()),
             value,
             expires: None,
             received: clock::now(),

@@ -132,9 +132,8 @@ impl Schedule {
         let Some(write) = self.writes.front_mut() else {
             return;
         };
-        let mut points = self.devices[index].points.iter();
-        let point = points.find(|point| point.name == write.command.point);
-        if let Some(outcome) = write.replied(reply, point, now.monotonic) {
+        let device = &self.devices[index];
+        if let Some(outcome) = write.replied(reply, device, now.monotonic) {
             self.finish_write(outcome, now);
         }
     }
