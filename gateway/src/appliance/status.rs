@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     buffer::{self, Buffer},
     clock,
-    fieldbus::{DeviceState, modbus, serial},
+    fieldbus::{self, DeviceState, modbus, serial},
     payload,
     reading::Stamp,
     upstream::{self, LinkHandle},
@@ -146,6 +146,9 @@ pub struct SerialStatus {
     pub frames: u64,
     /// Frames that could not be.
     pub bad_frames: u64,
+    /// What it measures, with the last values.
+    #[serde(default)]
+    pub points: Vec<PointStatus>,
 }
 
 /// The buffer at one moment.
@@ -318,7 +321,7 @@ fn bus(status: modbus::BusStatus) -> BusStatus {
     }
 }
 
-fn point(status: modbus::PointStatus) -> PointStatus {
+fn point(status: fieldbus::PointStatus) -> PointStatus {
     PointStatus {
         name: status.name.to_string(),
         value: payload::json(status.value.as_ref()),
@@ -338,6 +341,7 @@ fn serial(status: serial::SerialStatus) -> SerialStatus {
         reason,
         frames: status.frames,
         bad_frames: status.bad_frames,
+        points: status.points.into_iter().map(point).collect(),
     }
 }
 

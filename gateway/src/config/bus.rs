@@ -89,9 +89,9 @@ pub struct Device {
     #[serde(default = "default_interval")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "7d"))]
     pub interval: Period,
-    /// Time without an answer after which the last values are published once more, as stale. By
-    /// default three intervals of the point, and at least ten seconds.
-    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "7d"))]
+    /// How long a value may be overdue before the last one is published once more, as stale. By
+    /// default two intervals of the point, and at least ten seconds.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "7d"))]
     pub stale_after: Option<Period>,
     /// One message per point, or one per device and poll.
     #[serde(default)]

@@ -142,7 +142,7 @@ impl Device {
                 continue;
             };
             let value = value(point);
-            readings.extend(point.answered(&self.name, value, stamp));
+            readings.extend(point.watch.answered(value, stamp));
             // The earliest holds, though its point may have a newer value by then.
             let known = self.stale_at.into_iter();
             self.stale_at = known.chain(point.stale_at()).min();
@@ -155,8 +155,7 @@ impl Device {
         if self.stale_at.is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let name = &self.name;
-        let old = |point: &mut Point| point.grown_old(name, why, now);
+        let old = |point: &mut Point| point.grown_old(why, now);
         let readings = self.points.iter_mut().filter_map(old).collect();
         self.stale_at = self.points.iter().filter_map(Point::stale_at).min();
         readings

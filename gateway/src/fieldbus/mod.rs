@@ -25,6 +25,7 @@ pub mod plan;
 mod point;
 mod report;
 mod schedule;
+mod watch;
 mod write;
 
 mod line;
@@ -43,6 +44,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::reading::{Reading, Stamp};
+
+pub use watch::PointStatus;
 
 /// What the field tells the rest of the appliance.
 #[derive(Debug, Clone, PartialEq)]

@@ -33,7 +33,7 @@ use super::{
     wire::{Wire, WireError},
 };
 
-pub use super::schedule::{BusStatus, DeviceStatus, PointStatus};
+pub use super::schedule::{BusStatus, DeviceStatus};
 
 /// First pause before a port or a connection is tried again.
 const REOPEN_FIRST: Duration = Duration::from_millis(500);

@@ -33,7 +33,7 @@ use super::{
 
 pub(crate) use notice::Notice;
 use status::Counters;
-pub use status::{BusStatus, DeviceStatus, PointStatus};
+pub use status::{BusStatus, DeviceStatus};
 
 /// Commands that wait at most; a person or a controller that sends more does not see results.
 pub(crate) const COMMANDS_MAX: usize = 64;

@@ -1,11 +1,11 @@
 //! One task per instrument that talks by itself: opens its port, cuts, decodes, tells.
 //!
 //! Invariant: a port that is missing, silent or noisy is told once, is tried again with bounded
-//! back-off, and never stops another line. Driver of `line`, `text` and `report`.
+//! back-off, and never stops another line. Driver of `line`, `text` and `watch`.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     convert::Infallible,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -21,16 +21,17 @@ use tokio_serial::{ClearBuffer, SerialPort, SerialStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DeviceState, Event,
+    DeviceState, Event, PointStatus,
     line::{FrameError, Framer},
     port::{self, LineSettings},
-    report::{Reporter, Rule},
+    report::Rule,
     text::{Decoded, Decoder, Outcome},
+    watch::Watch,
 };
 use crate::{
     clock,
     config::SerialSensor,
-    reading::{Quality, Reading, Stamp},
+    reading::{Reading, Stamp},
 };
 
 /// First pause before a port is opened again.
@@ -48,7 +49,7 @@ const LOGGED_PER_MINUTE: u32 = 10;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a line has done since its start.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SerialStatus {
     /// The instrument's name.
     pub device: String,
@@ -66,6 +67,8 @@ pub struct SerialStatus {
     pub bad_frames: u64,
     /// What was wrong with the last of them.
     pub last_error: Option<String>,
+    /// What was decoded, in the order of names.
+    pub points: Vec<PointStatus>,
 }
 
 /// A running line; clones speak of the same one.
@@ -107,7 +110,7 @@ pub fn start(
     let guard = ended.clone().drop_guard();
     let mut line = Line {
         device: Arc::from(sensor.name.as_str()),
-        reporters: HashMap::new(),
+        watches: BTreeMap::new(),
         events,
         status: Arc::clone(&status),
         log: LogBudget::default(),
@@ -151,7 +154,7 @@ impl From<Closed> for Lost {
 struct Line {
     sensor: SerialSensor,
     device: Arc<str>,
-    reporters: HashMap<Arc<str>, Reporter>,
+    watches: BTreeMap<Arc<str>, Watch>,
     events: mpsc::Sender<Event>,
     status: Arc<Mutex<SerialStatus>>,
     log: LogBudget,
@@ -290,29 +293,32 @@ impl Line {
     async fn publish(&mut self, values: Vec<Decoded>, stamp: Stamp) -> Result<(), Closed> {
         let mut readings = Vec::with_capacity(values.len());
         for decoded in values {
-            let points = &self.sensor.points;
-            let reporter = self
-                .reporters
+            let watch = self
+                .watches
                 .entry(Arc::clone(&decoded.name))
-                .or_insert_with(|| {
-                    let point = points.iter().find(|point| *point.name == *decoded.name);
-                    Reporter::new(Rule {
-                        deadband: point.and_then(|point| point.deadband),
-                        ..Rule::default()
-                    })
-                });
-            if reporter.publishes(Some(&decoded.value), Quality::Good, None, stamp.monotonic) {
-                readings.push(Reading {
-                    device: Arc::clone(&self.device),
-                    point: decoded.name,
-                    value: Some(decoded.value),
-                    unit: decoded.unit,
-                    stamp,
-                    quality: Quality::Good,
-                    reason: None,
-                });
-            }
+                .or_insert_with(|| watch(&self.sensor, &decoded));
+            readings.extend(watch.answered(Ok(decoded.value), stamp));
         }
+        self.show_points();
+        self.tell(readings).await
+    }
+
+    /// Lets every value be stale; none is told twice.
+    async fn outdate(&mut self, reason: &str, now: Instant) -> Result<(), Closed> {
+        let watches = self.watches.values_mut();
+        let readings: Vec<Reading> = watches
+            .filter_map(|watch| watch.outdated(reason, now))
+            .collect();
+        self.show_points();
+        self.tell(readings).await
+    }
+
+    fn show_points(&self) {
+        let points = self.watches.values().map(Watch::status).collect();
+        locked(&self.status).points = points;
+    }
+
+    async fn tell(&self, readings: Vec<Reading>) -> Result<(), Closed> {
         if readings.is_empty() {
             return Ok(());
         }
@@ -377,15 +383,36 @@ impl Line {
         let device = Arc::clone(&self.device);
         self.send(Event::Device {
             device,
-            state,
+            state: state.clone(),
             stamp,
         })
-        .await
+        .await?;
+        match state {
+            DeviceState::Online => Ok(()),
+            DeviceState::Offline { reason } => self.outdate(&reason, stamp.monotonic).await,
+        }
     }
 
     async fn send(&self, event: Event) -> Result<(), Closed> {
         self.events.send(event).await.map_err(|_| Closed)
     }
+}
+
+/// The watch of a value that is decoded for the first time.
+fn watch(sensor: &SerialSensor, decoded: &Decoded) -> Watch {
+    let mut points = sensor.points.iter();
+    let point = points.find(|point| *point.name == *decoded.name);
+    let rule = Rule {
+        deadband: point.and_then(|point| point.deadband),
+        ..Rule::default()
+    };
+    let device = sensor.name.as_str().into();
+    Watch::new(
+        device,
+        Arc::clone(&decoded.name),
+        decoded.unit.clone(),
+        rule,
+    )
 }
 
 /// Opens the port and forgets what arrived while nobody listened, for it has no time.

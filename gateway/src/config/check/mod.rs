@@ -309,12 +309,6 @@ mod tests {
                 "warning: a heartbeat of 1m is beaten only every 2m",
             ),
         ]);
-        let text = point("register = \"input:1\"\ninterval = \"1m\"")
-            .replace("unit = 1", "unit = 1\nstale_after = \"30s\"");
-        check(
-            &text,
-            &["point \"p\" is read every 1m, but stale after 30s"],
-        );
     }
 
     #[test]

@@ -206,18 +206,6 @@ fn check_reporting(spot: &Spot<'_>, findings: &mut Findings<'_>) {
         ),
         _ => {}
     }
-    if let Some(stale_after) = spot.device.stale_after
-        && stale_after < interval
-    {
-        findings.error(
-            spot.path,
-            format!(
-                "point {:?} is read every {interval}, but stale after {stale_after}",
-                point.name
-            ),
-            "let stale_after of the device be longer than the interval",
-        );
-    }
 }
 
 fn check_access(spot: &Spot<'_>, registers: u16, findings: &mut Findings<'_>) {

@@ -235,6 +235,60 @@ async fn commands_reach_coils_registers_and_single_bits_and_are_read_back() {
 }
 
 #[tokio::test]
+async fn structures_and_parts_of_registers_reach_the_device_in_one_request_each() {
+    let cancel = CancellationToken::new();
+    let simulated = simulate::Device::new(Kind::Controller, 3);
+    let address = simulate::on_tcp(vec![simulated.clone()], cancel.clone())
+        .await
+        .expect("a port");
+    let mode = Point {
+        values: serde_json::from_value(json!({ "0": "off", "2": "auto" })).expect("names"),
+        bits: "4..7".parse().ok(),
+        ..point("mode", "holding:3", PointType::U16, None)
+    };
+    let points = vec![
+        point("recipe", "holding:4", PointType::U48, None),
+        point("limit", "holding:7", PointType::F16, None),
+        point("pump", "coil:2", PointType::Bool, None),
+        point("valve", "coil:3", PointType::Bool, None),
+        mode,
+    ];
+    let devices = vec![device("plc", 3, points)];
+    let mut rig = Rig::new(bus(None, Some(address.to_string())), devices, cancel);
+    assert_eq!(rig.state("plc").await, DeviceState::Online);
+    let limit = Value::Decimal {
+        mantissa: 1,
+        decimals: 1,
+    };
+    assert_eq!(
+        rig.write("", json!({ "recipe": 4_294_967_297u64, "limit": 0.1 }))
+            .await,
+        Outcome::ExecutedAll(vec![
+            ("recipe".into(), Value::Integer(4_294_967_297)),
+            ("limit".into(), limit),
+        ])
+    );
+    assert_eq!(simulated.holding(7), Some(0x2e66));
+    assert_eq!(
+        rig.write("", json!({ "valve": true, "pump": false })).await,
+        Outcome::ExecutedAll(vec![
+            ("pump".into(), Value::Bool(false)),
+            ("valve".into(), Value::Bool(true)),
+        ])
+    );
+    let auto = Value::Text("auto".to_owned());
+    assert_eq!(
+        rig.write("mode", json!("auto")).await,
+        Outcome::Executed(auto)
+    );
+    assert_eq!(simulated.holding(3), Some(0x20));
+    let written = simulated.requests().into_iter().map(|pdu| pdu[0]);
+    let written: Vec<u8> = written.filter(|function| *function > 4).collect();
+    assert_eq!(written, [16, 15, 22]);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_device_that_falls_silent_is_offline_until_it_answers_again() {
     let cancel = CancellationToken::new();
     let dying = simulate::Device::new(Kind::Meter, 1);

@@ -2,14 +2,11 @@
 //!
 //! Invariant: counters only rise; the utilisation is that of the last full window.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use crate::reading::{Quality, Stamp, Value};
+use crate::reading::Stamp;
 
-use super::super::{DeviceState, device::Device, point::Point, transaction::Reply};
+use super::super::{DeviceState, device::Device, transaction::Reply, watch::PointStatus};
 
 /// Over which time the utilisation is taken.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -58,34 +55,6 @@ pub struct DeviceStatus {
     pub points: Vec<PointStatus>,
 }
 
-/// What is known of a point.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PointStatus {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// Its unit, as configured.
-    pub unit: Option<Arc<str>>,
-    /// The newest value, published or not.
-    pub value: Option<Value>,
-    /// When the device gave it, and what it is worth; `None` before the first answer.
-    pub known: Option<(Stamp, Quality)>,
-    /// Why it is not good.
-    pub reason: Option<Arc<str>>,
-}
-
-impl PointStatus {
-    fn of(point: &Point) -> PointStatus {
-        let last = point.last.as_ref();
-        PointStatus {
-            name: Arc::clone(&point.name),
-            unit: point.unit.clone(),
-            value: last.and_then(|last| last.value.clone()),
-            known: last.map(|last| (last.stamp, last.quality)),
-            reason: last.and_then(|last| last.reason.clone()),
-        }
-    }
-}
-
 impl DeviceStatus {
     pub(super) fn of(device: &Device) -> DeviceStatus {
         let parked = device.points.iter().filter(|point| point.parked.is_some());
@@ -95,7 +64,11 @@ impl DeviceStatus {
             state: device.told.clone(),
             parked: parked.map(|point| point.name.to_string()).collect(),
             requests: device.polls.len(),
-            points: device.points.iter().map(PointStatus::of).collect(),
+            points: device
+                .points
+                .iter()
+                .map(|point| point.watch.status())
+                .collect(),
         }
     }
 }

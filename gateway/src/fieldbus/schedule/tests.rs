@@ -669,11 +669,7 @@ fn values_of_a_silent_device_are_published_once_as_stale_with_their_own_time() {
     sim.run_until(Duration::from_secs(400));
     let stale = readings(&sim, Quality::Stale);
     let points: Vec<_> = stale.iter().map(|(at, one)| (*at, &*one.point)).collect();
-    assert_eq!(
-        points,
-        [(29, "p0"), (29, "p1")],
-        "ten seconds after the last value"
-    );
+    assert_eq!(points, [(30, "p0"), (30, "p1")], "ten seconds overdue");
     for (_, reading) in &stale {
         assert_eq!(reading.value, Some(crate::reading::Value::Integer(7)));
         assert_eq!(reading.reason.as_deref(), Some("no answer in 300ms"));
@@ -702,7 +698,7 @@ fn values_grow_stale_while_the_wire_is_down() {
     assert_eq!(stale.len(), 1);
     assert_eq!(
         (stale[0].0, stale[0].1.reason.as_deref()),
-        (14, Some("unplugged"))
+        (15, Some("unplugged"))
     );
     let status = sim.schedule.status("line", "port", sim.now.monotonic);
     let point = &status.devices[0].points[0];

@@ -3,7 +3,7 @@
 use tokio::io::AsyncWriteExt;
 
 use super::*;
-use crate::reading::Value;
+use crate::reading::{Quality, Value};
 
 /// Longest wait for something that must happen.
 const SOON: Duration = Duration::from_secs(10);
@@ -116,8 +116,16 @@ async fn a_silent_instrument_goes_offline_once_and_comes_back_once() {
     assert_eq!(reason, "nothing received in 300ms");
     bench.wire.write_all(b"1 kg\n").await.unwrap();
     assert_eq!(bench.state().await, DeviceState::Online);
-    assert_eq!(bench.reading().await.value, Some(Value::Integer(1)));
+    let good = bench.reading().await;
+    assert_eq!(good.value, Some(Value::Integer(1)));
     assert!(matches!(bench.state().await, DeviceState::Offline { .. }));
+    let stale = bench.reading().await;
+    assert_eq!(stale.quality, Quality::Stale);
+    assert_eq!(stale.reason.as_deref(), Some("nothing received in 300ms"));
+    assert_eq!((stale.value, stale.stamp), (good.value, good.stamp));
+    let shown = &bench.handle.status().points[0];
+    assert_eq!(shown.value, Some(Value::Integer(1)));
+    assert_eq!(shown.known, Some((good.stamp, Quality::Stale)));
 }
 
 #[tokio::test]

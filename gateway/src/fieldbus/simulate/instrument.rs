@@ -62,6 +62,7 @@ impl Instrument {
             [3 | 4, a, b, c, d] => self.registers(function, word(a, b), word(c, d), seconds),
             [5, a, b, c, d] => self.write_coil(word(a, b), word(c, d)),
             [6, a, b, c, d] => self.write(word(a, b), &[c, d]),
+            [15, a, b, c, d, _, ref data @ ..] => self.write_coils(word(a, b), word(c, d), data),
             [16, a, b, _, _, _, ref data @ ..] => self.write(word(a, b), data),
             [22, a, b, c, d, e, f] => self.mask(word(a, b), word(c, d), word(e, f)),
             _ => Err(ILLEGAL_FUNCTION),
@@ -124,6 +125,23 @@ impl Instrument {
             0 => false,
             _ => return Err(ILLEGAL_VALUE),
         };
+        Ok(None)
+    }
+
+    fn write_coils(
+        &mut self,
+        address: u16,
+        count: u16,
+        data: &[u8],
+    ) -> Result<Option<Vec<u8>>, u8> {
+        let (start, count) = (usize::from(address), usize::from(count));
+        if data.len() != count.div_ceil(8) {
+            return Err(ILLEGAL_VALUE);
+        }
+        let coils = self.coils.get_mut(start..start + count);
+        for (index, coil) in coils.ok_or(ILLEGAL_ADDRESS)?.iter_mut().enumerate() {
+            *coil = data[index / 8] >> (index % 8) & 1 == 1;
+        }
         Ok(None)
     }
 
@@ -224,6 +242,9 @@ mod tests {
             [5, 0, 0, 0xff, 0]
         );
         assert_eq!(controller.answer(&[2, 0, 0, 0, 8], 0.0), [2, 1, 1]);
+        let coils = [15, 0, 2, 0, 3, 1, 0b101];
+        assert_eq!(controller.answer(&coils, 0.0), [15, 0, 2, 0, 3]);
+        assert_eq!(controller.answer(&[1, 0, 0, 0, 8], 0.0), [1, 1, 0b1_0101]);
         let masked = [22, 0, 0, 0xff, 0xfe, 0, 0];
         assert_eq!(controller.answer(&masked, 0.0), masked);
         assert_eq!(controller.holding(0), Some(0x0104));
@@ -234,6 +255,11 @@ mod tests {
         let mut controller = Instrument::new(Kind::Controller, 1);
         assert_eq!(controller.answer(&[4, 0, 9, 0, 1], 0.0), [0x84, 2]);
         assert_eq!(controller.answer(&[3, 0, 0, 0, 0], 0.0), [0x83, 3]);
+        assert_eq!(controller.answer(&[15, 0, 7, 0, 2, 1, 3], 0.0), [0x8f, 2]);
+        assert_eq!(
+            controller.answer(&[15, 0, 0, 0, 2, 2, 3, 3], 0.0),
+            [0x8f, 3]
+        );
         assert_eq!(controller.answer(&[43, 14, 1, 0], 0.0), [0xab, 1]);
         assert_eq!(controller.answer(&[], 0.0), [0x80, 1]);
     }
