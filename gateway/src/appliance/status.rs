@@ -10,10 +10,12 @@ use std::{
 use broker_lite::server::Broker;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::{
     buffer::{self, Buffer},
     clock,
+    control::Answerer,
     fieldbus::{DeviceState, modbus, serial},
     reading::Stamp,
     upstream::{self, LinkHandle},
@@ -220,6 +222,15 @@ impl StatusSource {
     /// Takes the link that runs now.
     pub(super) fn set_link(&self, link: Option<LinkHandle>) {
         *self.0.link.write().unwrap_or_else(PoisonError::into_inner) = link;
+    }
+
+    /// Answers what the control socket may be asked.
+    pub(super) fn answerer(&self) -> Answerer {
+        let source = self.clone();
+        Arc::new(move |question| match question {
+            "status" => json!(source.status()),
+            other => json!({ "error": format!("{other:?} is no question; ask: status") }),
+        })
     }
 
     /// The appliance now.
