@@ -38,7 +38,8 @@ mod check;
 
 mod bounds;
 mod keys;
-pub use keys::nearest;
+mod nearest;
+pub use nearest::nearest;
 
 mod alternatives;
 

@@ -104,7 +104,7 @@ impl Appliance {
             )),
             tokio::spawn(control::serve(
                 config.gateway.control.clone(),
-                status.clone(),
+                status.answerer(),
                 cancel.clone(),
             )),
         ];

@@ -10,10 +10,12 @@ use std::{
 use broker_lite::server::Broker;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::{
     buffer::{self, Buffer},
     clock,
+    control::Answerer,
     fieldbus::{self, DeviceState, modbus, serial},
     payload,
     reading::Stamp,
@@ -246,6 +248,15 @@ impl StatusSource {
         *self.0.link.write().unwrap_or_else(PoisonError::into_inner) = link;
     }
 
+    /// Answers what the control socket may be asked.
+    pub(super) fn answerer(&self) -> Answerer {
+        let source = self.clone();
+        Arc::new(move |question| match question {
+            "status" => json!(source.status()),
+            other => json!({ "error": format!("{other:?} is no question; ask: status") }),
+        })
+    }
+
     /// The appliance now.
     pub fn status(&self) -> Status {
         let now = clock::now();
@@ -326,7 +337,7 @@ fn point(status: fieldbus::PointStatus) -> PointStatus {
         name: status.name.to_string(),
         value: payload::json(status.value.as_ref()),
         unit: status.unit.as_deref().map(str::to_owned),
-        time: status.known.map(|(stamp, _)| stamp.wall.to_string()),
+        time: status.known.map(|(stamp, _)| format!("{:.3}", stamp.wall)),
         quality: status.known.map(|(_, quality)| quality.word().to_owned()),
         reason: status.reason.as_deref().map(str::to_owned),
     }

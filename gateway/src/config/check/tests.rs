@@ -1,0 +1,167 @@
+//! Every problem between keys, each with a part of what is said of it.
+
+mod points;
+
+use crate::config::parse;
+
+/// Asserts that `text` has exactly the problems `expected`, each a part of its line.
+fn check(text: &str, expected: &[&str]) {
+    let found = match parse("gateway.toml", text) {
+        Ok(loaded) => loaded.warnings.to_string(),
+        Err(problems) => problems.to_string(),
+    };
+    let lines: Vec<&str> = found.lines().collect();
+    assert_eq!(lines.len(), expected.len(), "{found}");
+    for (line, part) in lines.iter().zip(expected) {
+        assert!(line.contains(part), "{line:?} does not say {part:?}");
+    }
+}
+
+const LINE: &str = "[[bus]]\nname = \"b\"\nport = \"/dev/ttyUSB0\"\n";
+
+fn point(lines: &str) -> String {
+    format!(
+        "{LINE}[[device]]\nname = \"d\"\nbus = \"b\"\nunit = 1\n[[device.point]]\nname = \"p\"\n{lines}\n"
+    )
+}
+
+#[test]
+fn an_empty_file_is_a_gateway_without_devices() {
+    check("", &[]);
+}
+
+#[test]
+fn a_device_on_an_unknown_bus_is_told_the_nearest_name() {
+    let text = "[[bus]]\nname = \"rs485-0\"\nport = \"/dev/ttyUSB0\"\n[[device]]\nname = \"m\"\nbus = \"rs485-1\"\nunit = 1\n\
+                [[device.point]]\nname = \"p\"\nregister = \"input:0\"\n";
+    check(
+        text,
+        &[
+            "gateway.toml:6:7: device \"m\" is on bus \"rs485-1\", which is not in this file; did you mean \"rs485-0\"?",
+        ],
+    );
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let text = "[[broker.listener]]\naddress = \"127.0.0.1:1883\"\n[[broker.listener]]\naddress = \"0.0.0.0:1883\"\n\
+                [[bus]]\nname = \"b\"\n\
+                [[device]]\nname = \"d\"\nbus = \"c\"\nunit = 0\n[[device.point]]\nname = \"p\"\nregister = \"input:0\"\nlength = 4\ntype = \"f32\"\n";
+    check(
+        text,
+        &[
+            "4:11: warning: 0.0.0.0:1883 is served without TLS",
+            "4:11: listeners 127.0.0.1:1883 and 0.0.0.0:1883 overlap",
+            "5:1: bus \"b\" has neither port nor tcp",
+            "9:7: device \"d\" is on bus \"c\"",
+            "14:10: device \"d\" reads 4 registers as f32, which takes 2",
+        ],
+    );
+}
+
+#[test]
+fn registers_that_cannot_be_are_refused() {
+    check(
+        &point("register = \"input:65535\"\ntype = \"f32\""),
+        &["f32 at input:65535 ends beyond register 65535"],
+    );
+    check(
+        &point("register = \"coil:1\"\ntype = \"u16\""),
+        &["coil:1 is a single bit"],
+    );
+    check(
+        &point("register = \"input:1\"\ntype = \"string\""),
+        &["string needs a length"],
+    );
+    check(
+        &point("register = \"holding:1\"\ntype = \"f32\"\nbit = 3"),
+        &["bit 3 of f32"],
+    );
+    check(
+        &point("register = \"input:1\"\naccess = \"read-write\""),
+        &["input:1 cannot be written"],
+    );
+    check(
+        &point("register = \"holding:1\"\nmin = 5\nmax = 2\naccess = \"read-write\""),
+        &["min 5 is above max 2"],
+    );
+}
+
+#[test]
+fn a_unit_must_be_one_that_a_serial_line_can_address() {
+    let text = point("register = \"input:1\"").replace("unit = 1", "unit = 248");
+    check(&text, &["unit 248 cannot be addressed on a serial line"]);
+}
+
+#[test]
+fn two_names_that_are_the_same_are_found() {
+    let text = format!(
+        "{}{}",
+        point("register = \"input:1\""),
+        "[[serial]]\nname = \"d\"\nport = \"/dev/ttyUSB1\"\ndecode = { nmea = [] }\n"
+    );
+    check(&text, &["device \"d\" stands twice, first in line 5"]);
+}
+
+#[test]
+fn one_port_belongs_to_one_bus() {
+    let text = format!("{LINE}[[bus]]\nname = \"c\"\nport = \"/dev/ttyUSB0\"\n");
+    check(&text, &["port /dev/ttyUSB0 stands twice, first in line 3"]);
+}
+
+#[test]
+fn a_serial_line_has_one_decoder_and_at_most_one_framing() {
+    let line = |rest: &str| format!("[[serial]]\nname = \"s\"\nport = \"/dev/ttyUSB1\"\n{rest}\n");
+    check(&line("decode = {}"), &["decode names no decoder"]);
+    check(
+        &line("decode = { nmea = [], raw = \"x\" }"),
+        &["decode names 2 decoders"],
+    );
+    check(
+        &line("decode = { nmea = [\"GGA\", \"GGB\"] }"),
+        &["\"GGB\" is not a known NMEA 0183 sentence type"],
+    );
+    check(
+        &line("decode = { regex = \"([0-9]+)\" }"),
+        &["names no value"],
+    );
+    check(
+        &line("decode = { raw = \"x\" }\nframe = { length = 3, prefix = true }"),
+        &["frame names 2 framings"],
+    );
+}
+
+#[test]
+fn an_upstream_needs_all_of_its_credentials() {
+    check(
+        "[upstream]\nurl = \"mqtts://h:8883\"\n[[forward]]\nfilter = \"#\"\n",
+        &["no trust anchors"],
+    );
+    check(
+        "[upstream]\nurl = \"mqtt://cloud.example\"\n[[forward]]\nfilter = \"#\"\n",
+        &["without TLS"],
+    );
+    check(
+        "[upstream]\nurl = \"mqtts://h:8883\"\nca = \"ca.pem\"\nkey = \"k.pem\"\n[[forward]]\nfilter = \"#\"\n",
+        &["a key without its certificate"],
+    );
+}
+
+#[test]
+fn rules_are_of_use() {
+    check(
+        "[[forward]]\nfilter = \"#\"\n",
+        &["warning: messages are forwarded, but there is no [upstream]"],
+    );
+    let rule = |topic: &str| {
+        format!(
+            "[upstream]\nurl = \"mqtt://127.0.0.1\"\n[[forward]]\nfilter = \"telemetry/#\"\ntopic = \"{topic}\"\n"
+        )
+    };
+    check(
+        &rule("{gateway}/all"),
+        &["warning: all topics of \"telemetry/#\" become one"],
+    );
+    check(&rule("{site}/{topic}"), &["{site} is not known"]);
+    check(&rule("a/+/{topic}"), &["no topic"]);
+}
