@@ -398,3 +398,34 @@ fn upstream(status: upstream::Status, now: Stamp) -> UpstreamStatus {
         in_flight: status.in_flight,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::reading::{Quality, Value};
+
+    use super::*;
+
+    #[test]
+    fn a_point_is_shown_with_its_last_value_its_time_and_what_it_is_worth() {
+        let mut stamp = clock::now();
+        stamp.wall = Timestamp::UNIX_EPOCH;
+        let shown = point(fieldbus::PointStatus {
+            name: "voltage".into(),
+            unit: Some("V".into()),
+            value: Some(Value::F32(231.4)),
+            known: Some((stamp, Quality::Stale)),
+            reason: Some("no answer in 1s".into()),
+        });
+        assert_eq!(
+            serde_json::to_value(&shown).ok(),
+            Some(json!({
+                "name": "voltage",
+                "value": 231.4,
+                "unit": "V",
+                "time": "1970-01-01T00:00:00.000Z",
+                "quality": "stale",
+                "reason": "no answer in 1s",
+            }))
+        );
+    }
+}

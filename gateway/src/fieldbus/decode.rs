@@ -113,8 +113,13 @@ impl Codec {
         self.meaning.of_bit(bit)
     }
 
-    /// The value in exactly the point's registers.
+    /// The value in exactly the point's registers, as it is published.
     pub(crate) fn decode(&self, words: &[u16]) -> Result<Value, BadValue> {
+        self.read_back(words).map(|value| self.finish.apply(value))
+    }
+
+    /// The same before limits and rounding, which would hide that a write was not taken.
+    pub(crate) fn read_back(&self, words: &[u16]) -> Result<Value, BadValue> {
         let Some(words) = words.get(..usize::from(self.registers)) else {
             return Err(BadValue::Short);
         };
@@ -151,7 +156,7 @@ impl Codec {
             Meaning::Named(names) => Ok(name_of(names, raw)
                 .map_or(Value::Integer(raw), |name| Value::Text(name.to_owned()))),
             Meaning::Flags(names) => Ok(Value::Flags(set_names(names, bits))),
-            Meaning::Number => Ok(self.finish.apply(self.scaled(raw))),
+            Meaning::Number => Ok(self.scaled(raw)),
         }
     }
 
@@ -189,9 +194,7 @@ impl Codec {
             (None, Some(shortest)) if bytes.len() == 2 => Some(shortest.value()),
             (None, _) => Some(raw),
         };
-        value
-            .map(|value| self.finish.apply(value))
-            .ok_or(BadValue::NoNumber)
+        value.ok_or(BadValue::NoNumber)
     }
 
     /// A device means the nearest number that it has.

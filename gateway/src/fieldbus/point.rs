@@ -83,16 +83,30 @@ impl Point {
         }
     }
 
-    /// The point's value in an answer to a read of `span`.
+    /// The point's value in an answer to a read of `span`, as it is published.
     pub(crate) fn value(&self, span: Span, answer: &Answer) -> Result<Value, BadValue> {
+        self.within(span, answer, Codec::decode)
+    }
+
+    /// The same as it compares with what was written.
+    pub(crate) fn read_back(&self, span: Span, answer: &Answer) -> Result<Value, BadValue> {
+        self.within(span, answer, Codec::read_back)
+    }
+
+    fn within(
+        &self,
+        span: Span,
+        answer: &Answer,
+        decode: impl Fn(&Codec, &[u16]) -> Result<Value, BadValue>,
+    ) -> Result<Value, BadValue> {
         let at = self.span.start.checked_sub(span.start);
         let at = usize::from(at.ok_or(BadValue::Short)?);
         match answer {
-            Answer::Bits(bits) => match bits.get(at) {
-                Some(bit) => Ok(self.codec.decode_bit(*bit)),
-                None => Err(BadValue::Short),
-            },
-            Answer::Registers(words) => self.codec.decode(words.get(at..).unwrap_or_default()),
+            Answer::Bits(bits) => {
+                let bit = bits.get(at).ok_or(BadValue::Short)?;
+                Ok(self.codec.decode_bit(*bit))
+            }
+            Answer::Registers(words) => decode(&self.codec, words.get(at..).unwrap_or_default()),
             Answer::Written => Err(BadValue::Short),
         }
     }

@@ -158,7 +158,7 @@ impl Write {
                 Expected::One(..) => String::new(),
                 Expected::All(_) => format!(" for {name}"),
             };
-            match point?.value(self.span, answer) {
+            match point?.read_back(self.span, answer) {
                 Ok(value) if value == *expected => None,
                 Ok(value) => Some(format!("it reads back {value}{of}, not {expected}")),
                 Err(bad) => Some(format!("it reads back no value{of}: {bad}")),

@@ -376,6 +376,19 @@ fn a_write_that_does_not_read_back_has_failed() {
 }
 
 #[test]
+fn limits_and_rounding_do_not_hide_that_a_write_was_not_taken() {
+    let mut rounded = device("a", 1, 60_000, &["holding:0"]);
+    rounded.points[0].scale = Some(0.01);
+    rounded.points[0].round = Some(0);
+    let mut sim = Sim::new(&[rounded], Box::new(|one: &Transaction, _| healthy(one)));
+    sim.run_until(secs(1));
+    sim.command("p0", json!(0.09));
+    sim.run_until(secs(3));
+    let reason = "the device acknowledged the write, but it reads back 0.07, not 0.09";
+    assert_eq!(sim.outcomes(), [Outcome::Failed(reason.to_owned())]);
+}
+
+#[test]
 fn a_command_that_must_not_be_sent_is_refused_with_its_reason() {
     let devices = [device("a", 1, 1_000, &["holding:0", "input:5"])];
     let mut sim = Sim::new(&devices, Box::new(|one: &Transaction, _| healthy(one)));
@@ -518,9 +531,9 @@ fn a_refused_hole_is_learned_and_a_refused_point_is_parked_alone() {
             Event::Readings(readings) => readings.iter().find(|one| one.quality == Quality::Bad),
             _ => None,
         })
-        .map(|reading| reading.point.to_string())
+        .map(|reading| (&*reading.point, reading.reason.as_deref()))
         .collect();
-    assert_eq!(bad, ["p2"]);
+    assert_eq!(bad, [("p2", Some("exception 02 illegal data address"))]);
     // Once the device has the register, the point comes back by itself.
     sim.run_until(secs(200));
     assert!(good(&sim, 150)["p2"] >= 49);

@@ -153,8 +153,8 @@ fn part<'a>(point: &'a Point, value: &Json) -> Result<Part<'a>, WriteError> {
     let encoded = point.codec.encode(value)?;
     let expected = match &encoded {
         Encoded::Coil(on) => Ok(point.codec.decode_bit(*on)),
-        Encoded::Mask { or, .. } => point.codec.decode(&[*or]),
-        Encoded::Registers(words) => point.codec.decode(words),
+        Encoded::Mask { or, .. } => point.codec.read_back(&[*or]),
+        Encoded::Registers(words) => point.codec.read_back(words),
     };
     Ok(Part {
         point,
