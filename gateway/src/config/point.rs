@@ -100,9 +100,14 @@ impl Point {
 
     /// By how much a value has to move to be published; `None`: every poll is.
     pub fn publishes_on(&self) -> Option<Deadband> {
-        let change = self.report == Some(Report::Change);
-        self.deadband.or(change.then_some(Deadband::Absolute(0.0)))
+        deadband(self.report, self.deadband)
     }
+}
+
+/// By how much a value has to move to be published, from both keys that say so.
+pub(super) fn deadband(report: Option<Report>, deadband: Option<Deadband>) -> Option<Deadband> {
+    let change = report == Some(Report::Change);
+    deadband.or(change.then_some(Deadband::Absolute(0.0)))
 }
 
 /// What may be done with a point.

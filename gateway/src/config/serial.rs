@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use settings::Period;
 
-use super::{Deadband, Parity};
+use super::{Deadband, Parity, Report, point};
 
 /// A `[[serial]]`: an instrument that talks by itself, line by line.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -140,7 +140,19 @@ pub struct SerialPoint {
     pub name: String,
     /// Unit, as printed in messages.
     pub unit: Option<String>,
+    /// When a value is published; by default with every frame, with a deadband on change.
+    pub report: Option<Report>,
     /// Publish only when the value has moved by more than this: a number, or a share of the last
     /// value such as `"2%"`.
     pub deadband: Option<Deadband>,
+    /// Publish at least so often, changed or not, while frames come.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "7d"))]
+    pub heartbeat: Option<Period>,
+}
+
+impl SerialPoint {
+    /// By how much a value has to move to be published; `None`: every frame is.
+    pub fn publishes_on(&self) -> Option<Deadband> {
+        point::deadband(self.report, self.deadband)
+    }
 }

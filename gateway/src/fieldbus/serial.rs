@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::SerialSensor,
+    config::{SerialPoint, SerialSensor},
     reading::{Reading, Stamp},
 };
 
@@ -403,8 +403,11 @@ fn watch(sensor: &SerialSensor, decoded: &Decoded) -> Watch {
     let mut points = sensor.points.iter();
     let point = points.find(|point| *point.name == *decoded.name);
     let rule = Rule {
-        deadband: point.and_then(|point| point.deadband),
-        ..Rule::default()
+        deadband: point.and_then(SerialPoint::publishes_on),
+        heartbeat: point
+            .and_then(|point| point.heartbeat)
+            .map(settings::Period::as_duration),
+        interval: Duration::ZERO,
     };
     let device = sensor.name.as_str().into();
     Watch::new(

@@ -463,7 +463,9 @@ mod tests {
         sensor.points = vec![SerialPoint {
             name: "water-temperature".to_owned(),
             unit: Some("degC".to_owned()),
+            report: None,
             deadband: None,
+            heartbeat: None,
         }];
         let mut decoder = Decoder::new(&sensor).unwrap();
         assert_eq!(

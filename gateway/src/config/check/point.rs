@@ -4,7 +4,9 @@
 
 mod meaning;
 
-use crate::config::{Access, Device, Form, Point, PointType, WordOrder};
+use settings::Period;
+
+use crate::config::{Access, Deadband, Device, Form, Point, PointType, Report, WordOrder};
 
 use super::Findings;
 
@@ -185,26 +187,47 @@ fn check_part(spot: &Spot<'_>, findings: &mut Findings<'_>) {
 
 fn check_reporting(spot: &Spot<'_>, findings: &mut Findings<'_>) {
     let point = spot.point;
+    reporting(
+        spot.path,
+        point.report,
+        point.deadband,
+        point.heartbeat,
+        findings,
+    );
     let interval = point.interval.unwrap_or(spot.device.interval);
-    if point.report == Some(crate::config::Report::Poll) && point.deadband.is_some() {
+    if let Some(heartbeat) = point.heartbeat
+        && point.publishes_on().is_some()
+        && heartbeat < interval
+    {
+        findings.warn(
+            &spot.at("heartbeat"),
+            format!("a heartbeat of {heartbeat} is beaten only every {interval}, when it is read"),
+            "read it more often, or write a longer heartbeat",
+        );
+    }
+}
+
+/// Keys that say when a value is published, of Modbus devices and of serial instruments.
+pub(super) fn reporting(
+    path: &str,
+    report: Option<Report>,
+    deadband: Option<Deadband>,
+    heartbeat: Option<Period>,
+    findings: &mut Findings<'_>,
+) {
+    if report == Some(Report::Poll) && deadband.is_some() {
         findings.error(
-            &spot.at("report"),
+            &format!("{path}.report"),
             "the point is to be published at every poll, and has a deadband",
             "keep one of them",
         );
     }
-    match point.heartbeat {
-        Some(_) if point.publishes_on().is_none() => findings.warn(
-            &spot.at("heartbeat"),
+    if heartbeat.is_some() && report != Some(Report::Change) && deadband.is_none() {
+        findings.warn(
+            &format!("{path}.heartbeat"),
             "the point is published at every poll anyway",
             "write report = \"change\" or a deadband, or remove heartbeat",
-        ),
-        Some(heartbeat) if heartbeat < interval => findings.warn(
-            &spot.at("heartbeat"),
-            format!("a heartbeat of {heartbeat} is beaten only every {interval}, when it is read"),
-            "read it more often, or write a longer heartbeat",
-        ),
-        _ => {}
+        );
     }
 }
 

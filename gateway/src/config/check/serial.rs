@@ -7,7 +7,7 @@ use crate::{
     fieldbus::nmea::Nmea,
 };
 
-use super::Findings;
+use super::{Findings, point};
 
 /// Checks `[[serial]]`.
 pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
@@ -45,6 +45,15 @@ fn check_sensor(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) 
         "point",
         points.map(|(i, point)| (format!("{path}.point[{i}].name"), point.name.as_str())),
     );
+    for (index, point) in sensor.points.iter().enumerate() {
+        point::reporting(
+            &format!("{path}.point[{index}]"),
+            point.report,
+            point.deadband,
+            point.heartbeat,
+            findings,
+        );
+    }
 }
 
 fn framings(frame: &Frame) -> usize {

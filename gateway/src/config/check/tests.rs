@@ -126,6 +126,10 @@ fn a_serial_line_has_one_decoder_and_at_most_one_framing() {
         &["names no value"],
     );
     check(
+        &line("decode = { raw = \"x\" }\n[[serial.point]]\nname = \"x\"\nheartbeat = \"1m\""),
+        &["warning: the point is published at every poll anyway"],
+    );
+    check(
         &line("decode = { raw = \"x\" }\nframe = { length = 3, prefix = true }"),
         &["frame names 2 framings"],
     );
