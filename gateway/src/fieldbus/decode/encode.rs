@@ -73,7 +73,7 @@ impl Codec {
         self.mask(named, set)
     }
 
-    /// The named bit patterns of a raw number: two's complement, or decimal digits.
+    /// The bits of a raw number: two's complement, or decimal digits.
     fn raw_bits(&self, raw: i128) -> i128 {
         match (self.form, u64::try_from(raw)) {
             (Form::Bcd, Ok(number)) => i128::from(field::to_bcd(number)),
