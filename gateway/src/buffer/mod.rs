@@ -433,4 +433,6 @@ fn file_size(path: &Path) -> u64 {
 }
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod tests;

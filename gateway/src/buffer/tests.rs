@@ -578,7 +578,7 @@ fn send(buffer: &Buffer, message: &Message) -> mpsc::Receiver<Kept> {
     answered
 }
 
-fn read_all(buffer: &Buffer) -> Vec<Row> {
+pub(super) fn read_all(buffer: &Buffer) -> Vec<Row> {
     let mut cursor = Cursor::default();
     let mut rows = Vec::new();
     loop {
