@@ -10,8 +10,10 @@
 //! a row leaves only when the upstream has it, by policy with a gap marker, or as a dead letter.
 
 mod clock;
+mod draft;
 mod inbox;
 mod properties;
+mod quota;
 mod reader;
 pub(crate) mod retention;
 mod salvage;
@@ -31,7 +33,7 @@ use broker_lite::{
     keeper::{Keeper, Kept, Receipt},
     message::Message,
     packet::{MessageProperties, QoS},
-    topic::{TopicFilter, TopicName},
+    topic::TopicName,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -47,6 +49,7 @@ pub(crate) use retention::Cursor;
 use self::{
     clock::Clock,
     inbox::{Entry, Inbox, Removal},
+    quota::Rule,
     reader::Reader,
     retention::Rank,
     store::Limits,
@@ -64,7 +67,6 @@ pub struct Buffer(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    rules: RwLock<Arc<[(TopicFilter, Rank)]>>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -75,6 +77,7 @@ pub(crate) struct Shared {
     inbox: Inbox,
     reader: Reader,
     clock: Clock,
+    rules: RwLock<Arc<[Rule]>>,
     status: Mutex<Status>,
     rows: watch::Sender<u64>,
 }
@@ -155,6 +158,10 @@ pub struct Status {
     pub evicted: u64,
     /// New messages dropped because of `drop-newest` since the start, each in a gap marker.
     pub left_out: u64,
+    /// Messages over the quota of their rule since the start, each in a gap marker.
+    pub over_quota: u64,
+    /// Messages older than `max_age` since the start, each in a gap marker.
+    pub expired: u64,
     /// Messages that the upstream will never take, since the start.
     pub dead_letters: u64,
     /// The disk does not take commits.
@@ -184,6 +191,8 @@ impl Buffer {
         let limits = Limits {
             max_bytes: config.max_size.as_bytes(),
             when_full: config.when_full,
+            max_age: config.max_age.map(|age| age.as_duration()),
+            max_topics: store::MAX_TOPICS,
         };
         if limits.max_bytes < MIN_MAX_SIZE {
             return Err(OpenError::TooSmall(limits.max_bytes));
@@ -192,6 +201,7 @@ impl Buffer {
             inbox: Inbox::default(),
             reader: Reader::new(config.path.clone()),
             clock: Clock::new(),
+            rules: RwLock::new(compile(forwards)),
             status: Mutex::new(Status::default()),
             rows: watch::Sender::new(0),
         });
@@ -212,7 +222,6 @@ impl Buffer {
             .map_err(OpenError::Thread)?;
         Ok(Buffer(Arc::new(Inner {
             path: config.path.clone(),
-            rules: RwLock::new(compile(forwards)),
             shared,
             thread: Mutex::new(Some(thread)),
         })))
@@ -220,7 +229,8 @@ impl Buffer {
 
     /// Replaces the forward rules; what waits already is not touched.
     pub fn set_rules(&self, forwards: &[config::Forward]) {
-        *self.0.rules.write().unwrap_or_else(PoisonError::into_inner) = compile(forwards);
+        let rules = &self.0.shared.rules;
+        *rules.write().unwrap_or_else(PoisonError::into_inner) = compile(forwards);
     }
 
     /// The last number of each topic, for publishers that number their own messages.
@@ -340,11 +350,7 @@ impl Keeper for Buffer {
 
 impl Inner {
     fn rank(&self, topic: &TopicName) -> Option<Rank> {
-        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
-        rules
-            .iter()
-            .find(|(filter, _)| filter.matches(topic))
-            .map(|(_, rank)| *rank)
+        quota::find(&self.shared.rules(), topic).map(|(_, rule)| rule.rank)
     }
 
     fn close(&self) {
@@ -369,6 +375,11 @@ impl Drop for Inner {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rules(&self) -> Arc<[Rule]> {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&rules)
     }
 
     fn update(&self, change: impl FnOnce(&mut Status)) {
@@ -413,10 +424,14 @@ impl Shared {
     }
 }
 
-fn compile(forwards: &[config::Forward]) -> Arc<[(TopicFilter, Rank)]> {
+fn compile(forwards: &[config::Forward]) -> Arc<[Rule]> {
     forwards
         .iter()
-        .map(|rule| (rule.filter.clone(), Rank::of(rule.priority)))
+        .map(|rule| Rule {
+            filter: rule.filter.clone(),
+            rank: Rank::of(rule.priority),
+            quota: rule.quota.map(|quota| quota.as_bytes()),
+        })
         .collect()
 }
 

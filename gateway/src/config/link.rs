@@ -18,7 +18,10 @@ pub struct Buffer {
     /// Most that the file and its log may take on disk.
     #[schemars(extend("x-minimum" = "1MiB"))]
     pub max_size: Size,
-    /// What happens when that is reached.
+    /// Older messages are dropped, each in a gap marker; by default none is too old.
+    #[schemars(extend("x-minimum" = "1s"))]
+    pub max_age: Option<Period>,
+    /// What happens when `max_size` or a rule's quota is reached.
     pub when_full: WhenFull,
     /// Longest wait of an acknowledgement for its group commit.
     #[schemars(extend("x-maximum" = "1s"))]
@@ -30,6 +33,7 @@ impl Default for Buffer {
         Buffer {
             path: "/var/lib/gateway/buffer.db".into(),
             max_size: Size::from_gib(2),
+            max_age: None,
             when_full: WhenFull::DropOldest,
             commit_delay: Period::from_millis(10),
         }
@@ -138,6 +142,8 @@ pub struct Forward {
     /// What leaves last when the buffer is full, and first when the link returns.
     #[serde(default)]
     pub priority: Priority,
+    /// Most that this rule's messages may take in the buffer; by default as much as there is.
+    pub quota: Option<Size>,
 }
 
 /// A `[[receive]]`: upstream messages that are published locally.

@@ -335,6 +335,7 @@ mod tests {
             topic: topic.to_owned(),
             qos: QoS::AtLeastOnce,
             priority: Priority::Normal,
+            quota: None,
         }
     }
 

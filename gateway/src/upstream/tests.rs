@@ -546,6 +546,7 @@ fn forward() -> Forward {
         topic: "{gateway}/{topic}".to_owned(),
         qos: QoS::AtLeastOnce,
         priority: Priority::Normal,
+        quota: None,
     }
 }
 

@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use broker_lite::topic::TopicFilter;
 use settings::{Period, Size};
 use tempfile::TempDir;
 
@@ -203,6 +204,7 @@ fn open(path: &Path) -> Buffer {
         topic: "{topic}".to_owned(),
         qos: QoS::AtLeastOnce,
         priority: Priority::Normal,
+        quota: None,
     };
     Buffer::open(&config, &[rule]).unwrap()
 }

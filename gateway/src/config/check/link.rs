@@ -32,6 +32,20 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
             findings,
         );
     }
+    for (index, rule) in config.forwards.iter().enumerate() {
+        if let Some(quota) = rule.quota
+            && quota > config.buffer.max_size
+        {
+            findings.warn(
+                &format!("forward[{index}].quota"),
+                format!(
+                    "{quota} is more than the whole buffer, which takes {}",
+                    config.buffer.max_size
+                ),
+                "write less than [buffer] max_size, or leave it out",
+            );
+        }
+    }
     for (index, rule) in config.receives.iter().enumerate() {
         check_template(
             &rule.topic,
