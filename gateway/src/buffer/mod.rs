@@ -50,7 +50,7 @@ use self::{
     clock::Clock,
     inbox::{Entry, Inbox, Removal},
     quota::Rule,
-    reader::Reader,
+    reader::{Now, Reader},
     retention::Rank,
     store::Limits,
     writer::Writer,
@@ -106,9 +106,9 @@ pub struct Row {
     pub qos: QoS,
     /// As published.
     pub retain: bool,
-    /// When the broker took it.
+    /// When the broker took it; put right when the clock was not known then and is now.
     pub received: Timestamp,
-    /// What the clock was worth then.
+    /// What that time is worth.
     pub clock: ClockState,
     /// MQTT 5 properties as published.
     pub properties: Option<MessageProperties>,
@@ -253,7 +253,12 @@ impl Buffer {
         if self.0.shared.inbox.is_clogged() {
             return Ok(Vec::new());
         }
-        self.checked(self.0.shared.reader.rows(after, max_rows, max_bytes))
+        let now = Now {
+            stamp: self.0.shared.clock.stamp(),
+            boot: self.0.shared.clock.boot(),
+        };
+        let reader = &self.0.shared.reader;
+        self.checked(reader.rows(after, max_rows, max_bytes, now))
     }
 
     /// Gaps that no one upstream has been told of. Blocks on the disk.

@@ -8,11 +8,12 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use broker_lite::{message::Message, packet::QoS};
+use jiff::Timestamp;
 use tokio::{
     net::lookup_host,
     sync::{mpsc, watch},
@@ -60,6 +61,8 @@ pub(super) struct Link {
     url: UpstreamUrl,
     client_id: String,
     rules: Arc<Rules>,
+    /// The end of our certificate that was warned of.
+    expiry: Mutex<Option<Timestamp>>,
 }
 
 impl Link {
@@ -82,6 +85,7 @@ impl Link {
                 .clone()
                 .unwrap_or_else(|| gateway.to_owned()),
             rules: Arc::new(rules),
+            expiry: Mutex::new(None),
         })
     }
 
@@ -109,6 +113,7 @@ impl Link {
             acknowledged,
             connection: 0,
             answered_on_link: false,
+            gave_up: false,
             board,
             fetch: None,
         };
@@ -180,6 +185,7 @@ impl Link {
     }
 
     fn options(&self) -> Result<Options, Cause> {
+        self.warn_of_expiry();
         let tls = if self.url.tls {
             let config = tls::client_config(&self.config);
             Some(config.map_err(|error| Cause::Credentials(error.to_string()))?)
@@ -195,6 +201,18 @@ impl Link {
             window: self.config.in_flight.max(1),
             version: self.config.protocol,
         })
+    }
+
+    /// Once for each certificate.
+    fn warn_of_expiry(&self) {
+        let expired = tls::expired(&self.config);
+        let mut told = self.expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(end) = expired
+            && *told != expired
+        {
+            warn!(%end, "our certificate for the upstream has expired by this machine's clock; it is offered all the same, the upstream decides; renew it");
+        }
+        *told = expired;
     }
 }
 
@@ -224,6 +242,8 @@ struct Pump {
     /// Counts connections, so that receipts of an earlier one are recognised.
     connection: u64,
     answered_on_link: bool,
+    /// The forwarder wanted the link to end.
+    gave_up: bool,
     board: Arc<Board>,
     fetch: Option<JoinHandle<Fetched>>,
 }
@@ -247,6 +267,7 @@ impl Pump {
         cancel: &CancellationToken,
     ) -> Option<Cause> {
         self.connection += 1;
+        self.gave_up = false;
         self.board.set(State::Connected);
         let mut connection = Connection {
             session,
@@ -259,7 +280,9 @@ impl Pump {
             cause = self.exchange(&mut connection) => Some(cause),
             () = cancel.cancelled() => None,
         };
-        self.input(Input::LinkDown);
+        self.input(Input::LinkDown {
+            by_upstream: ended.as_ref().is_some_and(Cause::is_by_upstream) && !self.gave_up,
+        });
         // Acknowledgements that came before the end still count.
         let _outputs = self.drain(&mut connection);
         self.show_in_flight();
@@ -376,6 +399,7 @@ impl Pump {
                 Output::Delete(Key::Gap { id, count }) => self.buffer.delete_gap(id, count),
                 Output::Bury(key, reason) => self.bury(key, &reason),
                 Output::Reconnect(reason) => {
+                    self.gave_up = true;
                     result = Err(Cause::Closed(reason));
                     break;
                 }

@@ -15,6 +15,7 @@ mod link;
 mod rules;
 mod session;
 mod status;
+mod suspect;
 mod tls;
 
 use std::sync::Arc;

@@ -388,7 +388,9 @@ fn cause_v5(error: v5::ConnectionError) -> Cause {
             let why = reason_string.map_or_else(String::new, |text| format!(" ({text})"));
             Cause::Closed(format!("{}{why}", words(&reason_code)))
         }
-        ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Closed(SILENT.to_owned()),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Silent(SILENT.to_owned()),
+        // rumqttc names no source here, though a TLS alert may be it.
+        ConnectionError::MqttState(StateError::Deserialization(error)) => cause(&error),
         error => cause(&error),
     }
 }
@@ -400,7 +402,7 @@ fn cause_v3(error: rumqttc::ConnectionError) -> Cause {
             Cause::Closed("service unavailable".to_owned())
         }
         ConnectionError::ConnectionRefused(code) => Cause::NotAuthorised(words(&code)),
-        ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Closed(SILENT.to_owned()),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Silent(SILENT.to_owned()),
         error => cause(&error),
     }
 }

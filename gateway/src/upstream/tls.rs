@@ -5,14 +5,12 @@
 //!
 //! The client's key sits behind rustls' `ResolvesClientCert`: one whose key never leaves a TPM takes
 //! the place of [`identity_from_files`] without a change elsewhere.
-#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
 use jiff::Timestamp;
@@ -28,7 +26,7 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config;
+use crate::{clock, config};
 
 /// Why our side of TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +73,6 @@ pub enum TlsError {
         /// The key.
         path: PathBuf,
     },
-    /// The certificate's time is over.
-    #[error("the certificate {path} expired on {expired}; renew it")]
-    Expired {
-        /// The certificate.
-        path: PathBuf,
-        /// Its last moment.
-        expired: Timestamp,
-    },
     /// The key is not the certificate's.
     #[error("the key {key} does not belong to the certificate {certificate}: {source}")]
     Mismatch {
@@ -127,6 +117,18 @@ pub(crate) fn client_config(upstream: &config::Upstream) -> Result<ClientConfig,
     })
 }
 
+/// The moment at which our own certificate ended, if that has passed by this machine's clock.
+///
+/// It is offered all the same: a clock that runs ahead must not hold the link down, so the server
+/// decides. What cannot be read here is reported by [`client_config`].
+pub(crate) fn expired(upstream: &config::Upstream) -> Option<Timestamp> {
+    let path = upstream.certificate.as_ref()?;
+    let chain = certificates("certificate", path).ok()?;
+    let (_, leaf) = X509Certificate::from_der(&chain[0]).ok()?;
+    let end = Timestamp::from_second(leaf.validity().not_after.timestamp()).ok()?;
+    (end < clock::now().wall).then_some(end)
+}
+
 /// The gateway's certificate chain and key, checked for each other.
 fn identity_from_files(
     certificate: &Path,
@@ -134,7 +136,6 @@ fn identity_from_files(
     provider: &CryptoProvider,
 ) -> Result<Arc<dyn ResolvesClientCert>, TlsError> {
     let chain = certificates("certificate", certificate)?;
-    check_expiry(&chain[0], certificate)?;
     let secret = private_key(key)?;
     let mismatch = |source| TlsError::Mismatch {
         key: key.to_owned(),
@@ -189,24 +190,6 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
         path: path.to_owned(),
         source,
     })
-}
-
-fn check_expiry(leaf: &CertificateDer<'_>, path: &Path) -> Result<(), TlsError> {
-    // One that x509-parser cannot read is left to the server to judge.
-    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
-        return Ok(());
-    };
-    let end = parsed.validity().not_after.timestamp();
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64);
-    if end < now {
-        return Err(TlsError::Expired {
-            path: path.to_owned(),
-            expired: Timestamp::from_second(end).unwrap_or(Timestamp::MAX),
-        });
-    }
-    Ok(())
 }
 
 fn verifier(
