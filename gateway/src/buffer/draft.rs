@@ -12,6 +12,7 @@ use broker_lite::{keeper::Kept, topic::TopicName};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{
+    arrivals::{Arrival, MAX_ARRIVALS},
     clock::RowStamp,
     inbox::{Entry, Removal},
     quota::Usage,
@@ -287,6 +288,11 @@ impl<'a> Draft<'a> {
                     )?
                     .execute([MAX_DEAD_LETTERS])?;
             }
+            Removal::Arrival(packet_id) => {
+                self.transaction
+                    .prepare_cached("DELETE FROM arrival WHERE packet_id = ?1")?
+                    .execute([packet_id])?;
+            }
             Removal::Gap { id, count } => {
                 // One that has grown since it was sent stays, to be sent again as it is now.
                 self.transaction
@@ -294,6 +300,17 @@ impl<'a> Draft<'a> {
                     .execute(params![id, *count as i64])?;
             }
         }
+        Ok(())
+    }
+
+    /// Remembers a message from upstream.
+    pub(super) fn remember(&self, arrival: &Arrival) -> Result<(), rusqlite::Error> {
+        self.transaction
+            .prepare_cached("INSERT OR REPLACE INTO arrival (packet_id, digest) VALUES (?1, ?2)")?
+            .execute(params![arrival.packet_id, arrival.digest])?;
+        self.transaction
+            .prepare_cached("DELETE FROM arrival WHERE id <= (SELECT max(id) FROM arrival) - ?1")?
+            .execute([MAX_ARRIVALS as i64])?;
         Ok(())
     }
 

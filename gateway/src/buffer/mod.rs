@@ -9,6 +9,7 @@
 //! Invariant: a receipt says `Committed` only when the message is on disk or its loss by policy is;
 //! a row leaves only when the upstream has it, by policy with a gap marker, or as a dead letter.
 
+mod arrivals;
 mod clock;
 mod draft;
 mod inbox;
@@ -44,9 +45,11 @@ pub use reader::ReadError;
 pub use retention::Reason;
 pub use salvage::Salvaged;
 
+pub(crate) use arrivals::Arrival;
 pub(crate) use retention::Cursor;
 
 use self::{
+    arrivals::Arrivals,
     clock::Clock,
     inbox::{Entry, Inbox, Removal},
     quota::Rule,
@@ -78,6 +81,7 @@ pub(crate) struct Shared {
     reader: Reader,
     clock: Clock,
     rules: RwLock<Arc<[Rule]>>,
+    arrivals: Mutex<Arrivals>,
     status: Mutex<Status>,
     rows: watch::Sender<u64>,
 }
@@ -202,6 +206,7 @@ impl Buffer {
             reader: Reader::new(config.path.clone()),
             clock: Clock::new(),
             rules: RwLock::new(compile(forwards)),
+            arrivals: Mutex::default(),
             status: Mutex::new(Status::default()),
             rows: watch::Sender::new(0),
         });
@@ -215,7 +220,9 @@ impl Buffer {
             retry: writer::FIRST_RETRY,
         };
         // Here rather than in the thread, so that `sequences` knows the numbers at once.
-        writer.open();
+        if writer.open() {
+            shared.recall_arrivals();
+        }
         let thread = thread::Builder::new()
             .name("buffer-writer".to_owned())
             .spawn(move || writer.run())
@@ -283,6 +290,27 @@ impl Buffer {
     /// The upstream knows of this gap, as far as it went when it was read.
     pub fn delete_gap(&self, id: i64, count: u64) {
         self.0.shared.inbox.remove([Removal::Gap { id, count }]);
+    }
+
+    /// Whether this message from upstream was handed on before.
+    pub(crate) fn has_arrived(&self, arrival: &Arrival) -> bool {
+        self.0.shared.arrivals().contains(arrival)
+    }
+
+    /// Puts on disk that this message is about to be handed on.
+    pub(crate) fn remember_arrival(&self, arrival: Arrival, receipt: Receipt) {
+        self.0.shared.inbox.remember(arrival, receipt);
+    }
+
+    /// It is handed on.
+    pub(crate) fn arrived(&self, arrival: Arrival) {
+        self.0.shared.arrivals().enter(arrival);
+    }
+
+    /// It was not taken, and is welcome again.
+    pub(crate) fn forget_arrival(&self, packet_id: u16) {
+        self.0.shared.arrivals().forget(packet_id);
+        self.0.shared.inbox.remove([Removal::Arrival(packet_id)]);
     }
 
     /// Changes with each commit, so whenever there are new rows or gaps.
@@ -380,6 +408,21 @@ impl Drop for Inner {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recall_arrivals(&self) {
+        match self.reader.arrivals() {
+            Ok(found) => found
+                .into_iter()
+                .for_each(|arrival| self.arrivals().enter(arrival)),
+            Err(error) => {
+                warn!(%error, "a command that the upstream sends again may be executed again");
+            }
+        }
     }
 
     fn rules(&self) -> Arc<[Rule]> {

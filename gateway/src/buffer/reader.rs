@@ -15,6 +15,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     Gap, Row,
+    arrivals::Arrival,
     clock::RowStamp,
     properties,
     retention::{Cursor, Rank},
@@ -130,6 +131,21 @@ impl Reader {
                 }
             }
             Ok(sequences)
+        })
+    }
+
+    /// What came from upstream last, oldest first.
+    pub(super) fn arrivals(&self) -> Result<Vec<Arrival>, ReadError> {
+        self.with(|connection| {
+            connection
+                .prepare("SELECT packet_id, digest FROM arrival ORDER BY id")?
+                .query_map([], |row| {
+                    Ok(Arrival {
+                        packet_id: row.get(0)?,
+                        digest: row.get(1)?,
+                    })
+                })?
+                .collect()
         })
     }
 

@@ -243,6 +243,7 @@ impl<'a> Copier<'a> {
         self.copy_table("boot", 2)?;
         self.copy_table("gap", 8)?;
         self.copy_table("dead_letter", 6)?;
+        self.copy_table("arrival", 3)?;
         self.copy_messages()?;
         schema::weigh_topics(self.fresh)?;
         self.announce_lost_tails()?;

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 const APPLICATION_ID: i32 = 0x6777_6266;
 
 /// Step `n` leads from `user_version` n to n + 1.
-const MIGRATIONS: &[&str] = &[TABLES, TOPIC_BYTES];
+const MIGRATIONS: &[&str] = &[TABLES, TOPIC_BYTES, ARRIVALS];
 
 /// `message.row` is rank and order in one number, see `Rank`: reading in sending order and
 /// evicting in age order are both a walk along the primary key, with no index to keep.
@@ -68,6 +68,15 @@ UPDATE topic SET bytes = taken.bytes FROM
     (SELECT topic AS id, sum(64 + length(payload) + coalesce(length(properties), 0)) AS bytes
      FROM message GROUP BY topic) AS taken
 WHERE taken.id = topic.id;
+";
+
+/// What came from upstream and was handed on, see `Arrival`.
+const ARRIVALS: &str = "
+CREATE TABLE arrival (
+    id INTEGER PRIMARY KEY,
+    packet_id INTEGER NOT NULL UNIQUE,
+    digest BLOB NOT NULL
+) STRICT;
 ";
 
 /// Bytes that a row of `message` takes, about; see `Entry::cost`.

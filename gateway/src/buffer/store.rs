@@ -164,6 +164,9 @@ impl Store {
                 let answer = draft.append(entry)?;
                 draft.done.answers.push(answer);
             }
+            for (arrival, _) in &batch.arrivals {
+                draft.remember(arrival)?;
+            }
             Ok(())
         })
     }

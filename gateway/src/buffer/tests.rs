@@ -427,6 +427,7 @@ fn names_of_which_no_row_waits_are_forgotten_when_there_are_too_many() {
         let batch = inbox::Batch {
             entries: vec![entry(&buffer, &topic)],
             removals: gone.into_iter().map(Removal::Row).collect(),
+            arrivals: Vec::new(),
         };
         store.commit(&batch).unwrap().answers[0]
     };

@@ -134,6 +134,9 @@ impl Writer {
                 for (entry, answer) in batch.entries.into_iter().zip(done.answers) {
                     entry.receipt.answer(answer);
                 }
+                for (_, receipt) in batch.arrivals {
+                    receipt.answer(Kept::Committed);
+                }
                 return true;
             }
             if closing {

@@ -56,9 +56,8 @@ pub enum WhenFull {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// `mqtts://HOST:PORT`; `mqtt://` only to loopback.
-    #[schemars(extend("format" = "upstream-url"))]
-    pub url: String,
+    /// `mqtts://HOST:PORT`; `mqtt://` only to loopback. In a list the first that lets us in counts.
+    pub url: Urls,
     /// Client identifier; by default the gateway's id.
     pub client_id: Option<String>,
     /// MQTT version spoken.
@@ -92,6 +91,40 @@ pub struct Upstream {
     #[serde(default = "default_retry_max")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1d"))]
     pub retry_max: Period,
+}
+
+/// One address of the upstream, or several in the order in which they are tried.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Urls {
+    /// The only one.
+    One(Url),
+    /// While the first cannot be reached the next is used, until the first is back.
+    #[schemars(extend("minItems" = 1, "maxItems" = 8))]
+    Several(Vec<Url>),
+}
+
+/// `mqtts://HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("format" = "upstream-url"))]
+pub struct Url(pub String);
+
+impl Urls {
+    /// In the order in which they are tried.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let urls = match self {
+            Urls::One(url) => std::slice::from_ref(url),
+            Urls::Several(urls) => urls,
+        };
+        urls.iter().map(|url| url.0.as_str())
+    }
+}
+
+impl From<String> for Urls {
+    fn from(url: String) -> Urls {
+        Urls::One(Url(url))
+    }
 }
 
 fn default_keep_alive() -> Period {

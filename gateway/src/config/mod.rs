@@ -20,7 +20,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use bus::{Access, Bus, Device, Framing, Parity, Point, PointType, Publish, WordOrder};
-pub use link::{Buffer, Forward, Priority, Protocol, Receive, Upstream, WhenFull};
+pub use link::{Buffer, Forward, Priority, Protocol, Receive, Upstream, Url, Urls, WhenFull};
 pub use load::{Loaded, load, parse, schema};
 pub use serial::{Checksum, CsvDecode, Decode, Frame, SerialPoint, SerialSensor};
 

@@ -65,6 +65,8 @@ pub(crate) enum Event {
 pub(crate) struct Received {
     /// `None` with QoS 0, which needs no acknowledgement.
     pub(crate) packet_id: Option<u16>,
+    /// The upstream sends it again.
+    pub(crate) duplicate: bool,
     pub(crate) topic: String,
     pub(crate) payload: Bytes,
     pub(crate) retain: bool,
@@ -308,6 +310,7 @@ fn incoming_v5(packet: v5::Incoming) -> Option<Event> {
         }
         Packet::Publish(publish) => Some(Event::Received(Received {
             packet_id: (publish.qos != Qos5::AtMostOnce).then_some(publish.pkid),
+            duplicate: publish.dup,
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload,
             retain: publish.retain,
@@ -340,6 +343,7 @@ fn incoming_v3(packet: rumqttc::Incoming) -> Option<Event> {
         }
         Packet::Publish(publish) => Some(Event::Received(Received {
             packet_id: (publish.qos != rumqttc::QoS::AtMostOnce).then_some(publish.pkid),
+            duplicate: publish.dup,
             topic: publish.topic,
             payload: publish.payload,
             retain: publish.retain,
