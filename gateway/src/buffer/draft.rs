@@ -28,6 +28,8 @@ const MAX_DEAD_LETTERS: i64 = 1000;
 pub(super) const RESERVED_PAGES: u64 = 64;
 /// Names forgotten at once when there are too many: those longest unused, of which no row waits.
 const FORGOTTEN_AT_ONCE: usize = 1000;
+/// How far the clock runs before its time is written again: an hour.
+const FLOOR_STEP_US: i64 = 3_600_000_000;
 /// Rows looked at for one message that is over its rule's quota; the next one looks further.
 const MAX_SCANNED: usize = 20_000;
 
@@ -43,6 +45,7 @@ pub(super) struct Draft<'a> {
     pub(super) usage: Usage,
     pub(super) waiting: [u64; RANKS],
     pub(super) next_order: i64,
+    pub(super) floor_us: i64,
     room: u64,
     pub(super) done: Done,
 }
@@ -58,6 +61,7 @@ impl<'a> Draft<'a> {
             usage: store.usage.clone(),
             waiting: store.waiting,
             next_order: store.next_order,
+            floor_us: store.floor_us,
             room: 0,
             done: Done::default(),
         }
@@ -299,6 +303,22 @@ impl<'a> Draft<'a> {
                     .prepare_cached("DELETE FROM gap WHERE id = ?1 AND count = ?2")?
                     .execute(params![id, *count as i64])?;
             }
+        }
+        Ok(())
+    }
+
+    /// Remembers the time now and then, for the next start without a right clock.
+    pub(super) fn raise_floor(&mut self, entries: &[Entry]) -> Result<(), rusqlite::Error> {
+        let synced = |entry: &&Entry| entry.stamp.clock == ClockState::Synced;
+        let Some(entry) = entries.iter().rev().find(synced) else {
+            return Ok(());
+        };
+        if entry.stamp.wall_us >= self.floor_us + FLOOR_STEP_US {
+            self.floor_us = entry.stamp.wall_us;
+            self.transaction.execute(
+                "INSERT OR REPLACE INTO mark VALUES ('clock', ?1)",
+                [self.floor_us],
+            )?;
         }
         Ok(())
     }

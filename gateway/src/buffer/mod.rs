@@ -8,6 +8,7 @@
 //!
 //! Invariant: a receipt says `Committed` only when the message is on disk or its loss by policy is;
 //! a row leaves only when the upstream has it, by policy with a gap marker, or as a dead letter.
+//! Layer: driver.
 
 mod arrivals;
 mod clock;
@@ -26,7 +27,10 @@ use std::{
     collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -82,6 +86,8 @@ pub(crate) struct Shared {
     clock: Clock,
     rules: RwLock<Arc<[Rule]>>,
     arrivals: Mutex<Arrivals>,
+    /// See [`Buffer::clock_floor`]; microseconds since 1970.
+    floor_us: AtomicI64,
     status: Mutex<Status>,
     rows: watch::Sender<u64>,
 }
@@ -207,6 +213,7 @@ impl Buffer {
             clock: Clock::new(),
             rules: RwLock::new(compile(forwards)),
             arrivals: Mutex::default(),
+            floor_us: AtomicI64::new(0),
             status: Mutex::new(Status::default()),
             rows: watch::Sender::new(0),
         });
@@ -311,6 +318,12 @@ impl Buffer {
     pub(crate) fn forget_arrival(&self, packet_id: u16) {
         self.0.shared.arrivals().forget(packet_id);
         self.0.shared.inbox.remove([Removal::Arrival(packet_id)]);
+    }
+
+    /// A moment that has passed by a right clock, at most an hour before the last such message.
+    pub(crate) fn clock_floor(&self) -> Timestamp {
+        let floor_us = self.0.shared.floor_us.load(Ordering::Relaxed);
+        Timestamp::from_microsecond(floor_us).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// Changes with each commit, so whenever there are new rows or gaps.

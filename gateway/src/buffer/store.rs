@@ -75,6 +75,8 @@ pub(super) struct Store {
     pub(super) limits: Limits,
     pub(super) topics: HashMap<TopicName, Topic>,
     pub(super) usage: Usage,
+    /// A moment that has passed by a clock that was right, microseconds since 1970.
+    pub(super) floor_us: i64,
     pub(super) waiting: [u64; RANKS],
     pub(super) next_order: i64,
     pub(super) boot: i64,
@@ -107,6 +109,7 @@ impl Store {
         let mut store = Store {
             topics: load_topics(&connection)?,
             usage: Usage::default(),
+            floor_us: load_floor(&connection)?,
             waiting: load_tally(&connection)?,
             next_order: next_order(&connection)?,
             boot: enter_boot(&connection, boot)?,
@@ -164,6 +167,7 @@ impl Store {
                 let answer = draft.append(entry)?;
                 draft.done.answers.push(answer);
             }
+            draft.raise_floor(&batch.entries)?;
             for (arrival, _) in &batch.arrivals {
                 draft.remember(arrival)?;
             }
@@ -217,6 +221,7 @@ impl Store {
             usage,
             waiting,
             next_order,
+            floor_us,
             done,
             ..
         } = draft;
@@ -226,6 +231,7 @@ impl Store {
         self.usage = usage;
         self.waiting = waiting;
         self.next_order = next_order;
+        self.floor_us = floor_us;
         Ok(done)
     }
 
@@ -388,6 +394,15 @@ fn next_order(connection: &Connection) -> Result<i64, rusqlite::Error> {
         greatest = greatest.max(row.map_or(0, retention::order_of));
     }
     Ok(greatest + 1)
+}
+
+fn load_floor(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection
+        .query_row("SELECT value FROM mark WHERE name = 'clock'", [], |row| {
+            row.get(0)
+        })
+        .optional()
+        .map(Option::unwrap_or_default)
 }
 
 fn enter_boot(connection: &Connection, boot: &str) -> Result<i64, rusqlite::Error> {

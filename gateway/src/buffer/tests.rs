@@ -448,6 +448,33 @@ fn names_of_which_no_row_waits_are_forgotten_when_there_are_too_many() {
     assert_eq!(read_all(&buffer).last().map(|row| row.seq), Some(2));
 }
 
+#[test]
+fn the_time_of_a_right_clock_outlives_a_restart() {
+    let fixture = Fixture::new();
+    let buffer = fixture.open();
+    let hour = Duration::from_secs(3600);
+    let at = |wall_us, clock| Entry {
+        stamp: clock::RowStamp {
+            wall_us,
+            monotonic_ns: 0,
+            clock,
+        },
+        ..entry(&buffer, "telemetry/a")
+    };
+    let time: Timestamp = "2026-11-22T11:00:00Z".parse().unwrap();
+    buffer
+        .0
+        .shared
+        .inbox
+        .keep(at(time.as_microsecond(), ClockState::Synced));
+    wait_until(|| buffer.clock_floor() == time);
+    let wrong = (time + 50 * hour).as_microsecond();
+    buffer.0.shared.inbox.keep(at(wrong, ClockState::Unsynced));
+    wait_until(|| buffer.status().rows == 2);
+    buffer.0.close();
+    assert_eq!(fixture.open().clock_floor(), time);
+}
+
 fn entry(buffer: &Buffer, topic: &str) -> Entry {
     Entry {
         message: Message::new(TopicName::parse(topic).unwrap(), &b"x"[..]),

@@ -5,7 +5,7 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -179,6 +179,7 @@ impl Writer {
 
     fn publish(&self, done: &Done) {
         let rows = self.store.as_ref().map_or(0, Store::rows);
+        self.show_clock_floor();
         let evicted = done.gaps.count(Reason::Evicted);
         let full = done.gaps.count(Reason::Full);
         let over_quota = done.gaps.count(Reason::Quota);
@@ -203,6 +204,11 @@ impl Writer {
             status.dead_letters += done.buried;
         });
         self.shared.announce_rows();
+    }
+
+    fn show_clock_floor(&self) {
+        let floor_us = self.store.as_ref().map_or(0, |store| store.floor_us);
+        self.shared.floor_us.store(floor_us, Ordering::Relaxed);
     }
 
     fn give_back(&mut self) -> bool {
@@ -256,6 +262,7 @@ impl Writer {
                 let rows = store.rows();
                 self.shared.update(|status| status.rows = rows);
                 self.store = Some(store);
+                self.show_clock_floor();
                 if let Some(salvaged) = opened.salvaged {
                     self.announce(salvaged);
                 }

@@ -1,4 +1,5 @@
 //! The forwarder's promises, with an upstream in memory that loses, delays and refuses.
+//! The tests are the core's driver.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -145,7 +145,7 @@ impl Link {
             let started = Instant::now();
             let ended = tokio::select! {
                 () = cancel.cancelled() => break,
-                attempt = self.connect(&url) => match attempt {
+                attempt = self.connect(&url, pump.buffer.clock_floor()) => match attempt {
                     Ok((session, allowance)) => {
                         info!(upstream = %url, "connected to the upstream");
                         last_cause = None;
@@ -180,12 +180,16 @@ impl Link {
         pump.board.set(State::Stopped);
     }
 
-    async fn connect(&self, url: &UpstreamUrl) -> Result<(Session, Allowance), Cause> {
+    async fn connect(
+        &self,
+        url: &UpstreamUrl,
+        floor: Timestamp,
+    ) -> Result<(Session, Allowance), Cause> {
         let limit = self.config.connect_timeout.as_duration();
         let deadline = tokio::time::Instant::now() + limit;
         let silent =
             |what: &str| Cause::Unreachable(format!("{what} within {} s", limit.as_secs_f32()));
-        let options = self.options(url)?;
+        let options = self.options(url, floor)?;
         // rumqttc looks the host up itself; this tells a missing name from a missing host.
         let host = (url.host.as_str(), url.port);
         let found = timeout_at(deadline, lookup_host(host)).await;
@@ -206,10 +210,10 @@ impl Link {
         Ok((session, allowance))
     }
 
-    fn options(&self, url: &UpstreamUrl) -> Result<Options, Cause> {
+    fn options(&self, url: &UpstreamUrl, floor: Timestamp) -> Result<Options, Cause> {
         self.warn_of_expiry();
         let tls = if url.tls {
-            let config = tls::client_config(&self.config);
+            let config = tls::client_config(&self.config, floor);
             Some(config.map_err(|error| Cause::Credentials(error.to_string()))?)
         } else {
             None

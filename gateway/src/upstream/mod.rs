@@ -7,6 +7,7 @@
 //! ```
 //!
 //! Invariant: nothing local waits for the upstream. A link that cannot be says why, and tries again.
+//! Layer: driver.
 
 mod backoff;
 mod cause;

@@ -1,4 +1,4 @@
-//! What the link does, since when, and what it has done. A value, and the board it hangs on.
+//! What the link does, since when, and what it has done, and the board it hangs on. Driver.
 //!
 //! Invariant: `since` changes only when the state becomes another, not with each attempt.
 

@@ -295,14 +295,18 @@ fn a_foreign_key_and_a_missing_file_are_told_in_words() {
     let mut config = plant.config("mqtts://localhost");
     config.certificate = Some(plant.pki.issue("one").0);
     config.key = Some(plant.pki.issue("two").1);
-    let error = tls::client_config(&config).unwrap_err().to_string();
+    let error = tls::client_config(&config, jiff::Timestamp::UNIX_EPOCH)
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("does not belong to the certificate"),
         "{error}"
     );
 
     config.ca = Some(plant.path("nothing.pem"));
-    let error = tls::client_config(&config).unwrap_err().to_string();
+    let error = tls::client_config(&config, jiff::Timestamp::UNIX_EPOCH)
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("cannot read ca "), "{error}");
 }
 
@@ -467,7 +471,7 @@ impl Plant {
         let mut config = self.config(&format!("mqtts://127.0.0.1:{}", broker.port));
         config.certificate = Some(certificate);
         config.key = Some(key);
-        let tls = tls::client_config(&config).unwrap();
+        let tls = tls::client_config(&config, jiff::Timestamp::UNIX_EPOCH).unwrap();
         let mut options = v5::MqttOptions::new("observer", "127.0.0.1", broker.port);
         options
             .set_clean_start(false)

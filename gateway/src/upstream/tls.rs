@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -23,6 +24,7 @@ use rustls::{
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject},
     sign::{CertifiedKey, SingleCertAndKey},
+    time_provider::TimeProvider,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -100,10 +102,17 @@ pub enum TlsError {
 }
 
 /// TLS 1.2 and 1.3 with the configured anchors, identity and server name.
-pub(crate) fn client_config(upstream: &config::Upstream) -> Result<ClientConfig, TlsError> {
+///
+/// `floor` is a moment that has passed: a board without a clock of its own starts in 1970, where
+/// every certificate would be one of the future.
+pub(crate) fn client_config(
+    upstream: &config::Upstream,
+    floor: Timestamp,
+) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = verifier(upstream, &provider)?;
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let time = Arc::new(FlooredClock(floor.max(built_at())));
+    let builder = ClientConfig::builder_with_details(Arc::clone(&provider), time)
         .with_safe_default_protocol_versions()?
         // "Dangerous" is any verifier of one's own; ours is webpki's, asked about another name.
         .dangerous()
@@ -219,6 +228,24 @@ fn verifier(
     Ok(Arc::new(NamedVerifier { verifier, name }))
 }
 
+/// The wall clock, but never before what is known to have passed.
+#[derive(Debug)]
+struct FlooredClock(Timestamp);
+
+impl TimeProvider for FlooredClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = clock::now().wall.max(self.0);
+        let since = Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
+    }
+}
+
+/// When this program was built; 1970 where the build did not know.
+fn built_at() -> Timestamp {
+    let built = env!("BUILT_AT_S").parse().unwrap_or(0);
+    Timestamp::from_second(built).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 /// Expects the configured name in the server's certificate, whatever host was connected to.
 ///
 /// rumqttc takes one text for both the address and the TLS server name, and resolves the address
@@ -262,5 +289,23 @@ impl ServerCertVerifier for NamedVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.verifier.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_of_tls_is_never_before_what_has_passed() {
+        let seconds = |floor: Timestamp| {
+            let time = FlooredClock(floor).current_time().unwrap();
+            time.as_secs() as i64
+        };
+        let now = clock::now().wall;
+        assert!(seconds(Timestamp::UNIX_EPOCH) >= now.as_second());
+        let later = Timestamp::from_second(now.as_second() + 86_400).unwrap();
+        assert_eq!(seconds(later), later.as_second());
+        assert!(built_at() > "2025-01-01T00:00:00Z".parse().unwrap());
     }
 }

@@ -114,6 +114,24 @@ mod tests {
     }
 
     #[test]
+    fn each_upstream_of_a_list_is_checked() {
+        let upstream = |url: &str| {
+            format!("[upstream]\nca = \"/etc/ca.pem\"\nurl = {url}\n[[forward]]\nfilter = \"#\"\n")
+        };
+        check(&upstream(r#"["mqtts://a", "mqtts://b:8884"]"#), &[]);
+        check(
+            &upstream(r#"["mqtts://a", "mqtt://b"]"#),
+            &["b would be reached without TLS"],
+        );
+        check(
+            &upstream(r#"["mqtts://a", "http://b"]"#),
+            &["gateway.toml:3:"],
+        );
+        check(&upstream("[]"), &["gateway.toml:3:"]);
+        check(&upstream(r#""http://a""#), &["must begin with mqtts://"]);
+    }
+
+    #[test]
     fn all_problems_are_reported_at_once() {
         let text = "[[broker.listener]]\naddress = \"127.0.0.1:1883\"\n[[broker.listener]]\naddress = \"0.0.0.0:1883\"\n\
                     [[bus]]\nname = \"b\"\n\
