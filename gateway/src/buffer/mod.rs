@@ -18,6 +18,7 @@ mod properties;
 mod quota;
 mod reader;
 pub(crate) mod retention;
+pub(crate) mod row;
 mod salvage;
 mod schema;
 mod store;
@@ -37,16 +38,15 @@ use std::{
 use broker_lite::{
     keeper::{Keeper, Kept, Receipt},
     message::Message,
-    packet::{MessageProperties, QoS},
     topic::TopicName,
 };
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
 pub use reader::ReadError;
 pub use retention::Reason;
+pub use row::{Gap, Row};
 pub use salvage::Salvaged;
 
 pub(crate) use arrivals::Arrival;
@@ -62,7 +62,7 @@ use self::{
     store::Limits,
     writer::Writer,
 };
-use crate::{config, reading::ClockState};
+use crate::config;
 
 /// Below this the log, the tables and one batch do not fit beside each other.
 pub const MIN_MAX_SIZE: u64 = 1 << 20;
@@ -101,50 +101,6 @@ pub enum OpenError {
     /// The system gives no thread.
     #[error("cannot start the buffer's thread: {0}")]
     Thread(#[source] io::Error),
-}
-
-/// A message that waits for the upstream.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// Names the row; ascends within a priority.
-    pub id: i64,
-    /// The local topic.
-    pub topic: TopicName,
-    /// Its number within the topic.
-    pub seq: u64,
-    /// As published.
-    pub qos: QoS,
-    /// As published.
-    pub retain: bool,
-    /// When the broker took it; put right when the clock was not known then and is now.
-    pub received: Timestamp,
-    /// What that time is worth.
-    pub clock: ClockState,
-    /// MQTT 5 properties as published.
-    pub properties: Option<MessageProperties>,
-    /// As published.
-    pub payload: Bytes,
-}
-
-/// Messages of a topic that will never arrive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gap {
-    /// Names the gap.
-    pub id: i64,
-    /// The local topic.
-    pub topic: String,
-    /// A [`Reason`] as a word.
-    pub reason: String,
-    /// Number of the first missing message.
-    pub first_seq: u64,
-    /// Number of the last one; some in between may have arrived, see `count`.
-    pub last_seq: u64,
-    /// When the first was received.
-    pub from: Timestamp,
-    /// When the last was received.
-    pub to: Timestamp,
-    /// How many are missing; 0 when that is not known.
-    pub count: u64,
 }
 
 /// What waits, what has passed, what was lost, and whether the disk takes more.

@@ -8,12 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::topic::TopicFilter;
+use broker_lite::{
+    packet::{MessageProperties, QoS},
+    topic::TopicFilter,
+};
+use bytes::Bytes;
 use settings::{Period, Size};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Forward, Priority, WhenFull};
+use crate::{
+    config::{Forward, Priority, WhenFull},
+    reading::ClockState,
+};
 
 /// Long enough for a slow, shared machine; reached only by a failing test.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ use broker_lite::{
 use bytes::Bytes;
 
 use super::suspect::{self, Suspect};
-use crate::buffer::Cursor;
+use crate::buffer::retention::Cursor;
 
 /// A link on which nothing is acknowledged for so long is given up: TCP may be alive where the
 /// broker behind it is not.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::forwarder::{Key, Outbound};
 use crate::{
-    buffer::{Gap, Row},
+    buffer::row::{Gap, Row},
     config::{Forward, Receive},
     reading::ClockState,
 };

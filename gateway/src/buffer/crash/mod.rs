@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use broker_lite::topic::TopicFilter;
+use broker_lite::{packet::QoS, topic::TopicFilter};
 use settings::{Period, Size};
 use tempfile::TempDir;
 
@@ -257,7 +257,8 @@ impl Scene {
             .env(ROUNDS, rounds.to_string())
             .output()
             .expect("strace is installed: cargo xtask setup");
-        let said = String::from_utf8_lossy(&done.stdout);
+        let said = [done.stdout, done.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
         assert!(done.status.success(), "{with:?}: {said}");
     }
 }
