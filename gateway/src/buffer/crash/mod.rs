@@ -32,8 +32,8 @@ use self::disk::{Call, Disk, Random};
 use super::*;
 use crate::config::{Forward, Priority};
 
-/// Power cuts per run of the tests.
-const SEEDS: u64 = 2000;
+/// Power cuts per run of the tests; `CRASH_SEEDS` asks for another number.
+const SEEDS: u64 = 5000;
 const THREADS: u64 = 2;
 /// Long enough for the longest pause between two attempts to write, and a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,14 +50,13 @@ fn a_power_cut_at_any_moment_loses_nothing_acknowledged() {
     let calls = scene.recorded(40);
     let syncs = syncs(&calls).len();
     assert!(syncs > 100, "only {syncs} syncs were recorded");
-    let chosen: Option<u64> = env::var("CRASH_SEED")
-        .ok()
-        .map(|seed| seed.parse().unwrap());
+    let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let (chosen, cuts) = (number("CRASH_SEED"), number("CRASH_SEEDS").unwrap_or(SEEDS));
     let tally = thread::scope(|scope| {
         let (scene, calls) = (&scene, &calls);
         let threads: Vec<_> = (0..THREADS)
             .map(|part| {
-                let seeds = (part..SEEDS).step_by(THREADS as usize);
+                let seeds = (part..cuts).step_by(THREADS as usize);
                 let seeds = seeds.filter(move |seed| chosen.is_none_or(|chosen| chosen == *seed));
                 scope.spawn(move || cut_power(scene, calls, seeds.collect()))
             })
@@ -67,7 +66,7 @@ fn a_power_cut_at_any_moment_loses_nothing_acknowledged() {
             tally.and(&part.unwrap_or_else(|why| panic!("{why}")))
         })
     });
-    println!("{SEEDS} power cuts over {syncs} syncs: 0 acknowledged messages lost; {tally:?}");
+    println!("{cuts} power cuts over {syncs} syncs: 0 acknowledged messages lost; {tally:?}");
     assert!(tally.acknowledged > 0, "no cut came after a receipt");
 }
 
