@@ -364,7 +364,11 @@ fn files_with(scene: &Scene, begin: &[u8]) -> Result<Vec<PathBuf>> {
     let paths: Vec<PathBuf> = fs::read_dir(scene.path(""))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<_>>()?;
-    let begins = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| bytes.starts_with(begin));
+    // Reading a terminal or a socket would wait for ever.
+    let is_file = |path: &PathBuf| path.symlink_metadata().is_ok_and(|data| data.is_file());
+    let begins = |path: &PathBuf| {
+        is_file(path) && fs::read(path).is_ok_and(|bytes| bytes.starts_with(begin))
+    };
     Ok(paths.into_iter().filter(begins).collect())
 }
 

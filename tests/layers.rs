@@ -151,7 +151,8 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
         if entry.is_dir() && name != "tests" {
             collect(&entry, found);
         } else if name.ends_with(".rs")
-            && !["tests.rs", "sim.rs", "main.rs", "lib.rs"].contains(&name.as_str())
+            && !["sim.rs", "simulation.rs", "main.rs", "lib.rs"].contains(&name.as_str())
+            && !name.ends_with("tests.rs")
         {
             found.push(entry);
         }
@@ -186,7 +187,7 @@ fn layer_of(text: &str) -> Option<Layer> {
 
 /// The text up to its tests, comments blanked.
 fn code(text: &str) -> String {
-    text.split("#[cfg(test)]\nmod tests")
+    text.split("\nmod tests {")
         .next()
         .unwrap_or(text)
         .lines()

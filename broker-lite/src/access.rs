@@ -1,7 +1,6 @@
 //! Who may publish and receive what. A core.
 //!
-//! Invariant: nothing is allowed that no rule names; without any rule only anonymous clients on
-//! loopback may do anything, and no client ever publishes to a `$`-topic.
+//! Invariant: nothing is allowed that no rule names, and no client ever publishes to a `$`-topic.
 
 use std::net::IpAddr;
 
@@ -39,9 +38,6 @@ impl Permissions {
 
     /// What the rules allow an identity.
     pub(crate) fn of(identity: &Identity, rules: &[AccessRule]) -> Permissions {
-        if rules.is_empty() {
-            return Permissions::without_rules(identity);
-        }
         let mut permissions = Permissions::default();
         for rule in rules.iter().filter(|rule| fits(rule, identity)) {
             let filled = |pattern: &crate::config::TopicPattern| fill_in(&pattern.0, identity);
@@ -53,23 +49,6 @@ impl Permissions {
                 .extend(rule.subscribe.iter().filter_map(filled));
         }
         permissions
-    }
-
-    fn without_rules(identity: &Identity) -> Permissions {
-        if identity.user.is_some() || !identity.address.is_loopback() {
-            return Permissions::default();
-        }
-        let filters = |texts: &[&str]| {
-            texts
-                .iter()
-                .filter_map(|text| TopicFilter::parse(text).ok())
-                .collect()
-        };
-        Permissions {
-            publish: filters(&["#"]),
-            subscribe: filters(&["#", "$SYS/#"]),
-            unrestricted: false,
-        }
     }
 
     /// Whether no rule speaks for the identity at all.
@@ -178,14 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn without_rules_only_anonymous_clients_on_loopback_are_served() {
+    fn without_rules_nothing_is_allowed_on_loopback_too() {
         let local = Permissions::of(&identity(None, "c", [127, 0, 0, 1]), &[]);
-        assert!(local.may_publish(&name("a/b")) && local.may_subscribe(&filter("#")));
-        assert!(!local.may_publish(&name("$SYS/x")));
-        let remote = Permissions::of(&identity(None, "c", [10, 0, 0, 1]), &[]);
-        assert!(!remote.may_publish(&name("a")) && !remote.may_subscribe(&filter("a")));
-        let named = Permissions::of(&identity(Some("u"), "c", [127, 0, 0, 1]), &[]);
-        assert!(!named.may_publish(&name("a")));
+        assert!(local.is_nothing());
+        assert!(!local.may_publish(&name("a/b")) && !local.may_subscribe(&filter("a/b")));
     }
 
     #[test]

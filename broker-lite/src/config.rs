@@ -95,6 +95,18 @@ pub struct AccessRule {
     pub subscribe: Vec<TopicPattern>,
 }
 
+impl AccessRule {
+    /// Lets every client publish and receive everything, for a broker to try things with.
+    pub fn everything() -> AccessRule {
+        let pattern = |filter: &str| TopicPattern(filter.to_owned());
+        AccessRule {
+            publish: vec![pattern("#")],
+            subscribe: vec![pattern("#"), pattern("$SYS/#")],
+            ..AccessRule::default()
+        }
+    }
+}
+
 /// A topic filter in which `%c` and `%u` stand for one level: the client identifier, the user.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]

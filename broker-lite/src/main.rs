@@ -12,12 +12,11 @@ use std::{
 
 use anyhow::Context;
 use broker_lite::{
-    config::{Config, Listener},
+    config::{self, AccessRule, Config, Listener},
     server::Broker,
-    topic::TopicFilter,
 };
 use clap::Parser;
-use settings::Formats;
+use settings::{Checks, Formats};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
@@ -114,13 +113,11 @@ fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
 }
 
 fn load(path: &Path) -> anyhow::Result<Config> {
-    let formats = Formats::default().with("topic-pattern", |text| {
-        let pattern = text.replace("%c", "c").replace("%u", "u");
-        TopicFilter::parse(&pattern)
-            .map(|_| ())
-            .map_err(|error| error.to_string())
-    });
-    let loaded = settings::load::<Config>(path, &formats);
+    let checks = Checks {
+        formats: Formats::default(),
+        across: |config: &Config, document| config::check(config, document, ""),
+    };
+    let loaded = settings::load(path, &checks);
     let loaded = loaded.map_err(|error| BadConfiguration(error.to_string()))?;
     if !loaded.warnings.is_empty() {
         warn!("{}", loaded.warnings);
@@ -128,7 +125,7 @@ fn load(path: &Path) -> anyhow::Result<Config> {
     Ok(loaded.value)
 }
 
-/// Anonymous clients on loopback; without access rules these may do everything.
+/// Anonymous clients on loopback, who may do everything.
 fn bare(port: u16) -> Config {
     let listener = Listener {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -137,6 +134,7 @@ fn bare(port: u16) -> Config {
     };
     Config {
         listeners: vec![listener],
+        access: vec![AccessRule::everything()],
         ..Config::default()
     }
 }

@@ -32,6 +32,7 @@ const VERSIONS: [&str; 2] = ["mqttv311", "mqttv5"];
 fn plain() -> Config {
     Config {
         listeners: vec![listener(None)],
+        access: vec![AccessRule::everything()],
         ..Config::default()
     }
 }

@@ -6,6 +6,7 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::appliance::StatusSource;
+/// Answers a question in JSON.
+pub(crate) type Answerer = Arc<dyn Fn(&str) -> serde_json::Value + Send + Sync>;
 
 /// Longest question, in bytes.
 const QUESTION_MAX: u64 = 256;
@@ -32,7 +34,7 @@ const EXCHANGES_MAX: usize = 8;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `path` until cancelled. A socket that cannot be made is logged: the plant goes on.
-pub(crate) async fn serve(path: PathBuf, status: StatusSource, cancel: CancellationToken) {
+pub(crate) async fn serve(path: PathBuf, answerer: Answerer, cancel: CancellationToken) {
     let listener = match bind(&path) {
         Ok(listener) => listener,
         Err(error) => {
@@ -42,7 +44,7 @@ pub(crate) async fn serve(path: PathBuf, status: StatusSource, cancel: Cancellat
     };
     info!(path = %path.display(), "control socket ready");
     tokio::select! {
-        () = accept(listener, status) => {}
+        () = accept(listener, answerer) => {}
         () = cancel.cancelled() => {}
     }
     if let Err(error) = fs::remove_file(&path) {
@@ -64,17 +66,18 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, status: StatusSource) {
-    let slots = std::sync::Arc::new(Semaphore::new(EXCHANGES_MAX));
+async fn accept(listener: UnixListener, answerer: Answerer) {
+    let slots = Arc::new(Semaphore::new(EXCHANGES_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let status = status.clone();
+                let answerer = answerer.clone();
                 tokio::spawn(async move {
-                    if let Ok(Err(error)) = timeout(EXCHANGE_TIMEOUT, answer(stream, status)).await
+                    if let Ok(Err(error)) =
+                        timeout(EXCHANGE_TIMEOUT, answer(stream, answerer)).await
                     {
                         debug!(%error, "control exchange failed");
                     }
@@ -89,17 +92,13 @@ async fn accept(listener: UnixListener, status: StatusSource) {
     }
 }
 
-async fn answer(stream: UnixStream, status: StatusSource) -> io::Result<()> {
+async fn answer(stream: UnixStream, answerer: Answerer) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut question = String::new();
     BufReader::new(read.take(QUESTION_MAX))
         .read_line(&mut question)
         .await?;
-    let answer = match question.trim() {
-        "status" => serde_json::to_string(&status.status()).map_err(io::Error::other)?,
-        other => serde_json::json!({ "error": format!("{other:?} is no question; ask: status") })
-            .to_string(),
-    };
+    let answer = answerer(question.trim()).to_string();
     write.write_all(answer.as_bytes()).await?;
     write.shutdown().await
 }

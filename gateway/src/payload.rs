@@ -17,7 +17,7 @@ use settings::Period;
 
 use crate::{
     config::Publish,
-    fieldbus::{Command, CommandResult, DeviceState, Event, Outcome},
+    fieldbus::{Command, CommandResult, DeviceState, Event, Outcome, Refusal},
     reading::{ClockState, Quality, Reading, Stamp, Value},
 };
 
@@ -271,23 +271,13 @@ fn escaped(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A command that cannot be executed, with as much of it as could be read.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{reason}")]
-pub struct Unreadable {
-    /// The command, so that its sender gets a result.
-    pub command: Command,
-    /// What is wrong with it and what to write instead.
-    pub reason: String,
-}
-
 /// Reads a message on `command/<device>/<point>`: a bare JSON value, or
 /// `{"value": …, "id": "…", "expires": "30s"}`. MQTT 5's correlation data and message expiry count
 /// where the payload says nothing.
 ///
 /// # Errors
 /// Another topic, a payload that is neither, or a member that cannot be read.
-pub fn command(message: &Message, received: Stamp) -> Result<Command, Box<Unreadable>> {
+pub fn command(message: &Message, received: Stamp) -> Result<Command, Box<Refusal>> {
     let topic: &str = message.topic.as_ref();
     let mut levels = topic.splitn(3, '/').skip(1);
     let properties = message.properties.as_deref();
@@ -313,7 +303,7 @@ pub fn command(message: &Message, received: Stamp) -> Result<Command, Box<Unread
     });
     match filled {
         Ok(()) => Ok(command),
-        Err(reason) => Err(Box::new(Unreadable { command, reason })),
+        Err(reason) => Err(Box::new(Refusal { command, reason })),
     }
 }
 

@@ -11,19 +11,24 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use crate::{appliance::Appliance, config};
+use crate::{
+    appliance::Appliance,
+    config::{self, Config},
+};
 
 /// Interval of the self-probe where systemd asks for no watchdog.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a probe message may take through the broker.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs a started appliance until SIGTERM or SIGINT, reloading `path` at SIGHUP.
+/// Runs the appliance until SIGTERM or SIGINT, reloading `path` at SIGHUP.
 ///
 /// # Errors
-/// The signals cannot be caught.
-pub async fn serve(mut appliance: Appliance, path: &Path) -> anyhow::Result<()> {
+/// The appliance does not start, or signals cannot be caught.
+pub async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
+    // Before anything starts, so that a signal during the start ends it in order.
     let mut signals = Signals::new()?;
+    let mut appliance = Appliance::start(config).await?;
     let mut probe = interval(probe_interval());
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tell_manager(&[NotifyState::Ready, NotifyState::Status("serving")]);

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use crate::bounds::{length_fault, measure_fault, pattern_fault, range_fault};
 use crate::document::{Document, Entry, Node, Value, join};
 use crate::format::Formats;
-use crate::keys::nearest;
+use crate::nearest::nearest;
 use crate::problem::{Problem, Severity};
 use crate::shape::{Shape, one_of, with_article};
 

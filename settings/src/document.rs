@@ -212,13 +212,13 @@ impl Node {
 }
 
 /// One step of a path.
-enum Step {
+pub(crate) enum Step {
     Key(String),
     Index(usize),
 }
 
 /// Takes a path apart: `a.b[2]."c d"` is a, b, 2, `c d`.
-fn steps(path: &str) -> impl Iterator<Item = Step> {
+pub(crate) fn steps(path: &str) -> impl Iterator<Item = Step> {
     let mut rest = path;
     std::iter::from_fn(move || {
         rest = rest.strip_prefix('.').unwrap_or(rest);

@@ -38,12 +38,15 @@ mod check;
 
 mod bounds;
 mod keys;
-pub use keys::nearest;
+mod nearest;
+pub use nearest::nearest;
 
 mod alternatives;
 
+mod rest;
+
 mod load;
-pub use load::{LoadError, Loaded, MAX_FILE_BYTES, load, parse, schema};
+pub use load::{Checks, LoadError, Loaded, MAX_FILE_BYTES, load, parse, schema};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! From a file or text to the program's value, or to everything that is wrong with it.
 //!
-//! Invariant: a value comes only from a text without any error. Layer: value; [`load()`] reads the
-//! file.
+//! Invariant: a value comes only from a text without any error. Layer: driver.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,6 +15,7 @@ use crate::check::{Check, MAX_FOUND};
 use crate::document::Document;
 use crate::format::Formats;
 use crate::problem::{Location, Problem, Problems, Severity};
+use crate::rest;
 
 /// Largest configuration file read: ten thousand points written out are about one MiB.
 pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -55,44 +55,82 @@ pub enum LoadError {
     Problems(Problems),
 }
 
+/// What a file of type `T` is checked for beside its schema.
+#[derive(Debug, Clone)]
+pub struct Checks<T> {
+    /// Forms of texts, by the name the schema gives them.
+    pub formats: Formats,
+    /// What one key says about another, as problems by path.
+    pub across: fn(&T, &Document) -> Vec<Problem>,
+}
+
+impl<T> Default for Checks<T> {
+    /// The common forms, and nothing across keys.
+    fn default() -> Self {
+        Self {
+            formats: Formats::default(),
+            across: |_, _| Vec::new(),
+        }
+    }
+}
+
 /// Reads a file and checks it against the types of `T`.
+///
+/// # Errors
+/// The file cannot be read, or every problem in it.
 pub fn load<T: DeserializeOwned + JsonSchema>(
     path: &Path,
-    formats: &Formats,
+    checks: &Checks<T>,
 ) -> Result<Loaded<T>, LoadError> {
     let bytes = read(path)?;
     let name = path.display().to_string();
     let text = String::from_utf8(bytes).map_err(|error| {
         LoadError::Problems(not_text(&name, error.as_bytes(), error.utf8_error()))
     })?;
-    parse(&name, &text, formats).map_err(LoadError::Problems)
+    parse(&name, &text, checks).map_err(LoadError::Problems)
 }
 
 /// Checks a text against the types of `T`; `name` stands for the file in messages.
+///
+/// # Errors
+/// Every problem in it.
 pub fn parse<T: DeserializeOwned + JsonSchema>(
     name: &str,
     text: &str,
-    formats: &Formats,
+    checks: &Checks<T>,
 ) -> Result<Loaded<T>, Problems> {
     let (tree, faults) = DeTable::parse_recoverable(text);
     let document = Document::new(name, text, &tree);
     let schema = schema::<T>(name);
     let check = Check {
         schema: &schema,
-        formats,
+        formats: &checks.formats,
         document: &document,
     };
     let found = beside_syntax(&document, &faults, check.file());
-    let mut problems = Problems::new(found);
-    if problems.has_errors() {
-        return Err(problems);
+    let has_errors = found
+        .iter()
+        .any(|problem| problem.severity == Severity::Error);
+    if has_errors {
+        let more = match faults.is_empty() {
+            true => rest::check(tree, &document, &found, checks.across),
+            false => Vec::new(),
+        };
+        return Err(Problems::new([found, more].concat()));
     }
+    let mut problems = Problems::new(found);
     match T::deserialize(toml::Deserializer::from(tree)) {
-        Ok(value) => Ok(Loaded {
-            value,
-            document,
-            warnings: problems,
-        }),
+        Ok(value) => {
+            problems.extend((checks.across)(&value, &document));
+            if problems.has_errors() {
+                return Err(problems);
+            }
+            Ok(Loaded {
+                value,
+                document,
+                warnings: problems,
+            })
+        }
         Err(error) => {
             problems.extend([toml_problem(&document, &error, String::new())]);
             Err(problems)
@@ -225,7 +263,7 @@ mod tests {
     }
 
     fn message(directory: &Path, path: &Path) -> String {
-        let message = match load::<Config>(path, &Formats::default()) {
+        let message = match load::<Config>(path, &Checks::default()) {
             Ok(loaded) => loaded.value.id,
             Err(error) => error.to_string(),
         };

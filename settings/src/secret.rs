@@ -1,7 +1,7 @@
 //! Passwords and keys, which a configuration file names but never holds.
 //!
 //! Invariant: a secret's text is in no message, log or schema, and a file that every user of the
-//! machine may read or write is refused. Layer: value; [`Secret::read`] reads the file.
+//! machine may read or write is refused. Layer: a value and its driver, [`Secret::read`].
 
 use std::fmt;
 use std::fs::{self, File};

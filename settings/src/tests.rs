@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{Formats, Loaded, Period, Problems, Secret, Severity, Size, parse, schema};
+use crate::{Checks, Formats, Loaded, Period, Problems, Secret, Severity, Size, parse, schema};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -125,7 +125,14 @@ fn read(text: &str) -> Result<Loaded<Config>, Problems> {
         Some(at) if at + 1 < text.len() => Err("# must be its last level".to_owned()),
         _ => Ok(()),
     });
-    parse("gateway.toml", text, &formats)
+    parse(
+        "gateway.toml",
+        text,
+        &Checks {
+            formats,
+            ..Checks::default()
+        },
+    )
 }
 
 /// Every message of a file that must be refused, without the file's name.
@@ -522,7 +529,7 @@ fn what_only_the_types_themselves_refuse_has_its_place_too() {
     struct Plain {
         address: SocketAddr,
     }
-    let problems = parse::<Plain>("a.toml", "\naddress = \"here\"\n", &Formats::default())
+    let problems = parse::<Plain>("a.toml", "\naddress = \"here\"\n", &Checks::default())
         .expect_err("it is no address");
     assert_eq!(
         problems.to_string(),
@@ -603,4 +610,34 @@ proptest! {
             prop_assert!(problems.iter().all(|p| p.location.line <= lines));
         }
     }
+}
+
+#[test]
+fn checks_across_keys_speak_beside_faults_of_single_keys_but_not_of_their_consequences() {
+    let across = |config: &Config, document: &crate::Document| {
+        let lonely = |(index, device): (usize, &Device)| {
+            let path = format!("device[{index}]");
+            (device.unit.is_none()).then(|| document.error(&path, "the device has no unit", ""))
+        };
+        config
+            .device
+            .iter()
+            .enumerate()
+            .filter_map(lonely)
+            .collect()
+    };
+    let text = "[[device]]\nname = \"a\"\nunit = \"x\"\n[[device]]\nname = \"b\"\noffset = true\n\
+                [[device]]\nname = \"c\"\n";
+    let checks = Checks {
+        across,
+        ..Checks::default()
+    };
+    let found = parse::<Config>("gateway.toml", text, &checks)
+        .expect_err("refused")
+        .to_string();
+    let lines: Vec<&str> = found.lines().collect();
+    assert_eq!(lines.len(), 3, "{found}");
+    assert!(lines[0].starts_with("gateway.toml:3:8: unit"), "{found}");
+    assert!(lines[1].starts_with("gateway.toml:6:10: offset"), "{found}");
+    assert_eq!(lines[2], "gateway.toml:7:1: the device has no unit");
 }

@@ -31,7 +31,8 @@ class Client:
     def __init__(self, arguments):
         self.filters = {}
         self.pending = {}
-        self.lock = threading.RLock()
+        # Never held while paho is called: paho holds locks of its own while it calls us.
+        self.lock = threading.Lock()
         self.arguments = arguments
         self.v5 = arguments.protocol == "5"
         session = {} if self.v5 else {"clean_session": not arguments.persistent}
@@ -89,15 +90,23 @@ class Client:
     def on_disconnect(self, _client, _userdata, _flags, reason, _properties):
         emit("disconnected", reason=str(reason), code=reason.value)
 
-    def subscribe(self, name, qos):
+    def settle(self, kind, mid, **half):
+        """Join what was sent with its answer, whichever is known first, into one event."""
         with self.lock:
-            _, mid = self.paho.subscribe(name, qos)
-            self.pending["s", mid] = name
+            whole = self.pending.setdefault((kind, mid), {})
+            whole.update(half)
+            settled = "sent" in whole and "answer" in whole
+            if settled:
+                del self.pending[kind, mid]
+        if settled:
+            emit(kind, **whole["sent"], **whole["answer"])
+
+    def subscribe(self, name, qos):
+        _, mid = self.paho.subscribe(name, qos)
+        self.settle("subscribed", mid, sent={"filter": name})
 
     def on_subscribe(self, _client, _userdata, mid, reasons, _properties):
-        with self.lock:
-            name = self.pending.pop(("s", mid), None)
-        emit("subscribed", filter=name, codes=[reason.value for reason in reasons])
+        self.settle("subscribed", mid, answer={"codes": [reason.value for reason in reasons]})
 
     def publish(self, do):
         properties = None
@@ -107,16 +116,14 @@ class Client:
                 properties.CorrelationData = do["correlation"].encode()
             if "response_topic" in do:
                 properties.ResponseTopic = do["response_topic"]
-        with self.lock:
-            info = self.paho.publish(
-                do["topic"], do["payload"], do.get("qos", 1), do.get("retain", False), properties
-            )
-            self.pending["p", info.mid] = (do["topic"], do["payload"])
+        info = self.paho.publish(
+            do["topic"], do["payload"], do.get("qos", 1), do.get("retain", False), properties
+        )
+        sent = {"topic": do["topic"], "payload": do["payload"]}
+        self.settle("published", info.mid, sent=sent)
 
     def on_publish(self, _client, _userdata, mid, reason, _properties):
-        with self.lock:
-            topic, payload = self.pending.pop(("p", mid), (None, None))
-        emit("published", topic=topic, payload=payload, code=reason.value)
+        self.settle("published", mid, answer={"code": reason.value})
 
     def stream(self, do):
         for number in range(1, sys.maxsize):

@@ -67,16 +67,20 @@ pub(super) struct Sim {
 
 impl Sim {
     pub(super) fn new() -> Sim {
-        Sim::with(Limits::default(), Vec::new(), None)
+        Sim::with(Limits::default(), vec![AccessRule::everything()], None)
     }
 
     pub(super) fn limited(limits: Limits) -> Sim {
-        Sim::with(limits, Vec::new(), None)
+        Sim::with(limits, vec![AccessRule::everything()], None)
     }
 
     pub(super) fn keeping(filter: &str) -> Sim {
         let wants = Wants(TopicFilter::parse(filter).unwrap());
-        Sim::with(Limits::default(), Vec::new(), Some(Arc::new(wants)))
+        Sim::with(
+            Limits::default(),
+            vec![AccessRule::everything()],
+            Some(Arc::new(wants)),
+        )
     }
 
     pub(super) fn with(

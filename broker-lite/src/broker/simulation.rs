@@ -201,7 +201,7 @@ impl World {
                     in_flight: 4,
                     ..Limits::default()
                 },
-                Vec::new(),
+                vec![crate::config::AccessRule::everything()],
                 Some(Arc::new(wants)),
             ),
             dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),

@@ -415,7 +415,8 @@ mod keeping {
             ..Limits::default()
         };
         let wants = crate::broker::sim::Wants(TopicFilter::parse("t").unwrap());
-        let mut sim = Sim::with(limits, Vec::new(), Some(std::sync::Arc::new(wants)));
+        let everyone = vec![crate::config::AccessRule::everything()];
+        let mut sim = Sim::with(limits, everyone, Some(std::sync::Arc::new(wants)));
         let client = sim.client(V3, "c");
         sim.send(client, qos1("t", "1", 1));
         assert!(sim.core.accepts(client.0));

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock,
-    fieldbus::{Command, CommandResult, Event, Outcome},
+    fieldbus::{CommandResult, Event, Outcome, Refusal},
     payload,
 };
 
@@ -41,28 +41,25 @@ pub(super) async fn route(
             () = cancel.cancelled() => return,
         };
         let Some(delivery) = delivery else { return };
-        if let Err((command, reason)) = accept(&delivery, &field) {
-            refuse(command, reason, &events).await;
+        if let Err(refusal) = accept(&delivery, &field) {
+            refuse(*refusal, &events).await;
         }
     }
 }
 
-fn accept(delivery: &Delivery, field: &Field) -> Result<(), (Command, String)> {
+fn accept(delivery: &Delivery, field: &Field) -> Result<(), Box<Refusal>> {
     let message = &delivery.message;
     if delivery.retained {
         warn!(topic = %message.topic, "a retained command is not executed: it may be of any age");
         return Ok(());
     }
-    match payload::command(message, clock::now()) {
-        Ok(command) => {
-            info!(device = %command.device, point = %command.point, value = %command.value, "command");
-            field.command(command)
-        }
-        Err(error) => Err((error.command, error.reason)),
-    }
+    let command = payload::command(message, clock::now())?;
+    info!(device = %command.device, point = %command.point, value = %command.value, "command");
+    field.command(command)
 }
 
-async fn refuse(command: Command, reason: String, events: &mpsc::Sender<Event>) {
+async fn refuse(refusal: Refusal, events: &mpsc::Sender<Event>) {
+    let Refusal { command, reason } = refusal;
     warn!(device = %command.device, point = %command.point, reason, "command refused");
     let result = CommandResult {
         command,

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Bus, Config, Device, Publish, SerialSensor},
     fieldbus::{
-        Command, Event,
+        Command, Event, Refusal,
         modbus::{self, BusHandle, BusStatus},
         serial::{self, SerialHandle, SerialStatus},
     },
@@ -133,14 +133,17 @@ impl Field {
     ///
     /// # Errors
     /// Gives the command back with the reason: no such device, or its bus has too many waiting.
-    pub(crate) fn command(&self, command: Command) -> Result<(), (Command, String)> {
+    pub(crate) fn command(&self, command: Command) -> Result<(), Box<Refusal>> {
+        let refuse = |command, reason| Err(Box::new(Refusal { command, reason }));
         let routes = self.routes();
         let Some(bus) = routes.commands.get(&*command.device) else {
             let reason = format!("no Modbus device is named {:?}", command.device);
-            return Err((command, reason));
+            return refuse(command, reason);
         };
-        bus.command(command)
-            .map_err(|command| (command, "too many commands wait for its bus".to_owned()))
+        match bus.command(command) {
+            Ok(()) => Ok(()),
+            Err(command) => refuse(command, "too many commands wait for its bus".to_owned()),
+        }
     }
 
     /// How readings of `device` become messages.

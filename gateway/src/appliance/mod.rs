@@ -104,7 +104,7 @@ impl Appliance {
             )),
             tokio::spawn(control::serve(
                 config.gateway.control.clone(),
-                status.clone(),
+                status.answerer(),
                 cancel.clone(),
             )),
         ];
@@ -127,7 +127,7 @@ impl Appliance {
         info!(
             id = %appliance.id,
             version = env!("CARGO_PKG_VERSION"),
-            listeners = ?appliance.broker.addresses(),
+            listeners = %appliance.listeners(),
             "gateway started"
         );
         Ok(appliance)
@@ -223,6 +223,15 @@ impl Appliance {
     /// What works, what does not, and since when; answers at any time.
     pub fn status(&self) -> StatusSource {
         self.status.clone()
+    }
+
+    fn listeners(&self) -> String {
+        let bound = self.broker.addresses();
+        bound
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// The local broker.

@@ -8,11 +8,14 @@ use std::{
 };
 
 use broker_lite::server::Broker;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::{
     buffer::{self, Buffer},
     clock,
+    control::Answerer,
     fieldbus::{DeviceState, modbus, serial},
     reading::Stamp,
     upstream::{self, LinkHandle},
@@ -221,6 +224,15 @@ impl StatusSource {
         *self.0.link.write().unwrap_or_else(PoisonError::into_inner) = link;
     }
 
+    /// Answers what the control socket may be asked.
+    pub(super) fn answerer(&self) -> Answerer {
+        let source = self.clone();
+        Arc::new(move |question| match question {
+            "status" => json!(source.status()),
+            other => json!({ "error": format!("{other:?} is no question; ask: status") }),
+        })
+    }
+
     /// The appliance now.
     pub fn status(&self) -> Status {
         let now = clock::now();
@@ -272,7 +284,7 @@ fn bus(status: modbus::BusStatus) -> BusStatus {
         name: status.name,
         port: status.port,
         down: status.down,
-        since: status.since.wall.to_string(),
+        since: second(status.since.wall),
         requests: status.requests,
         time_outs: status.time_outs,
         utilisation: status.utilisation,
@@ -281,7 +293,7 @@ fn bus(status: modbus::BusStatus) -> BusStatus {
             .into_iter()
             .map(|device| {
                 let (online, reason) = online(device.state.as_ref().map(|(state, _)| state));
-                let since = device.state.map(|(_, stamp)| stamp.wall.to_string());
+                let since = device.state.map(|(_, stamp)| second(stamp.wall));
                 DeviceStatus {
                     name: device.name,
                     unit: device.unit,
@@ -307,6 +319,11 @@ fn serial(status: serial::SerialStatus) -> SerialStatus {
     }
 }
 
+/// RFC 3339 to the second, as people read times.
+fn second(time: Timestamp) -> String {
+    format!("{time:.0}")
+}
+
 fn online(state: Option<&DeviceState>) -> (Option<bool>, Option<String>) {
     match state {
         None => (None, None),
@@ -320,7 +337,7 @@ fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
         messages: status.rows,
         bytes: status.bytes_on_disk,
         max_bytes,
-        oldest: status.oldest.map(|oldest| oldest.to_string()),
+        oldest: status.oldest.map(second),
         kept: status.appended,
         forwarded: status.forwarded,
         refused: status.refused,
@@ -328,7 +345,7 @@ fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
         dead_letters: status.dead_letters,
         fault: status
             .fault
-            .map(|fault| format!("{}, since {}", fault.cause, fault.since)),
+            .map(|fault| format!("{}, since {}", fault.cause, second(fault.since))),
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Invariant: a receipt says `Committed` only when the message is on disk or its loss by policy is;
 //! a row leaves only when the upstream has it, by policy with a gap marker, or as a dead letter.
-//! Layer: driver.
+//! Driver: what the rest of the gateway sees of it.
 
 mod arrivals;
 mod clock;

@@ -17,7 +17,6 @@ use std::{
 
 use anyhow::anyhow;
 use nix::sys::statvfs::statvfs;
-use serde::Serialize;
 use settings::{Document, Problem, Severity, Size};
 use x509_parser::pem::Pem;
 
@@ -84,50 +83,37 @@ fn report(findings: &[Problem], config: &Config, json: bool) -> anyhow::Result<(
     for finding in findings {
         writeln!(text, "{finding}")?;
     }
-    let Counts {
-        buses,
-        devices,
-        points,
-        rules,
-    } = Counts::of(config);
-    writeln!(
-        text,
-        "{buses} buses, {devices} devices, {points} points, {rules} forward rules: "
-    )?;
-    text.truncate(text.trim_end().len());
-    writeln!(
-        text,
-        " {}",
-        if findings.is_empty() {
-            "all is well".to_owned()
-        } else {
-            format!("{} findings", findings.len())
-        }
-    )?;
+    writeln!(text, "{}: {}", counted(config), verdict(findings))?;
     print(&text)
 }
 
-#[derive(Serialize)]
-struct Counts {
-    buses: usize,
-    devices: usize,
-    points: usize,
-    rules: usize,
+fn counted(config: &Config) -> String {
+    let points: usize = config
+        .devices
+        .iter()
+        .map(|device| device.points.len())
+        .sum();
+    format!(
+        "{} buses, {} devices with {points} points, {} other serial lines, {} forward rules",
+        config.buses.len(),
+        config.devices.len(),
+        config.serials.len(),
+        config.forwards.len()
+    )
 }
 
-impl Counts {
-    fn of(config: &Config) -> Counts {
-        Counts {
-            buses: config.buses.len() + config.serials.len(),
-            devices: config.devices.len() + config.serials.len(),
-            points: config
-                .devices
-                .iter()
-                .map(|device| device.points.len())
-                .sum(),
-            rules: config.forwards.len(),
-        }
+fn verdict(findings: &[Problem]) -> String {
+    match findings.len() {
+        0 => "all is well".to_owned(),
+        1 => "1 finding".to_owned(),
+        count => format!("{count} findings"),
     }
+}
+
+/// The system's word without its number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// What this machine lacks of what `config` needs.
@@ -167,7 +153,11 @@ fn ports(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
             };
             findings.push(document.error(
                 &path,
-                format!("cannot open serial port {}: {error}", port.display()),
+                format!(
+                    "cannot open serial port {}: {}",
+                    port.display(),
+                    plain(&error)
+                ),
                 remedy,
             ));
         }
@@ -236,7 +226,7 @@ fn certificate(file: &Path, path: &str, document: &Document, findings: &mut Vec<
 
 /// When the first certificate in a PEM file ends, in seconds since 1970.
 fn expiry(file: &Path) -> Result<i64, String> {
-    let bytes = fs::read(file).map_err(|error| error.to_string())?;
+    let bytes = fs::read(file).map_err(|error| plain(&error))?;
     let pem = Pem::iter_from_buffer(&bytes)
         .next()
         .ok_or("it holds no PEM block")?
@@ -257,9 +247,11 @@ fn now() -> i64 {
 
 fn key(file: &Path, path: &str, document: &Document, findings: &mut Vec<Problem>) {
     match fs::metadata(file) {
-        Err(error) => {
-            findings.push(document.error(path, format!("key {}: {error}", file.display()), ""))
-        }
+        Err(error) => findings.push(document.error(
+            path,
+            format!("key {}: {}", file.display(), plain(&error)),
+            "",
+        )),
         Ok(metadata) if metadata.permissions().mode() & 0o007 != 0 => {
             findings.push(document.error(
                 path,
@@ -281,11 +273,19 @@ fn disk(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
     match statvfs(directory) {
         Err(error) => findings.push(document.error(
             "buffer.path",
-            format!("the buffer's directory {}: {error}", directory.display()),
+            format!(
+                "the buffer's directory {}: {}",
+                directory.display(),
+                plain(&error.into())
+            ),
             "create it, writable for the gateway's user",
         )),
         Ok(disk) => {
-            let free = disk.blocks_available() as u64 * disk.fragment_size() as u64;
+            #[allow(
+                clippy::useless_conversion,
+                reason = "both are 32 bits wide on 32-bit boards"
+            )]
+            let free = u64::from(disk.blocks_available()) * u64::from(disk.fragment_size());
             let used = fs::metadata(&config.buffer.path).map_or(0, |metadata| metadata.len());
             let wanted = config.buffer.max_size.as_bytes().saturating_sub(used);
             if free < wanted {

@@ -55,7 +55,7 @@ enum Command {
 struct ConfigPath {
     /// The configuration file
     #[arg(
-        short,
+        short = 'c',
         long = "config",
         value_name = "FILE",
         default_value = "/etc/gateway/gateway.toml"

@@ -12,7 +12,7 @@ use crate::{
     config::{Bus, Config, Device},
     fieldbus::{
         device,
-        plan::{Cost, Planned, load as share},
+        plan::{Cost, Planned, Reason, load as share},
     },
 };
 
@@ -158,13 +158,16 @@ fn line(device: &Device, request: &Planned) -> String {
         0 => String::new(),
         count => format!(", {count} read across"),
     };
+    let reason = match request.reason {
+        Reason::First => String::new(),
+        reason => format!("           apart because: {reason}\n"),
+    };
     format!(
-        "    every {:<6} {:<28} {:>9}  {}{across}\n           {}\n",
+        "    every {:<6} {:<28} {:>9}  {}{across}\n{reason}",
         interval(request).to_string(),
         request.span.to_string(),
         milliseconds(request.time),
         names(device, request).join(" "),
-        request.reason
     )
 }
 

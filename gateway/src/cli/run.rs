@@ -1,6 +1,6 @@
 //! `gateway run`. Shell.
 
-use crate::{appliance::Appliance, logging, service};
+use crate::{logging, service};
 
 use super::{ConfigPath, Failure, Logging, load, runtime};
 
@@ -21,10 +21,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let runtime = runtime()?;
-    let served = runtime.block_on(async {
-        let appliance = Appliance::start(loaded.value).await?;
-        service::serve(appliance, &args.config.path).await
-    });
+    let served = runtime.block_on(service::serve(loaded.value, &args.config.path));
     // What still hangs in a name lookup must not hold up the stop.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(served?)

@@ -1,12 +1,13 @@
 //! From `gateway.toml` to a configuration, or to everything that is wrong with it.
 //!
-//! Invariant: what is handed out has passed the schema, the forms and the cross-checks.
+//! Invariant: what is handed out has passed the schema, the forms and the cross-checks. Driver:
+//! reads the file.
 
 use std::path::Path;
 
 use broker_lite::topic::TopicFilter;
 use regex_lite::Regex;
-use settings::{Formats, LoadError, Problems};
+use settings::{Checks, Formats, LoadError, Problems};
 
 use super::{Config, check::check, url, url::UpstreamUrl};
 use crate::fieldbus::register::Register;
@@ -22,7 +23,7 @@ const NAME_MAX: usize = 64;
 /// # Errors
 /// The file cannot be read, or every problem in it.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    cross_checked(settings::load(path, &formats())?).map_err(LoadError::Problems)
+    settings::load(path, &checks())
 }
 
 /// The same for a text, called `name` in messages.
@@ -30,7 +31,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 /// # Errors
 /// Every problem in it.
 pub fn parse(name: &str, text: &str) -> Result<Loaded, Problems> {
-    cross_checked(settings::parse(name, text, &formats())?)
+    settings::parse(name, text, &checks())
 }
 
 /// The JSON Schema of the file.
@@ -38,13 +39,10 @@ pub fn schema() -> serde_json::Value {
     settings::schema::<Config>("gateway.toml")
 }
 
-fn cross_checked(mut loaded: Loaded) -> Result<Loaded, Problems> {
-    let found = check(&loaded.value, &loaded.document);
-    loaded.warnings.extend(found);
-    if loaded.warnings.has_errors() {
-        Err(loaded.warnings)
-    } else {
-        Ok(loaded)
+fn checks() -> Checks<Config> {
+    Checks {
+        formats: formats(),
+        across: check,
     }
 }
 

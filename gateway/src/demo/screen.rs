@@ -79,7 +79,8 @@ impl View {
         lines.push(String::new());
         lines.push(dim("Watch with a client of your own:"));
         lines.push(format!("  {}", self.attach));
-        lines.join("\n") + "\n"
+        // No line end after the last: on 24 lines it would push the first one out.
+        lines.join("\n")
     }
 
     fn points(&self) -> Vec<String> {

@@ -92,6 +92,16 @@ pub struct Command {
     pub response_topic: Option<Arc<str>>,
 }
 
+/// A command that is not executed, with as much of it as could be read.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// The command, so that its sender gets a result.
+    pub command: Command,
+    /// What is wrong with it and what to write instead.
+    pub reason: String,
+}
+
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommandResult {

@@ -1,6 +1,6 @@
 //! One request to one unit and what can come of it. Values.
 //!
-//! Invariant: an [`Answer`] is as long as its request asked; the driver checks that.
+//! Invariant: an [`Answer`] is as long as its request asked; whoever carries it out checks that.
 
 use std::{fmt, time::Duration};
 

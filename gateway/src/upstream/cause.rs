@@ -50,7 +50,7 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::Unreachable(why) => write!(f, "cannot be reached: {why}"),
+            Cause::Unreachable(why) => write!(f, "unreachable: {why}"),
             Cause::ServerCertificate(why) => {
                 write!(
                     f,

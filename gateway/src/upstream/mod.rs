@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariant: nothing local waits for the upstream. A link that cannot be says why, and tries again.
-//! Layer: driver.
+//! Shell of the link: joins its cores and drivers.
 
 mod backoff;
 mod cause;

@@ -393,7 +393,8 @@ fn cause_v5(error: v5::ConnectionError) -> Cause {
             Cause::Closed(format!("{}{why}", words(&reason_code)))
         }
         ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Silent(SILENT.to_owned()),
-        // rumqttc names no source here, though a TLS alert may be it.
+        // Unlike its other variants this one does not tell its source: with TLS 1.3 the server's
+        // word on our certificate comes as an alert while the first packet is awaited.
         ConnectionError::MqttState(StateError::Deserialization(error)) => cause(&error),
         error => cause(&error),
     }
@@ -464,7 +465,11 @@ fn io_cause(error: &io::Error) -> Cause {
         | ErrorKind::ConnectionAborted
         | ErrorKind::BrokenPipe
         | ErrorKind::UnexpectedEof => Cause::Closed(error.to_string()),
-        _ => Cause::Unreachable(error.to_string()),
+        _ => {
+            let text = error.to_string();
+            let why = text.split(" (os error").next().unwrap_or(&text);
+            Cause::Unreachable(why.to_owned())
+        }
     }
 }
 

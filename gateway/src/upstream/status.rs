@@ -1,4 +1,5 @@
-//! What the link does, since when, and what it has done, and the board it hangs on. Driver.
+//! What the link does, since when, and what it has done. A value, and the board it hangs on: a
+//! driver, for it is shared between threads.
 //!
 //! Invariant: `since` changes only when the state becomes another, not with each attempt.
 
