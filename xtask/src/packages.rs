@@ -23,6 +23,7 @@ pub(crate) const TEST: &[Package] = &[
     "openssl",           // an independent opinion on our TLS
     "python3-venv",      // pymodbus and paho-mqtt, see tests/requirements.txt
     "socat",             // pty pairs as serial lines
+    "strace",            // records and fails the buffer's system calls
     "systemd",           // systemd-analyze
     "systemd-container", // systemd as PID 1
 ];

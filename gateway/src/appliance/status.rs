@@ -378,7 +378,7 @@ fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
         kept: status.appended,
         forwarded: status.forwarded,
         refused: status.refused,
-        dropped: status.evicted + status.left_out,
+        dropped: status.evicted + status.left_out + status.over_quota + status.expired,
         dead_letters: status.dead_letters,
         fault: status
             .fault

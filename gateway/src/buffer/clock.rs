@@ -26,6 +26,21 @@ pub(crate) struct RowStamp {
     pub(crate) clock: ClockState,
 }
 
+impl RowStamp {
+    /// The same moment by a clock that has become right since, in the same boot.
+    pub(super) fn corrected(self, now: RowStamp) -> RowStamp {
+        if self.clock == ClockState::Synced || now.clock != ClockState::Synced {
+            return self;
+        }
+        let ago_us = (now.monotonic_ns - self.monotonic_ns) / 1000;
+        RowStamp {
+            wall_us: now.wall_us - ago_us,
+            clock: ClockState::Synced,
+            ..self
+        }
+    }
+}
+
 /// This machine's clocks.
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -63,4 +78,27 @@ impl Clock {
 /// The clock of time-outs.
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_taken_before_the_clock_was_known_gets_its_time_when_it_is() {
+        let stamp = |wall_us, monotonic_ns, clock| RowStamp {
+            wall_us,
+            monotonic_ns,
+            clock,
+        };
+        let early = stamp(5_000_000, 3_000_000_000, ClockState::Unsynced);
+        let later = stamp(1_700_000_000_000_000, 10_000_000_000, ClockState::Synced);
+        let corrected = early.corrected(later);
+        assert_eq!(corrected.wall_us, 1_700_000_000_000_000 - 7_000_000);
+        assert_eq!(corrected.clock, ClockState::Synced);
+        let unknown = stamp(9_000_000, 7_000_000_000, ClockState::Unsynced);
+        assert_eq!(early.corrected(unknown), early);
+        let known = stamp(1, 3_000_000_000, ClockState::Synced);
+        assert_eq!(known.corrected(later), known, "a step does not touch it");
+    }
 }

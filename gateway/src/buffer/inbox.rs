@@ -15,6 +15,7 @@ use broker_lite::{
 };
 
 use super::{
+    arrivals::Arrival,
     clock::{self, RowStamp},
     retention::Rank,
 };
@@ -64,6 +65,8 @@ pub(super) enum Removal {
     Bury(i64, String),
     /// The gap marker with this count was delivered.
     Gap { id: i64, count: u64 },
+    /// What came from upstream with this packet identifier was not taken.
+    Arrival(u16),
 }
 
 /// One commit's worth of work.
@@ -71,6 +74,7 @@ pub(super) enum Removal {
 pub(super) struct Batch {
     pub(super) entries: Vec<Entry>,
     pub(super) removals: Vec<Removal>,
+    pub(super) arrivals: Vec<(Arrival, Receipt)>,
 }
 
 /// What the writer is to do next.
@@ -100,6 +104,8 @@ struct State {
     first_entry: Option<Instant>,
     removals: Vec<Removal>,
     first_removal: Option<Instant>,
+    /// At most one per link, which waits for the answer.
+    arrivals: Vec<(Arrival, Receipt)>,
     inspect: bool,
     closed: bool,
 }
@@ -127,6 +133,18 @@ impl Inbox {
             self.changed.notify_one();
         }
         Kept::Committed
+    }
+
+    /// Queues the memory of a message from upstream; once closed it is refused.
+    pub(super) fn remember(&self, arrival: Arrival, receipt: Receipt) {
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            receipt.answer(Kept::Refused);
+            return;
+        }
+        state.arrivals.push((arrival, receipt));
+        self.changed.notify_one();
     }
 
     /// Queues what leaves the file. Bounded since nothing is read while [`Self::is_clogged`].
@@ -227,7 +245,9 @@ impl Inbox {
 
 impl State {
     fn is_full_batch(&self) -> bool {
-        self.entries.len() >= MAX_BATCH
+        // Whoever waits for an arrival waits alone: there is nothing to group it with.
+        !self.arrivals.is_empty()
+            || self.entries.len() >= MAX_BATCH
             || self.bytes >= MAX_BATCH_BYTES
             || self.removals.len() >= MANY_DELETES
     }
@@ -239,7 +259,7 @@ impl State {
     }
 
     fn take_batch(&mut self) -> Option<Batch> {
-        if self.entries.is_empty() && self.removals.is_empty() {
+        if self.entries.is_empty() && self.removals.is_empty() && self.arrivals.is_empty() {
             return None;
         }
         let mut bytes = 0;
@@ -262,6 +282,7 @@ impl State {
         Some(Batch {
             entries,
             removals: mem::take(&mut self.removals),
+            arrivals: mem::take(&mut self.arrivals),
         })
     }
 }

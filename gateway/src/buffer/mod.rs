@@ -10,11 +10,15 @@
 //! a row leaves only when the upstream has it, by policy with a gap marker, or as a dead letter.
 //! Driver: what the rest of the gateway sees of it.
 
+mod arrivals;
 mod clock;
+mod draft;
 mod inbox;
 mod properties;
+mod quota;
 mod reader;
 pub(crate) mod retention;
+pub(crate) mod row;
 mod salvage;
 mod schema;
 mod store;
@@ -24,36 +28,41 @@ use std::{
     collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
 use broker_lite::{
     keeper::{Keeper, Kept, Receipt},
     message::Message,
-    packet::{MessageProperties, QoS},
-    topic::{TopicFilter, TopicName},
+    topic::TopicName,
 };
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
 pub use reader::ReadError;
 pub use retention::Reason;
+pub use row::{Gap, Row};
 pub use salvage::Salvaged;
 
+pub(crate) use arrivals::Arrival;
 pub(crate) use retention::Cursor;
 
 use self::{
+    arrivals::Arrivals,
     clock::Clock,
     inbox::{Entry, Inbox, Removal},
-    reader::Reader,
+    quota::Rule,
+    reader::{Now, Reader},
     retention::Rank,
     store::Limits,
     writer::Writer,
 };
-use crate::{config, reading::ClockState};
+use crate::config;
 
 /// Below this the log, the tables and one batch do not fit beside each other.
 pub const MIN_MAX_SIZE: u64 = 1 << 20;
@@ -65,7 +74,6 @@ pub struct Buffer(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    rules: RwLock<Arc<[(TopicFilter, Rank)]>>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -76,6 +84,10 @@ pub(crate) struct Shared {
     inbox: Inbox,
     reader: Reader,
     clock: Clock,
+    rules: RwLock<Arc<[Rule]>>,
+    arrivals: Mutex<Arrivals>,
+    /// See [`Buffer::clock_floor`]; microseconds since 1970.
+    floor_us: AtomicI64,
     status: Mutex<Status>,
     rows: watch::Sender<u64>,
 }
@@ -89,50 +101,6 @@ pub enum OpenError {
     /// The system gives no thread.
     #[error("cannot start the buffer's thread: {0}")]
     Thread(#[source] io::Error),
-}
-
-/// A message that waits for the upstream.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// Names the row; ascends within a priority.
-    pub id: i64,
-    /// The local topic.
-    pub topic: TopicName,
-    /// Its number within the topic.
-    pub seq: u64,
-    /// As published.
-    pub qos: QoS,
-    /// As published.
-    pub retain: bool,
-    /// When the broker took it.
-    pub received: Timestamp,
-    /// What the clock was worth then.
-    pub clock: ClockState,
-    /// MQTT 5 properties as published.
-    pub properties: Option<MessageProperties>,
-    /// As published.
-    pub payload: Bytes,
-}
-
-/// Messages of a topic that will never arrive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gap {
-    /// Names the gap.
-    pub id: i64,
-    /// The local topic.
-    pub topic: String,
-    /// A [`Reason`] as a word.
-    pub reason: String,
-    /// Number of the first missing message.
-    pub first_seq: u64,
-    /// Number of the last one; some in between may have arrived, see `count`.
-    pub last_seq: u64,
-    /// When the first was received.
-    pub from: Timestamp,
-    /// When the last was received.
-    pub to: Timestamp,
-    /// How many are missing; 0 when that is not known.
-    pub count: u64,
 }
 
 /// What waits, what has passed, what was lost, and whether the disk takes more.
@@ -156,6 +124,10 @@ pub struct Status {
     pub evicted: u64,
     /// New messages dropped because of `drop-newest` since the start, each in a gap marker.
     pub left_out: u64,
+    /// Messages over the quota of their rule since the start, each in a gap marker.
+    pub over_quota: u64,
+    /// Messages older than `max_age` since the start, each in a gap marker.
+    pub expired: u64,
     /// Messages that the upstream will never take, since the start.
     pub dead_letters: u64,
     /// The disk does not take commits.
@@ -185,6 +157,8 @@ impl Buffer {
         let limits = Limits {
             max_bytes: config.max_size.as_bytes(),
             when_full: config.when_full,
+            max_age: config.max_age.map(|age| age.as_duration()),
+            max_topics: store::MAX_TOPICS,
         };
         if limits.max_bytes < MIN_MAX_SIZE {
             return Err(OpenError::TooSmall(limits.max_bytes));
@@ -193,6 +167,9 @@ impl Buffer {
             inbox: Inbox::default(),
             reader: Reader::new(config.path.clone()),
             clock: Clock::new(),
+            rules: RwLock::new(compile(forwards)),
+            arrivals: Mutex::default(),
+            floor_us: AtomicI64::new(0),
             status: Mutex::new(Status::default()),
             rows: watch::Sender::new(0),
         });
@@ -206,14 +183,15 @@ impl Buffer {
             retry: writer::FIRST_RETRY,
         };
         // Here rather than in the thread, so that `sequences` knows the numbers at once.
-        writer.open();
+        if writer.open() {
+            shared.recall_arrivals();
+        }
         let thread = thread::Builder::new()
             .name("buffer-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(OpenError::Thread)?;
         Ok(Buffer(Arc::new(Inner {
             path: config.path.clone(),
-            rules: RwLock::new(compile(forwards)),
             shared,
             thread: Mutex::new(Some(thread)),
         })))
@@ -221,7 +199,8 @@ impl Buffer {
 
     /// Replaces the forward rules; what waits already is not touched.
     pub fn set_rules(&self, forwards: &[config::Forward]) {
-        *self.0.rules.write().unwrap_or_else(PoisonError::into_inner) = compile(forwards);
+        let rules = &self.0.shared.rules;
+        *rules.write().unwrap_or_else(PoisonError::into_inner) = compile(forwards);
     }
 
     /// The last number of each topic, for publishers that number their own messages.
@@ -244,7 +223,12 @@ impl Buffer {
         if self.0.shared.inbox.is_clogged() {
             return Ok(Vec::new());
         }
-        self.checked(self.0.shared.reader.rows(after, max_rows, max_bytes))
+        let now = Now {
+            stamp: self.0.shared.clock.stamp(),
+            boot: self.0.shared.clock.boot(),
+        };
+        let reader = &self.0.shared.reader;
+        self.checked(reader.rows(after, max_rows, max_bytes, now))
     }
 
     /// Gaps that no one upstream has been told of. Blocks on the disk.
@@ -269,6 +253,33 @@ impl Buffer {
     /// The upstream knows of this gap, as far as it went when it was read.
     pub fn delete_gap(&self, id: i64, count: u64) {
         self.0.shared.inbox.remove([Removal::Gap { id, count }]);
+    }
+
+    /// Whether this message from upstream was handed on before.
+    pub(crate) fn has_arrived(&self, arrival: &Arrival) -> bool {
+        self.0.shared.arrivals().contains(arrival)
+    }
+
+    /// Puts on disk that this message is about to be handed on.
+    pub(crate) fn remember_arrival(&self, arrival: Arrival, receipt: Receipt) {
+        self.0.shared.inbox.remember(arrival, receipt);
+    }
+
+    /// It is handed on.
+    pub(crate) fn arrived(&self, arrival: Arrival) {
+        self.0.shared.arrivals().enter(arrival);
+    }
+
+    /// It was not taken, and is welcome again.
+    pub(crate) fn forget_arrival(&self, packet_id: u16) {
+        self.0.shared.arrivals().forget(packet_id);
+        self.0.shared.inbox.remove([Removal::Arrival(packet_id)]);
+    }
+
+    /// A moment that has passed by a right clock, at most an hour before the last such message.
+    pub(crate) fn clock_floor(&self) -> Timestamp {
+        let floor_us = self.0.shared.floor_us.load(Ordering::Relaxed);
+        Timestamp::from_microsecond(floor_us).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// Changes with each commit, so whenever there are new rows or gaps.
@@ -341,11 +352,7 @@ impl Keeper for Buffer {
 
 impl Inner {
     fn rank(&self, topic: &TopicName) -> Option<Rank> {
-        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
-        rules
-            .iter()
-            .find(|(filter, _)| filter.matches(topic))
-            .map(|(_, rank)| *rank)
+        quota::find(&self.shared.rules(), topic).map(|(_, rule)| rule.rank)
     }
 
     fn close(&self) {
@@ -370,6 +377,26 @@ impl Drop for Inner {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recall_arrivals(&self) {
+        match self.reader.arrivals() {
+            Ok(found) => found
+                .into_iter()
+                .for_each(|arrival| self.arrivals().enter(arrival)),
+            Err(error) => {
+                warn!(%error, "a command that the upstream sends again may be executed again");
+            }
+        }
+    }
+
+    fn rules(&self) -> Arc<[Rule]> {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&rules)
     }
 
     fn update(&self, change: impl FnOnce(&mut Status)) {
@@ -414,10 +441,14 @@ impl Shared {
     }
 }
 
-fn compile(forwards: &[config::Forward]) -> Arc<[(TopicFilter, Rank)]> {
+fn compile(forwards: &[config::Forward]) -> Arc<[Rule]> {
     forwards
         .iter()
-        .map(|rule| (rule.filter.clone(), Rank::of(rule.priority)))
+        .map(|rule| Rule {
+            filter: rule.filter.clone(),
+            rank: Rank::of(rule.priority),
+            quota: rule.quota.map(|quota| quota.as_bytes()),
+        })
         .collect()
 }
 
@@ -433,5 +464,7 @@ fn file_size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |found| found.len())
 }
 
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::{
-    Gap, Row, properties,
+    Gap, Row,
+    arrivals::Arrival,
+    clock::RowStamp,
+    properties,
     retention::{Cursor, Rank},
     schema,
 };
@@ -42,8 +45,16 @@ pub(super) struct Reader {
     connection: Mutex<Option<Connection>>,
 }
 
+/// The moment of a reading, which may put right what an earlier clock had wrong.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now<'a> {
+    pub(super) stamp: RowStamp,
+    pub(super) boot: &'a str,
+}
+
 const ROWS_AFTER: &str = "SELECT m.row, t.name, m.seq, m.qos, m.retain, m.wall_us, m.synced,
-    m.properties, m.payload FROM message m JOIN topic t ON t.id = m.topic
+    m.properties, m.payload, m.monotonic_ns, b.name FROM message m
+    JOIN topic t ON t.id = m.topic LEFT JOIN boot b ON b.id = m.boot
     WHERE m.row > ?1 AND m.row <= ?2 ORDER BY m.row LIMIT ?3";
 
 impl Reader {
@@ -67,6 +78,7 @@ impl Reader {
         after: &Cursor,
         max_rows: usize,
         max_bytes: usize,
+        now: Now<'_>,
     ) -> Result<Vec<Row>, ReadError> {
         self.with(|connection| {
             let mut found = Vec::new();
@@ -80,7 +92,9 @@ impl Reader {
                 let from = after.position(rank);
                 let mut rows = statement.query(params![from, rank.rows().1, left as i64])?;
                 while let Some(row) = rows.next()? {
-                    let Some(row) = read_row(row)? else { continue };
+                    let Some(row) = read_row(row, now)? else {
+                        continue;
+                    };
                     bytes += row.payload.len();
                     found.push(row);
                     if bytes >= max_bytes {
@@ -117,6 +131,21 @@ impl Reader {
                 }
             }
             Ok(sequences)
+        })
+    }
+
+    /// What came from upstream last, oldest first.
+    pub(super) fn arrivals(&self) -> Result<Vec<Arrival>, ReadError> {
+        self.with(|connection| {
+            connection
+                .prepare("SELECT packet_id, digest FROM arrival ORDER BY id")?
+                .query_map([], |row| {
+                    Ok(Arrival {
+                        packet_id: row.get(0)?,
+                        digest: row.get(1)?,
+                    })
+                })?
+                .collect()
         })
     }
 
@@ -163,7 +192,7 @@ impl Reader {
 }
 
 /// `None` for a row whose topic is none: it waits to be evicted, and blocks nothing.
-fn read_row(row: &rusqlite::Row<'_>) -> Result<Option<Row>, rusqlite::Error> {
+fn read_row(row: &rusqlite::Row<'_>, now: Now<'_>) -> Result<Option<Row>, rusqlite::Error> {
     let name: String = row.get(1)?;
     let Ok(topic) = TopicName::parse(&name) else {
         return Ok(None);
@@ -172,18 +201,28 @@ fn read_row(row: &rusqlite::Row<'_>) -> Result<Option<Row>, rusqlite::Error> {
     let synced: bool = row.get(6)?;
     let properties: Option<Vec<u8>> = row.get(7)?;
     let payload: Vec<u8> = row.get(8)?;
+    let boot: Option<String> = row.get(10)?;
+    let stamp = RowStamp {
+        wall_us: row.get(5)?,
+        monotonic_ns: row.get(9)?,
+        clock: if synced {
+            ClockState::Synced
+        } else {
+            ClockState::Unsynced
+        },
+    };
+    let stamp = match boot {
+        Some(boot) if boot == now.boot => stamp.corrected(now.stamp),
+        _ => stamp,
+    };
     Ok(Some(Row {
         id: row.get(0)?,
         topic,
         seq: seq as u64,
         qos: QoS::from_u8(row.get(3)?).unwrap_or(QoS::AtLeastOnce),
         retain: row.get(4)?,
-        received: timestamp(row.get(5)?),
-        clock: if synced {
-            ClockState::Synced
-        } else {
-            ClockState::Unsynced
-        },
+        received: timestamp(stamp.wall_us),
+        clock: stamp.clock,
         // A message without its properties is worth more than none.
         properties: properties.and_then(|blob| properties::decode(&blob).ok()),
         payload: Bytes::from(payload),

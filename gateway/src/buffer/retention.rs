@@ -3,7 +3,7 @@
 //! Invariant: a message never pushes out one of higher priority, and whatever leaves by policy is
 //! in the gap book. Layer: core.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use broker_lite::topic::TopicName;
 
@@ -115,6 +115,35 @@ pub(crate) fn verdict(when_full: WhenFull, rank: Rank, waiting: &[u64; RANKS]) -
     }
 }
 
+/// When a row was taken, as far as that is known now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Wall clock, microseconds since 1970.
+    pub(crate) wall_us: i64,
+    /// Since the boot in which it was taken.
+    pub(crate) monotonic_ns: i64,
+    /// Whether that boot is this one.
+    pub(crate) this_boot: bool,
+    /// Whether the wall clock was right.
+    pub(crate) synced: bool,
+}
+
+/// Whether a row is certainly older than `max_age`, whatever steps the wall clock has made.
+///
+/// `now` is of this boot. Between two boots only right wall clocks can be compared; without them
+/// it is certain that the row is older than this boot.
+pub(crate) fn is_expired(row: Taken, now: Taken, max_age: Duration) -> bool {
+    let max_ns = i64::try_from(max_age.as_nanos()).unwrap_or(i64::MAX);
+    let age_ns = if row.this_boot {
+        now.monotonic_ns.saturating_sub(row.monotonic_ns)
+    } else if row.synced && now.synced {
+        now.wall_us.saturating_sub(row.wall_us).saturating_mul(1000)
+    } else {
+        now.monotonic_ns
+    };
+    age_ns > max_ns
+}
+
 /// Why messages are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
@@ -122,6 +151,10 @@ pub enum Reason {
     Evicted,
     /// Left out because the buffer was full.
     Full,
+    /// Over the quota of its rule.
+    Quota,
+    /// Older than `[buffer] max_age`.
+    Expired,
     /// On a damaged part of the file.
     Damaged,
     /// The log that held the last commits is gone; how many is not known.
@@ -134,6 +167,8 @@ impl Reason {
         match self {
             Reason::Evicted => "evicted",
             Reason::Full => "full",
+            Reason::Quota => "quota",
+            Reason::Expired => "expired",
             Reason::Damaged => "damaged",
             Reason::LogLost => "log-lost",
         }
@@ -245,6 +280,39 @@ mod tests {
         let high = rank(Priority::High);
         assert_eq!(verdict(WhenFull::DropNewest, high, &waiting), Verdict::Drop);
         assert_eq!(verdict(WhenFull::Refuse, high, &waiting), Verdict::Refuse);
+    }
+
+    #[test]
+    fn age_is_measured_by_whichever_clock_can_be_trusted() {
+        let hour = 3600 * 1_000_000_000_i64;
+        let max_age = Duration::from_secs(2 * 3600);
+        let now = Taken {
+            wall_us: 100 * hour / 1000,
+            monotonic_ns: 3 * hour,
+            this_boot: true,
+            synced: true,
+        };
+        let row = |wall, monotonic, this_boot, synced| Taken {
+            wall_us: wall * hour / 1000,
+            monotonic_ns: monotonic * hour,
+            this_boot,
+            synced,
+        };
+        for (taken, now, expired, why) in [
+            (row(0, 2, true, false), now, false, "the wall clock stepped"),
+            (row(100, 0, true, true), now, true, "and stepped back"),
+            (row(99, 50, false, true), now, false, "two right clocks"),
+            (row(97, 50, false, true), now, true, "two right clocks"),
+            (row(99, 50, false, false), now, true, "up for three hours"),
+            (
+                row(0, 50, false, false),
+                row(100, 1, true, true),
+                false,
+                "up for one hour",
+            ),
+        ] {
+            assert_eq!(is_expired(taken, now, max_age), expired, "{why}");
+        }
     }
 
     #[test]

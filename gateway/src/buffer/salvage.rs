@@ -243,7 +243,9 @@ impl<'a> Copier<'a> {
         self.copy_table("boot", 2)?;
         self.copy_table("gap", 8)?;
         self.copy_table("dead_letter", 6)?;
+        self.copy_table("arrival", 3)?;
         self.copy_messages()?;
+        schema::weigh_topics(self.fresh)?;
         self.announce_lost_tails()?;
         self.fresh.execute_batch("COMMIT")?;
         Ok(Some(self.copied))
@@ -279,7 +281,7 @@ impl<'a> Copier<'a> {
             return Ok(());
         };
         self.fresh.execute(
-            "INSERT OR IGNORE INTO topic VALUES (?1, ?2, ?3, ?4)",
+            "INSERT OR IGNORE INTO topic (id, name, last_seq, last_row) VALUES (?1, ?2, ?3, ?4)",
             params![id, name.as_str(), last_seq, last_row],
         )?;
         self.topics.entry(*id).or_insert(Numbering {

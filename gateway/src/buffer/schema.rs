@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 const APPLICATION_ID: i32 = 0x6777_6266;
 
 /// Step `n` leads from `user_version` n to n + 1.
-const MIGRATIONS: &[&str] = &[TABLES];
+const MIGRATIONS: &[&str] = &[TABLES, TOPIC_BYTES, ARRIVALS];
 
 /// `message.row` is rank and order in one number, see `Rank`: reading in sending order and
 /// evicting in age order are both a walk along the primary key, with no index to keep.
@@ -60,6 +60,27 @@ CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOU
 INSERT INTO tally VALUES (0, 0), (1, 0), (2, 0);
 INSERT INTO mark VALUES ('open', 0);
 ";
+
+/// What the rows of each topic take, so that quotas need no walk through the file at start.
+const TOPIC_BYTES: &str = "
+ALTER TABLE topic ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE topic SET bytes = taken.bytes FROM
+    (SELECT topic AS id, sum(64 + length(payload) + coalesce(length(properties), 0)) AS bytes
+     FROM message GROUP BY topic) AS taken
+WHERE taken.id = topic.id;
+";
+
+/// What came from upstream and was handed on, see `Arrival`.
+const ARRIVALS: &str = "
+CREATE TABLE arrival (
+    id INTEGER PRIMARY KEY,
+    packet_id INTEGER NOT NULL UNIQUE,
+    digest BLOB NOT NULL
+) STRICT;
+";
+
+/// Bytes that a row of `message` takes, about; see `Entry::cost`.
+pub(super) const COST: &str = "64 + length(payload) + coalesce(length(properties), 0)";
 
 /// Bytes of a database page: SQLite's default, and the flash's usual write unit.
 pub(super) const PAGE_BYTES: u64 = 4096;
@@ -165,6 +186,15 @@ pub(super) fn quick_check(connection: &Connection) -> Result<(), SchemaError> {
     } else {
         Err(SchemaError::Damaged(verdict.replace('\n', " ")))
     }
+}
+
+/// Counts what the rows of each topic take.
+pub(super) fn weigh_topics(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(&format!(
+        "UPDATE topic SET bytes = taken.bytes FROM
+         (SELECT topic AS id, sum({COST}) AS bytes FROM message GROUP BY topic) AS taken
+         WHERE taken.id = topic.id"
+    ))
 }
 
 fn check_identity(connection: &Connection) -> Result<(), SchemaError> {

@@ -6,26 +6,28 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use broker_lite::{keeper::Kept, topic::TopicName};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{
-    inbox::{Batch, Entry, Removal},
-    retention::{self, GapBook, RANKS, Rank, Reason, Span, Verdict},
+    clock::RowStamp,
+    draft::{Draft, RESERVED_PAGES},
+    inbox::Batch,
+    quota::{Rule, Usage},
+    retention::{self, GapBook, RANKS, Rank, Reason, Span},
     schema::{self, PAGE_BYTES, SchemaError},
 };
-use crate::{config::WhenFull, reading::ClockState};
+use crate::config::WhenFull;
 
-/// Topics whose numbering is remembered; a message on one more is refused.
-const MAX_TOPICS: usize = 100_000;
-/// Messages kept that the upstream will never take; older ones leave.
-const MAX_DEAD_LETTERS: i64 = 1000;
+/// Topics whose numbering is remembered. Names of which no row waits are forgotten beyond it; a
+/// message on one more than that is refused.
+pub(super) const MAX_TOPICS: usize = 100_000;
 /// Boots that rows may refer to; an older one's rows only lose their monotonic time.
 const MAX_BOOTS: i64 = 1000;
-/// Pages left for gaps, topics and the tree above the rows when no row fits any more.
-const RESERVED_PAGES: u64 = 64;
 /// Free pages that stay in the file for the next rows: 4 MiB.
 const FREE_PAGES_KEPT: u64 = 1024;
 /// Free pages given back per step, so that a commit never waits long for it.
@@ -41,6 +43,9 @@ const MAX_LOG_BYTES: u64 = 16 << 20;
 pub(super) struct Limits {
     pub(super) max_bytes: u64,
     pub(super) when_full: WhenFull,
+    /// Older rows leave.
+    pub(super) max_age: Option<Duration>,
+    pub(super) max_topics: usize,
 }
 
 impl Limits {
@@ -56,10 +61,10 @@ impl Limits {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Topic {
-    id: i64,
-    last_seq: u64,
-    last_row: i64,
+pub(super) struct Topic {
+    pub(super) id: i64,
+    pub(super) last_seq: u64,
+    pub(super) last_row: i64,
 }
 
 /// See the module's description.
@@ -67,13 +72,16 @@ struct Topic {
 pub(super) struct Store {
     connection: Connection,
     path: PathBuf,
-    limits: Limits,
-    topics: HashMap<TopicName, Topic>,
-    waiting: [u64; RANKS],
-    next_order: i64,
-    boot: i64,
+    pub(super) limits: Limits,
+    pub(super) topics: HashMap<TopicName, Topic>,
+    pub(super) usage: Usage,
+    /// A moment that has passed by a clock that was right, microseconds since 1970.
+    pub(super) floor_us: i64,
+    pub(super) waiting: [u64; RANKS],
+    pub(super) next_order: i64,
+    pub(super) boot: i64,
     /// Pages by which a file that hit its hard bound aims below it.
-    squeeze: u64,
+    pub(super) squeeze: u64,
 }
 
 /// What one commit did.
@@ -100,6 +108,8 @@ impl Store {
     ) -> Result<(Store, bool), SchemaError> {
         let mut store = Store {
             topics: load_topics(&connection)?,
+            usage: Usage::default(),
+            floor_us: load_floor(&connection)?,
             waiting: load_tally(&connection)?,
             next_order: next_order(&connection)?,
             boot: enter_boot(&connection, boot)?,
@@ -148,29 +158,80 @@ impl Store {
     }
 
     fn try_commit(&mut self, batch: &Batch) -> Result<Done, rusqlite::Error> {
+        self.transact(|draft| {
+            for removal in &batch.removals {
+                draft.remove(removal)?;
+            }
+            draft.measure()?;
+            for entry in &batch.entries {
+                let answer = draft.append(entry)?;
+                draft.done.answers.push(answer);
+            }
+            draft.raise_floor(&batch.entries)?;
+            for (arrival, _) in &batch.arrivals {
+                draft.remember(arrival)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes out a step of the rows that are too old; `None` when there is none.
+    pub(super) fn expire(&mut self, now: RowStamp) -> Result<Option<Done>, rusqlite::Error> {
+        let Some(max_age) = self.limits.max_age else {
+            return Ok(None);
+        };
+        let done = self.transact(|draft| draft.expire(now, max_age))?;
+        Ok((done.gaps.count(Reason::Expired) > 0).then_some(done))
+    }
+
+    /// Counts quotas by these rules from now on.
+    pub(super) fn follow(&mut self, rules: &Arc<[Rule]>) -> Result<(), rusqlite::Error> {
+        if self.usage.follows(rules) {
+            return Ok(());
+        }
+        let mut bytes: HashMap<i64, u64> = HashMap::new();
+        let mut statement = self.connection.prepare("SELECT id, bytes FROM topic")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let taken: i64 = row.get(1)?;
+            bytes.insert(row.get(0)?, taken as u64);
+        }
+        let taken = |id| bytes.get(&id).copied().unwrap_or(0);
+        let topics = self.topics.iter();
+        self.usage = Usage::new(
+            rules,
+            topics.map(|(name, topic)| (name, topic.id, taken(topic.id))),
+        );
+        Ok(())
+    }
+
+    /// One transaction; what it changes is remembered once it is on disk.
+    fn transact(
+        &mut self,
+        work: impl FnOnce(&mut Draft<'_>) -> Result<(), rusqlite::Error>,
+    ) -> Result<Done, rusqlite::Error> {
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let mut draft = Draft::new(self, &transaction);
-        for removal in &batch.removals {
-            draft.remove(removal)?;
-        }
-        draft.measure()?;
-        for entry in &batch.entries {
-            let answer = draft.append(entry)?;
-            draft.done.answers.push(answer);
-        }
+        work(&mut draft)?;
         draft.write_changes()?;
         let Draft {
             topics,
+            forgotten,
+            usage,
             waiting,
             next_order,
+            floor_us,
             done,
             ..
         } = draft;
         transaction.commit()?;
+        self.topics.retain(|name, _| !forgotten.contains(name));
         self.topics.extend(topics);
+        self.usage = usage;
         self.waiting = waiting;
         self.next_order = next_order;
+        self.floor_us = floor_us;
         Ok(done)
     }
 
@@ -236,249 +297,23 @@ impl Store {
     }
 
     fn leap_over_lost_log(&mut self) -> Result<(), rusqlite::Error> {
-        let transaction =
-            Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-        let mut draft = Draft::new(self, &transaction);
-        for (name, topic) in &self.topics {
-            let last_seq = topic.last_seq + LOG_LOST_LEAP;
-            let span = Span {
-                first_seq: topic.last_seq + 1,
-                last_seq,
-                first_us: 0,
-                last_us: 0,
-                count: 0,
-            };
-            draft.done.gaps.enter_span(name, Reason::LogLost, span);
-            draft
-                .topics
-                .insert(name.clone(), Topic { last_seq, ..*topic });
-        }
-        draft.write_changes()?;
-        let topics = draft.topics;
-        transaction.commit()?;
-        self.topics.extend(topics);
-        Ok(())
-    }
-}
-
-/// A transaction under way and what it will have changed.
-struct Draft<'a> {
-    store: &'a Store,
-    transaction: &'a Transaction<'a>,
-    topics: HashMap<TopicName, Topic>,
-    waiting: [u64; RANKS],
-    next_order: i64,
-    room: u64,
-    done: Done,
-}
-
-impl<'a> Draft<'a> {
-    fn new(store: &'a Store, transaction: &'a Transaction<'a>) -> Draft<'a> {
-        Draft {
-            store,
-            transaction,
-            topics: HashMap::new(),
-            waiting: store.waiting,
-            next_order: store.next_order,
-            room: 0,
-            done: Done::default(),
-        }
-    }
-
-    /// Finds out how many bytes of rows still fit.
-    fn measure(&mut self) -> Result<(), rusqlite::Error> {
-        let pages: u64 = pragma(self.transaction, "page_count")?;
-        let free: u64 = pragma(self.transaction, "freelist_count")?;
-        let used = pages - free + RESERVED_PAGES + self.store.squeeze;
-        self.room = self.store.limits.pages().saturating_sub(used) * PAGE_BYTES;
-        Ok(())
-    }
-
-    fn append(&mut self, entry: &Entry) -> Result<Kept, rusqlite::Error> {
-        let cost = entry.cost() as u64;
-        if cost > self.store.limits.pages() * PAGE_BYTES / 2 {
-            return Ok(Kept::Refused);
-        }
-        let Some(mut topic) = self.topic(&entry.message.topic)? else {
-            return Ok(Kept::Refused);
-        };
-        let seq = (topic.last_seq + 1).max(entry.message.sequence.unwrap_or(0));
-        while cost > self.room {
-            let limits = self.store.limits;
-            match retention::verdict(limits.when_full, entry.rank, &self.waiting) {
-                Verdict::Evict(rank, rows) => self.evict(rank, rows)?,
-                Verdict::Refuse => return Ok(Kept::Refused),
-                Verdict::Drop => {
-                    let name = &entry.message.topic;
-                    self.done
-                        .gaps
-                        .enter(name, Reason::Full, seq, entry.stamp.wall_us);
-                    topic.last_seq = seq;
-                    self.topics.insert(name.clone(), topic);
-                    return Ok(Kept::Committed);
-                }
+        let topics = self.topics.clone();
+        self.transact(|draft| {
+            for (name, topic) in topics {
+                let last_seq = topic.last_seq + LOG_LOST_LEAP;
+                let span = Span {
+                    first_seq: topic.last_seq + 1,
+                    last_seq,
+                    first_us: 0,
+                    last_us: 0,
+                    count: 0,
+                };
+                draft.done.gaps.enter_span(&name, Reason::LogLost, span);
+                draft.topics.insert(name, Topic { last_seq, ..topic });
             }
-        }
-        let rank = self.rank_in_order(entry.rank, topic.last_row)?;
-        topic.last_row = rank.row(self.next_order);
-        topic.last_seq = seq;
-        self.insert(entry, &topic)?;
-        self.next_order += 1;
-        self.waiting[rank.index()] += 1;
-        self.room -= cost;
-        self.done.appended += 1;
-        self.topics.insert(entry.message.topic.clone(), topic);
-        Ok(Kept::Committed)
-    }
-
-    fn insert(&self, entry: &Entry, topic: &Topic) -> Result<(), rusqlite::Error> {
-        let message = &entry.message;
-        self.transaction
-            .prepare_cached("INSERT INTO message VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)")?
-            .execute(params![
-                topic.last_row,
-                topic.id,
-                topic.last_seq as i64,
-                message.qos as u8,
-                message.retain,
-                entry.stamp.wall_us,
-                entry.stamp.monotonic_ns,
-                self.store.boot,
-                entry.stamp.clock == ClockState::Synced,
-                entry.properties,
-                &message.payload[..],
-            ])?;
-        Ok(())
-    }
-
-    /// A rule's priority may change while older rows of a topic still wait: their order counts more.
-    fn rank_in_order(&self, wanted: Rank, last_row: i64) -> Result<Rank, rusqlite::Error> {
-        let last = Rank::of_row(last_row);
-        if last_row == 0 || last == wanted || self.waiting[last.index()] == 0 {
-            return Ok(wanted);
-        }
-        let (first, end) = last.rows();
-        let oldest: Option<i64> = self
-            .transaction
-            .prepare_cached("SELECT min(row) FROM message WHERE row BETWEEN ?1 AND ?2")?
-            .query_row([first, end], |row| row.get(0))?;
-        let still_waits = oldest.is_some_and(|oldest| oldest <= last_row);
-        Ok(if still_waits { last } else { wanted })
-    }
-
-    fn evict(&mut self, rank: Rank, rows: u64) -> Result<(), rusqlite::Error> {
-        let (first, end) = rank.rows();
-        let mut statement = self.transaction.prepare_cached(
-            "SELECT m.row, m.seq, m.wall_us, t.name FROM message m LEFT JOIN topic t ON t.id = m.topic
-             WHERE m.row BETWEEN ?1 AND ?2 ORDER BY m.row LIMIT ?3",
-        )?;
-        let mut victims = statement.query(params![first, end, rows as i64])?;
-        let mut through = first;
-        while let Some(victim) = victims.next()? {
-            through = victim.get(0)?;
-            let name: Option<String> = victim.get(3)?;
-            if let Some(topic) = name.and_then(|name| TopicName::parse(&name).ok()) {
-                let seq: i64 = victim.get(1)?;
-                self.done
-                    .gaps
-                    .enter(&topic, Reason::Evicted, seq as u64, victim.get(2)?);
-            }
-        }
-        let gone = self
-            .transaction
-            .prepare_cached("DELETE FROM message WHERE row BETWEEN ?1 AND ?2")?
-            .execute([first, through])? as u64;
-        let waiting = &mut self.waiting[rank.index()];
-        // A tally that promised rows that are not there is put right, else this would not end.
-        *waiting = if gone == 0 {
-            0
-        } else {
-            waiting.saturating_sub(gone)
-        };
-        self.measure()
-    }
-
-    fn remove(&mut self, removal: &Removal) -> Result<(), rusqlite::Error> {
-        match removal {
-            Removal::Row(row) => self.done.forwarded += self.delete_row(*row)?,
-            Removal::Bury(row, reason) => {
-                self.transaction
-                    .prepare_cached(
-                        "INSERT INTO dead_letter (topic, seq, wall_us, reason, payload)
-                         SELECT t.name, m.seq, m.wall_us, ?2, m.payload
-                         FROM message m JOIN topic t ON t.id = m.topic WHERE m.row = ?1",
-                    )?
-                    .execute(params![row, reason])?;
-                self.done.buried += self.delete_row(*row)?;
-                self.transaction
-                    .prepare_cached(
-                        "DELETE FROM dead_letter
-                         WHERE id <= (SELECT max(id) FROM dead_letter) - ?1",
-                    )?
-                    .execute([MAX_DEAD_LETTERS])?;
-            }
-            Removal::Gap { id, count } => {
-                // One that has grown since it was sent stays, to be sent again as it is now.
-                self.transaction
-                    .prepare_cached("DELETE FROM gap WHERE id = ?1 AND count = ?2")?
-                    .execute(params![id, *count as i64])?;
-            }
-        }
-        Ok(())
-    }
-
-    fn delete_row(&mut self, row: i64) -> Result<u64, rusqlite::Error> {
-        let gone = self
-            .transaction
-            .prepare_cached("DELETE FROM message WHERE row = ?1")?
-            .execute([row])? as u64;
-        let waiting = &mut self.waiting[Rank::of_row(row).index()];
-        *waiting = waiting.saturating_sub(gone);
-        Ok(gone)
-    }
-
-    /// The topic's numbering; `None` when there are too many topics.
-    fn topic(&mut self, name: &TopicName) -> Result<Option<Topic>, rusqlite::Error> {
-        if let Some(topic) = self
-            .topics
-            .get(name)
-            .or_else(|| self.store.topics.get(name))
-        {
-            return Ok(Some(*topic));
-        }
-        if self.store.topics.len() + self.topics.len() >= MAX_TOPICS {
-            return Ok(None);
-        }
-        self.transaction
-            .prepare_cached("INSERT INTO topic (name, last_seq, last_row) VALUES (?1, 0, 0)")?
-            .execute([name.as_str()])?;
-        let topic = Topic {
-            id: self.transaction.last_insert_rowid(),
-            last_seq: 0,
-            last_row: 0,
-        };
-        self.topics.insert(name.clone(), topic);
-        Ok(Some(topic))
-    }
-
-    fn write_changes(&self) -> Result<(), rusqlite::Error> {
-        for topic in self.topics.values() {
-            self.transaction
-                .prepare_cached("UPDATE topic SET last_seq = ?2, last_row = ?3 WHERE id = ?1")?
-                .execute(params![topic.id, topic.last_seq as i64, topic.last_row])?;
-        }
-        for rank in Rank::all() {
-            let rows = self.waiting[rank.index()];
-            if rows != self.store.waiting[rank.index()] {
-                self.transaction
-                    .prepare_cached("UPDATE tally SET rows = ?2 WHERE rank = ?1")?
-                    .execute(params![rank.index() as i64, rows as i64])?;
-            }
-        }
-        for (topic, reason, span) in self.done.gaps.iter() {
-            enter_gap(self.transaction, topic, reason, span)?;
-        }
-        Ok(())
+            Ok(())
+        })
+        .map(drop)
     }
 }
 
@@ -561,6 +396,15 @@ fn next_order(connection: &Connection) -> Result<i64, rusqlite::Error> {
     Ok(greatest + 1)
 }
 
+fn load_floor(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection
+        .query_row("SELECT value FROM mark WHERE name = 'clock'", [], |row| {
+            row.get(0)
+        })
+        .optional()
+        .map(Option::unwrap_or_default)
+}
+
 fn enter_boot(connection: &Connection, boot: &str) -> Result<i64, rusqlite::Error> {
     connection.execute("INSERT OR IGNORE INTO boot (name) VALUES (?1)", [boot])?;
     connection.execute(
@@ -572,7 +416,7 @@ fn enter_boot(connection: &Connection, boot: &str) -> Result<i64, rusqlite::Erro
     })
 }
 
-fn pragma(connection: &Connection, name: &str) -> Result<u64, rusqlite::Error> {
+pub(super) fn pragma(connection: &Connection, name: &str) -> Result<u64, rusqlite::Error> {
     let value: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
     Ok(value as u64)
 }

@@ -8,11 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use broker_lite::{
+    packet::{MessageProperties, QoS},
+    topic::TopicFilter,
+};
+use bytes::Bytes;
 use settings::{Period, Size};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Forward, Priority, WhenFull};
+use crate::{
+    config::{Forward, Priority, WhenFull},
+    reading::ClockState,
+};
 
 /// Long enough for a slow, shared machine; reached only by a failing test.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -317,6 +325,174 @@ fn a_full_buffer_evicts_the_oldest_of_the_lowest_priority_and_says_so() {
 }
 
 #[test]
+fn a_chatty_topic_evicts_only_its_own_rows_over_its_quota() {
+    let fixture = Fixture::new();
+    let buffer = fixture.open();
+    let rules = [
+        Forward {
+            quota: Some(Size::from_kib(64)),
+            ..rule("chat/#", Priority::Normal)
+        },
+        rule("telemetry/#", Priority::Normal),
+    ];
+    buffer.set_rules(&rules);
+    for _ in 0..50 {
+        keep_later(&buffer, "telemetry/a", &[1; 500]);
+    }
+    for number in 0..1000 {
+        let topic = format!("chat/{}", number % 2);
+        keep_later(&buffer, &topic, &[2; 436]);
+    }
+    assert_eq!(keep(&buffer, "telemetry/a", &[1; 500]), Kept::Committed);
+    let count = |buffer: &Buffer, prefix: &str| {
+        let rows = read_all(buffer).into_iter();
+        rows.filter(|row| row.topic.as_str().starts_with(prefix))
+            .count()
+    };
+    assert_eq!(count(&buffer, "telemetry/"), 51);
+    let chat = count(&buffer, "chat/");
+    assert!((110..=131).contains(&chat), "64 KiB hold 131, not {chat}");
+    let status = buffer.status();
+    assert_eq!(status.over_quota, 1000 - chat as u64);
+    let gaps = buffer.gaps(10).unwrap();
+    assert!(gaps.iter().all(|gap| gap.reason == "quota"));
+    assert_eq!(
+        gaps.iter().map(|gap| gap.count).sum::<u64>(),
+        status.over_quota
+    );
+
+    buffer.0.close();
+    let buffer = fixture.open();
+    buffer.set_rules(&rules);
+    for _ in 0..100 {
+        keep_later(&buffer, "chat/0", &[2; 436]);
+    }
+    assert_eq!(keep(&buffer, "chat/1", &[2; 436]), Kept::Committed);
+    let chat = count(&buffer, "chat/");
+    assert!(chat <= 131, "what waits is still known after a restart");
+    assert_eq!(count(&buffer, "telemetry/"), 51);
+
+    buffer.delete(read_all(&buffer).iter().map(|row| row.id));
+    wait_until(|| buffer.status().rows == 0);
+    let before = buffer.status().over_quota;
+    for _ in 0..99 {
+        keep_later(&buffer, "chat/0", &[2; 436]);
+    }
+    keep(&buffer, "chat/0", &[2; 436]);
+    assert_eq!(count(&buffer, "chat/"), 100, "what has left counts no more");
+    assert_eq!(buffer.status().over_quota, before);
+}
+
+#[test]
+fn a_file_of_the_first_schema_is_taken_over_with_its_rows() {
+    let fixture = filled(100);
+    let old = rusqlite::Connection::open(&fixture.config.path).unwrap();
+    old.execute_batch("ALTER TABLE topic DROP COLUMN bytes; PRAGMA user_version = 1")
+        .unwrap();
+    drop(old);
+    let buffer = fixture.open();
+    assert_eq!(buffer.status().salvaged, None);
+    assert_eq!(read_all(&buffer).len(), 100);
+    let taken: i64 = rusqlite::Connection::open(&fixture.config.path)
+        .and_then(|file| file.query_row("SELECT bytes FROM topic", [], |row| row.get(0)))
+        .unwrap();
+    assert_eq!(taken, 99 * 164 + 68, "64 bytes beside each payload");
+}
+
+#[test]
+fn what_is_too_old_leaves_and_is_announced() {
+    let fixture = Fixture::with(|config| config.max_age = Some(Period::from_secs(1)));
+    let buffer = fixture.open();
+    keep(&buffer, "telemetry/a", b"1");
+    keep(&buffer, "alert/a", b"2");
+    assert_eq!(read_all(&buffer).len(), 2);
+    wait_until(|| buffer.status().rows == 0);
+    assert_eq!(buffer.status().expired, 2);
+    let gaps = buffer.gaps(10).unwrap();
+    assert_eq!(gaps.len(), 2);
+    assert!(
+        gaps.iter()
+            .all(|gap| gap.reason == "expired" && gap.count == 1)
+    );
+}
+
+#[test]
+fn names_of_which_no_row_waits_are_forgotten_when_there_are_too_many() {
+    let fixture = Fixture::new();
+    let buffer = fixture.open();
+    buffer.0.close();
+    let limits = Limits {
+        max_bytes: 64 << 20,
+        when_full: WhenFull::DropOldest,
+        max_age: None,
+        max_topics: 10,
+    };
+    let opened = salvage::open(&fixture.config.path, limits.pages()).unwrap();
+    let path = &fixture.config.path;
+    let (mut store, _) = store::Store::new(opened.connection, path, limits, "boot", false).unwrap();
+    let mut commit = |topic: String, gone: Vec<i64>| {
+        let batch = inbox::Batch {
+            entries: vec![entry(&buffer, &topic)],
+            removals: gone.into_iter().map(Removal::Row).collect(),
+            arrivals: Vec::new(),
+        };
+        store.commit(&batch).unwrap().answers[0]
+    };
+    for number in 0..10 {
+        assert_eq!(commit(format!("t/{number}"), vec![]), Kept::Committed);
+    }
+    assert_eq!(commit("t/10".to_owned(), vec![]), Kept::Refused);
+    // The first two leave, and with them their names.
+    let first = Rank::of(Priority::Normal).row(1);
+    let gone = vec![first, first + 1];
+    assert_eq!(commit("t/11".to_owned(), gone), Kept::Committed);
+    assert_eq!(commit("t/12".to_owned(), vec![]), Kept::Committed);
+    assert_eq!(commit("t/13".to_owned(), vec![]), Kept::Refused);
+    assert_eq!(commit("t/9".to_owned(), vec![]), Kept::Committed);
+    store.close().unwrap();
+    let buffer = fixture.open();
+    assert_eq!(buffer.sequences().len(), 10);
+    assert_eq!(read_all(&buffer).last().map(|row| row.seq), Some(2));
+}
+
+#[test]
+fn the_time_of_a_right_clock_outlives_a_restart() {
+    let fixture = Fixture::new();
+    let buffer = fixture.open();
+    let hour = Duration::from_secs(3600);
+    let at = |wall_us, clock| Entry {
+        stamp: clock::RowStamp {
+            wall_us,
+            monotonic_ns: 0,
+            clock,
+        },
+        ..entry(&buffer, "telemetry/a")
+    };
+    let time: Timestamp = "2026-11-22T11:00:00Z".parse().unwrap();
+    buffer
+        .0
+        .shared
+        .inbox
+        .keep(at(time.as_microsecond(), ClockState::Synced));
+    wait_until(|| buffer.clock_floor() == time);
+    let wrong = (time + 50 * hour).as_microsecond();
+    buffer.0.shared.inbox.keep(at(wrong, ClockState::Unsynced));
+    wait_until(|| buffer.status().rows == 2);
+    buffer.0.close();
+    assert_eq!(fixture.open().clock_floor(), time);
+}
+
+fn entry(buffer: &Buffer, topic: &str) -> Entry {
+    Entry {
+        message: Message::new(TopicName::parse(topic).unwrap(), &b"x"[..]),
+        properties: None,
+        rank: Rank::of(Priority::Normal),
+        stamp: buffer.0.shared.clock.stamp(),
+        receipt: Receipt::new(|_| {}),
+    }
+}
+
+#[test]
 fn drop_newest_keeps_the_old_and_refuse_tells_the_publisher() {
     for (when_full, expected) in [
         (WhenFull::DropNewest, Kept::Committed),
@@ -547,6 +723,7 @@ fn rule(filter: &str, priority: Priority) -> Forward {
         topic: "{gateway}/{topic}".to_owned(),
         qos: QoS::AtLeastOnce,
         priority,
+        quota: None,
     }
 }
 
@@ -578,7 +755,7 @@ fn send(buffer: &Buffer, message: &Message) -> mpsc::Receiver<Kept> {
     answered
 }
 
-fn read_all(buffer: &Buffer) -> Vec<Row> {
+pub(super) fn read_all(buffer: &Buffer) -> Vec<Row> {
     let mut cursor = Cursor::default();
     let mut rows = Vec::new();
     loop {

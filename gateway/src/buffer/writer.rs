@@ -3,13 +3,17 @@
 //! Invariant: a receipt is answered `Committed` only after its commit returned, and a batch that
 //! cannot be committed is tried again until it can or the buffer is closed. Layer: driver.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use broker_lite::keeper::Kept;
 use tracing::{error, info, warn};
 
 use super::{
-    Shared,
+    Shared, clock,
     inbox::{Batch, Work},
     retention::Reason,
     salvage::{self, Opened, Salvaged},
@@ -23,6 +27,9 @@ const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Pause between two steps of giving pages back.
 const VACUUM_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often rows are looked at for their age: often enough that `max_age` means what it says.
+const AGE_CHECK: Duration = Duration::from_secs(1);
 
 /// See the module's description.
 #[derive(Debug)]
@@ -50,6 +57,7 @@ impl Writer {
     /// The thread: until the inbox is closed and empty.
     pub(super) fn run(mut self) {
         let mut vacuum = true;
+        let mut age_due = clock::now();
         loop {
             if !self.open() {
                 if self.pause() {
@@ -57,7 +65,12 @@ impl Writer {
                 }
                 continue;
             }
-            let at_most = vacuum.then_some(VACUUM_PAUSE);
+            if self.ages() && age_due <= clock::now() {
+                let more = self.expire();
+                vacuum |= more;
+                age_due = clock::now() + if more { VACUUM_PAUSE } else { AGE_CHECK };
+            }
+            let at_most = self.pause_at_most(vacuum, age_due);
             match self.shared.inbox.wait(self.commit_delay, at_most) {
                 Work::Commit(batch) => {
                     vacuum |= !batch.removals.is_empty();
@@ -65,12 +78,50 @@ impl Writer {
                         break;
                     }
                 }
-                Work::Idle => vacuum = self.give_back(),
+                Work::Idle if vacuum => vacuum = self.give_back(),
+                Work::Idle => {}
                 Work::Inspect => self.inspect(),
                 Work::Close => break,
             }
         }
         self.close();
+    }
+
+    /// Whether rows wait that may become too old.
+    fn ages(&self) -> bool {
+        let waiting = self.store.as_ref().map_or(0, Store::rows);
+        self.limits.max_age.is_some() && waiting > 0
+    }
+
+    /// With nothing to give back and nothing that ages, an idle buffer sleeps.
+    fn pause_at_most(&self, vacuum: bool, age_due: Instant) -> Option<Duration> {
+        let vacuum = vacuum.then_some(VACUUM_PAUSE);
+        let age = self
+            .ages()
+            .then(|| age_due.saturating_duration_since(clock::now()));
+        vacuum.into_iter().chain(age).min()
+    }
+
+    /// Takes a step of rows out that are too old; tells whether there were any.
+    fn expire(&mut self) -> bool {
+        let now = self.shared.clock.stamp();
+        let Some(store) = &mut self.store else {
+            return false;
+        };
+        match store.expire(now) {
+            Ok(Some(done)) => {
+                self.publish(&done);
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                self.failed(&format!("cannot remove what is too old: {error}"));
+                if schema::is_damage(&error) {
+                    self.salvage(&error.to_string());
+                }
+                false
+            }
+        }
     }
 
     /// Tries until the batch is on disk; false when the buffer was closed before, and the batch
@@ -82,6 +133,9 @@ impl Writer {
                 self.publish(&done);
                 for (entry, answer) in batch.entries.into_iter().zip(done.answers) {
                     entry.receipt.answer(answer);
+                }
+                for (_, receipt) in batch.arrivals {
+                    receipt.answer(Kept::Committed);
                 }
                 return true;
             }
@@ -95,7 +149,9 @@ impl Writer {
 
     fn try_commit(&mut self, batch: &Batch) -> Option<Done> {
         self.open();
-        match self.store.as_mut()?.commit(batch) {
+        let rules = self.shared.rules();
+        let store = self.store.as_mut()?;
+        match store.follow(&rules).and_then(|()| store.commit(batch)) {
             Ok(done) => {
                 self.committed();
                 Some(done)
@@ -123,8 +179,11 @@ impl Writer {
 
     fn publish(&self, done: &Done) {
         let rows = self.store.as_ref().map_or(0, Store::rows);
+        self.show_clock_floor();
         let evicted = done.gaps.count(Reason::Evicted);
         let full = done.gaps.count(Reason::Full);
+        let over_quota = done.gaps.count(Reason::Quota);
+        let expired = done.gaps.count(Reason::Expired);
         let refused = done
             .answers
             .iter()
@@ -140,9 +199,16 @@ impl Writer {
             status.refused += refused;
             status.evicted += evicted;
             status.left_out += full;
+            status.over_quota += over_quota;
+            status.expired += expired;
             status.dead_letters += done.buried;
         });
         self.shared.announce_rows();
+    }
+
+    fn show_clock_floor(&self) {
+        let floor_us = self.store.as_ref().map_or(0, |store| store.floor_us);
+        self.shared.floor_us.store(floor_us, Ordering::Relaxed);
     }
 
     fn give_back(&mut self) -> bool {
@@ -196,6 +262,7 @@ impl Writer {
                 let rows = store.rows();
                 self.shared.update(|status| status.rows = rows);
                 self.store = Some(store);
+                self.show_clock_floor();
                 if let Some(salvaged) = opened.salvaged {
                     self.announce(salvaged);
                 }

@@ -18,7 +18,10 @@ pub struct Buffer {
     /// Most that the file and its log may take on disk.
     #[schemars(extend("x-minimum" = "1MiB"))]
     pub max_size: Size,
-    /// What happens when that is reached.
+    /// Older messages are dropped, each in a gap marker; by default none is too old.
+    #[schemars(extend("x-minimum" = "1s"))]
+    pub max_age: Option<Period>,
+    /// What happens when `max_size` or a rule's quota is reached.
     pub when_full: WhenFull,
     /// Longest wait of an acknowledgement for its group commit.
     #[schemars(extend("x-maximum" = "1s"))]
@@ -30,6 +33,7 @@ impl Default for Buffer {
         Buffer {
             path: "/var/lib/gateway/buffer.db".into(),
             max_size: Size::from_gib(2),
+            max_age: None,
             when_full: WhenFull::DropOldest,
             commit_delay: Period::from_millis(10),
         }
@@ -52,9 +56,8 @@ pub enum WhenFull {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// `mqtts://HOST:PORT`; `mqtt://` only to loopback.
-    #[schemars(extend("format" = "upstream-url"))]
-    pub url: String,
+    /// `mqtts://HOST:PORT`; `mqtt://` only to loopback. In a list the first that lets us in counts.
+    pub url: Urls,
     /// Client identifier; by default the gateway's id.
     pub client_id: Option<String>,
     /// MQTT version spoken.
@@ -88,6 +91,40 @@ pub struct Upstream {
     #[serde(default = "default_retry_max")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1d"))]
     pub retry_max: Period,
+}
+
+/// One address of the upstream, or several in the order in which they are tried.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Urls {
+    /// The only one.
+    One(Url),
+    /// While the first cannot be reached the next is used, until the first is back.
+    #[schemars(extend("minItems" = 1, "maxItems" = 8))]
+    Several(Vec<Url>),
+}
+
+/// `mqtts://HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("format" = "upstream-url"))]
+pub struct Url(pub String);
+
+impl Urls {
+    /// In the order in which they are tried.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let urls = match self {
+            Urls::One(url) => std::slice::from_ref(url),
+            Urls::Several(urls) => urls,
+        };
+        urls.iter().map(|url| url.0.as_str())
+    }
+}
+
+impl From<String> for Urls {
+    fn from(url: String) -> Urls {
+        Urls::One(Url(url))
+    }
 }
 
 fn default_keep_alive() -> Period {
@@ -138,6 +175,8 @@ pub struct Forward {
     /// What leaves last when the buffer is full, and first when the link returns.
     #[serde(default)]
     pub priority: Priority,
+    /// Most that this rule's messages may take in the buffer; by default as much as there is.
+    pub quota: Option<Size>,
 }
 
 /// A `[[receive]]`: upstream messages that are published locally.

@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use bus::{Bus, Device, Framing, Parity, Publish};
-pub use link::{Buffer, Forward, Priority, Protocol, Receive, Upstream, WhenFull};
+pub use link::{Buffer, Forward, Priority, Protocol, Receive, Upstream, Url, Urls, WhenFull};
 pub use load::{Loaded, load, parse, schema};
 pub use order::WordOrder;
 pub use point::{Access, BitRange, Byte, Clamp, Deadband, Names, Point, PointType, Report, Trim};

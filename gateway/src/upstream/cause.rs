@@ -17,13 +17,20 @@ pub enum Cause {
     Credentials(String),
     /// The `[upstream]`, `[[forward]]` or `[[receive]]` tables make no sense.
     Configuration(String),
-    /// The server ended the link, or fell silent.
+    /// The server ended the link.
     Closed(String),
+    /// The server fell silent.
+    Silent(String),
     /// The server sent what MQTT does not allow.
     Protocol(String),
 }
 
 impl Cause {
+    /// Whether the server may have ended the link because of what we sent.
+    pub(crate) fn is_by_upstream(&self) -> bool {
+        matches!(self, Cause::Closed(_))
+    }
+
     /// A short stable word, for metrics and status.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -34,6 +41,7 @@ impl Cause {
             Cause::Credentials(_) => "credentials",
             Cause::Configuration(_) => "configuration",
             Cause::Closed(_) => "closed",
+            Cause::Silent(_) => "silent",
             Cause::Protocol(_) => "protocol",
         }
     }
@@ -57,7 +65,7 @@ impl fmt::Display for Cause {
             }
             Cause::NotAuthorised(why) => write!(f, "it does not let us in: {why}"),
             Cause::Credentials(why) | Cause::Configuration(why) => f.write_str(why),
-            Cause::Closed(why) => write!(f, "the link ended: {why}"),
+            Cause::Closed(why) | Cause::Silent(why) => write!(f, "the link ended: {why}"),
             Cause::Protocol(why) => write!(f, "it broke the protocol: {why}"),
         }
     }

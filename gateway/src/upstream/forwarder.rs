@@ -14,7 +14,8 @@ use broker_lite::{
 };
 use bytes::Bytes;
 
-use crate::buffer::Cursor;
+use super::suspect::{self, Suspect};
+use crate::buffer::retention::Cursor;
 
 /// A link on which nothing is acknowledged for so long is given up: TCP may be alive where the
 /// broker behind it is not.
@@ -98,7 +99,10 @@ pub(crate) enum Input {
     /// Accepted by the upstream.
     LinkUp(Allowance),
     /// No link any more.
-    LinkDown,
+    LinkDown {
+        /// The upstream ended it, perhaps because of what it was sent.
+        by_upstream: bool,
+    },
     /// There are new rows or gaps.
     Appended,
     /// The answer to `Fetch`.
@@ -149,6 +153,9 @@ pub(crate) struct Forwarder {
     /// leave.
     gaps_told: HashMap<i64, u64>,
     give_up_at: Option<Instant>,
+    suspect: Suspect,
+    /// The suspect, while the message behind it is under way in its place.
+    stood_aside: Option<Key>,
     outputs: VecDeque<Output>,
 }
 
@@ -168,6 +175,8 @@ impl Forwarder {
             flights: VecDeque::new(),
             gaps_told: HashMap::new(),
             give_up_at: None,
+            suspect: Suspect::default(),
+            stood_aside: None,
             outputs: VecDeque::new(),
         }
     }
@@ -179,7 +188,7 @@ impl Forwarder {
                 self.link = Some(allowance);
                 self.answered_on_link = false;
             }
-            Input::LinkDown => self.link_down(),
+            Input::LinkDown { by_upstream } => self.link_down(by_upstream),
             Input::Appended => self.more = true,
             Input::Fetched(messages) => self.fetched(messages),
             Input::Answered(key, answer) => self.answered(key, answer, now),
@@ -216,7 +225,7 @@ impl Forwarder {
             .count()
     }
 
-    fn link_down(&mut self) {
+    fn link_down(&mut self, by_upstream: bool) {
         self.link = None;
         self.give_up_at = None;
         // What was to be sent or given up on the lost link is decided anew on the next.
@@ -229,11 +238,22 @@ impl Forwarder {
                 1
             };
         }
+        if let [alone] = self.flights.make_contiguous()
+            && by_upstream
+            && !self.answered_on_link
+        {
+            self.suspect.closed_over(alone.message.key);
+        }
         while let Some(flight) = self.flights.pop_back() {
             if !flight.answered {
                 self.queue.push_front(flight.message);
             }
         }
+        // One that was tried in the place of another goes back behind it.
+        if self.queue.len() > 1 && self.stood_aside == Some(self.queue[1].key) {
+            self.queue.swap(0, 1);
+        }
+        self.stood_aside = None;
     }
 
     fn fetched(&mut self, messages: Vec<Outbound>) {
@@ -269,6 +289,9 @@ impl Forwarder {
             Answer::Acknowledged => {
                 flight.answered = true;
                 self.outputs.push_back(Output::Delete(key));
+                if let Some(suspect) = self.suspect.taken(key) {
+                    self.convict(suspect);
+                }
             }
             Answer::Never(reason) => {
                 flight.answered = true;
@@ -292,7 +315,7 @@ impl Forwarder {
         let Some(allowance) = self.link else { return };
         let window = self.ramp.min(usize::from(allowance.receive_maximum));
         while self.flights.len() < window
-            && let Some(message) = self.queue.pop_front()
+            && let Some(message) = self.next_message()
         {
             self.send(message, &allowance, now);
         }
@@ -304,6 +327,34 @@ impl Forwarder {
                 rows: self.window * READ_AHEAD,
             });
         }
+    }
+
+    /// The oldest, or the one behind it when that has ended too many links.
+    fn next_message(&mut self) -> Option<Outbound> {
+        let first = self.queue.front()?.key;
+        if !self.suspect.is_set_aside(first) {
+            return self.queue.pop_front();
+        }
+        if self.flights.is_empty() && self.queue.len() > 1 {
+            self.stood_aside = Some(first);
+            return self.queue.remove(1);
+        }
+        // Alone in the buffer it has nothing to be compared with.
+        if self.flights.is_empty() {
+            self.queue.pop_front()
+        } else {
+            None
+        }
+    }
+
+    fn convict(&mut self, key: Key) {
+        self.queue.retain(|message| message.key != key);
+        self.stood_aside = None;
+        let reason = format!(
+            "the upstream closed the link over it {} times and took the next message",
+            suspect::TRIES
+        );
+        self.outputs.push_back(Output::Bury(key, reason));
     }
 
     fn send(&mut self, mut message: Outbound, allowance: &Allowance, now: Instant) {

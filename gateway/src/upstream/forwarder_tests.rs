@@ -1,4 +1,5 @@
 //! The forwarder's promises, with an upstream in memory that loses, delays and refuses.
+//! The tests are the core's driver.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,6 +81,55 @@ fn after_a_link_without_answers_messages_go_one_by_one_at_first() {
     assert_eq!(sim.on_wire_orders(), [2, 3]);
     sim.acknowledge(2);
     assert_eq!(sim.on_wire_orders(), [3, 4, 5, 6]);
+}
+
+#[test]
+fn a_message_over_which_the_upstream_closes_the_link_is_buried_once_another_passes() {
+    let mut sim = Sim::new(1, 8);
+    sim.append("a", 4);
+    let mut links = 0;
+    while !sim.stored.is_empty() {
+        links += 1;
+        assert!(links < 20, "still {:?} after 20 links", sim.stored.keys());
+        sim.link_up();
+        while !sim.on_wire.is_empty() {
+            match sim.on_wire_orders()[..] {
+                [first, ..] if !sim.on_wire_orders().contains(&2) => sim.acknowledge(first),
+                _ => sim.closed_by_upstream(),
+            }
+        }
+    }
+    assert_eq!(sim.buried.len(), 1);
+    assert_eq!(sim.buried[0].0, 2);
+    assert!(sim.buried[0].1.contains("5 times"), "{}", sim.buried[0].1);
+}
+
+#[test]
+fn an_upstream_that_closes_over_everything_costs_no_message() {
+    let mut sim = Sim::new(1, 8);
+    sim.append("a", 3);
+    for _ in 0..100 {
+        sim.link_up();
+        sim.closed_by_upstream();
+    }
+    assert_eq!((sim.stored.len(), sim.buried.len()), (3, 0));
+    sim.link_up();
+    sim.acknowledge_all();
+    assert!(sim.stored.is_empty() && sim.buried.is_empty());
+    let mut last = sim.arrived["a"].clone();
+    assert_eq!(last.split_off(last.len() - 3), [1, 2, 3]);
+}
+
+#[test]
+fn a_network_that_breaks_over_a_message_does_not_count_against_it() {
+    let mut sim = Sim::new(1, 8);
+    sim.append("a", 3);
+    for _ in 0..100 {
+        sim.link_up();
+        assert!(sim.on_wire_orders().contains(&1));
+        sim.link_down();
+    }
+    assert!(sim.buried.is_empty());
 }
 
 #[test]
@@ -259,7 +309,13 @@ impl Sim {
     fn link_down(&mut self) {
         self.linked = false;
         self.on_wire.clear();
-        self.input(Input::LinkDown);
+        self.input(Input::LinkDown { by_upstream: false });
+    }
+
+    fn closed_by_upstream(&mut self) {
+        self.linked = false;
+        self.on_wire.clear();
+        self.input(Input::LinkDown { by_upstream: true });
     }
 
     fn input(&mut self, input: Input) {

@@ -5,16 +5,19 @@
 //! of a failed link lives on but the forwarder's memory of what is unacknowledged. Layer: driver.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
+mod incoming;
+
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use broker_lite::{message::Message, packet::QoS};
+use broker_lite::keeper::Kept;
+use jiff::Timestamp;
 use tokio::{
-    net::lookup_host,
+    net::{TcpStream, lookup_host},
     sync::{mpsc, watch},
     task::JoinHandle,
     time::{sleep, sleep_until, timeout, timeout_at},
@@ -22,10 +25,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use self::incoming::{Entering, remembered};
 use super::{
-    Ack, Incoming, Receipt,
+    Incoming, Receipt,
     backoff::Backoff,
     cause::Cause,
+    endpoints::{Endpoints, Next},
     forwarder::{Allowance, Answer, Forwarder, Input, Key, Outbound, Output},
     rules::Rules,
     session::{Event, INCOMING_WINDOW, Options, Received, Session},
@@ -50,6 +55,14 @@ const MAX_WAITING: usize = 4 * INCOMING_WINDOW as usize;
 const GOODBYE: Duration = Duration::from_millis(500);
 /// A link that lasted so long was a good one, as is one that took a message: the pauses start over.
 const GOOD_LINK: Duration = Duration::from_secs(10);
+/// Pause between two looks whether the first upstream is back while another one is in use. Its
+/// return costs a handshake, so a first one that lets nobody in costs one each time.
+#[cfg(not(test))]
+const RETURN_AFTER: Duration = Duration::from_secs(300);
+#[cfg(test)]
+const RETURN_AFTER: Duration = Duration::from_secs(1);
+/// Time for that look.
+const RETURN_PATIENCE: Duration = Duration::from_secs(10);
 /// rumqttc refuses keep-alives below a second.
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
@@ -57,9 +70,11 @@ const MIN_KEEP_ALIVE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Link {
     config: config::Upstream,
-    url: UpstreamUrl,
+    endpoints: Endpoints,
     client_id: String,
     rules: Arc<Rules>,
+    /// The end of our certificate that was warned of.
+    expiry: Mutex<Option<Timestamp>>,
 }
 
 impl Link {
@@ -69,25 +84,30 @@ impl Link {
         forwards: &[config::Forward],
         receives: &[config::Receive],
     ) -> Result<Link, Cause> {
-        let url = config.url.parse().map_err(|why| {
-            Cause::Configuration(format!("[upstream] url = {:?}: {why}", config.url))
-        })?;
+        let urls = config.url.iter().map(|text| {
+            let wrong = |why| Cause::Configuration(format!("[upstream] url = {text:?}: {why}"));
+            text.parse().map_err(wrong)
+        });
+        let urls: Vec<UpstreamUrl> = urls.collect::<Result<_, _>>()?;
+        let endpoints = Endpoints::new(urls)
+            .ok_or_else(|| Cause::Configuration("[upstream] url names no broker".to_owned()))?;
         let rules = Rules::new(gateway, forwards, receives)
             .map_err(|error| Cause::Configuration(error.to_string()))?;
         Ok(Link {
             config: config.clone(),
-            url,
+            endpoints,
             client_id: config
                 .client_id
                 .clone()
                 .unwrap_or_else(|| gateway.to_owned()),
             rules: Arc::new(rules),
+            expiry: Mutex::new(None),
         })
     }
 
     /// Connects and forwards until cancelled.
     pub(super) async fn run(
-        self,
+        mut self,
         buffer: Buffer,
         incoming: mpsc::Sender<Incoming>,
         board: Arc<Board>,
@@ -109,31 +129,48 @@ impl Link {
             acknowledged,
             connection: 0,
             answered_on_link: false,
+            gave_up: false,
+            returns: false,
             board,
             fetch: None,
         };
         let mut last_cause = None;
         while !cancel.is_cancelled() {
+            let url = self.endpoints.current().clone();
+            pump.board
+                .update(|status| status.endpoint = url.to_string());
             pump.board.set(State::Connecting);
             pump.answered_on_link = false;
+            pump.returns = false;
             let started = Instant::now();
             let ended = tokio::select! {
                 () = cancel.cancelled() => break,
-                attempt = self.connect() => match attempt {
+                attempt = self.connect(&url, pump.buffer.clock_floor()) => match attempt {
                     Ok((session, allowance)) => {
-                        info!(upstream = %self.url, "connected to the upstream");
+                        info!(upstream = %url, "connected to the upstream");
                         last_cause = None;
-                        pump.serve(session, allowance, &cancel).await
+                        self.endpoints.connected();
+                        let first = self.endpoints.preferred();
+                        pump.serve(session, allowance, first, &cancel).await
                     }
                     Err(cause) => Some(cause),
                 },
             };
             let Some(cause) = ended else { break };
+            if pump.returns {
+                info!(upstream = %url, "the first upstream can be reached again; returning to it");
+                self.endpoints.restart();
+                continue;
+            }
+            if let Next::AtOnce(next) = self.endpoints.failed() {
+                warn!(upstream = %url, kind = cause.as_str(), %cause, %next, "no link to this upstream; trying the next");
+                continue;
+            }
             if pump.answered_on_link || started.elapsed() >= GOOD_LINK {
                 backoff.reset();
             }
             let retry = backoff.pause();
-            self.report(&cause, retry, &mut last_cause);
+            report(&url, &cause, retry, &mut last_cause);
             pump.board.set(State::Down { cause, retry });
             tokio::select! {
                 () = cancel.cancelled() => break,
@@ -143,27 +180,21 @@ impl Link {
         pump.board.set(State::Stopped);
     }
 
-    /// The same cause over and over is one line in the log.
-    fn report(&self, cause: &Cause, retry: Duration, last: &mut Option<Cause>) {
-        if last.as_ref() == Some(cause) {
-            debug!(upstream = %self.url, %cause, ?retry, "still no link");
-        } else {
-            warn!(upstream = %self.url, kind = cause.as_str(), %cause, ?retry, "no link to the upstream");
-            *last = Some(cause.clone());
-        }
-    }
-
-    async fn connect(&self) -> Result<(Session, Allowance), Cause> {
+    async fn connect(
+        &self,
+        url: &UpstreamUrl,
+        floor: Timestamp,
+    ) -> Result<(Session, Allowance), Cause> {
         let limit = self.config.connect_timeout.as_duration();
         let deadline = tokio::time::Instant::now() + limit;
         let silent =
             |what: &str| Cause::Unreachable(format!("{what} within {} s", limit.as_secs_f32()));
-        let options = self.options()?;
+        let options = self.options(url, floor)?;
         // rumqttc looks the host up itself; this tells a missing name from a missing host.
-        let host = (self.url.host.as_str(), self.url.port);
+        let host = (url.host.as_str(), url.port);
         let found = timeout_at(deadline, lookup_host(host)).await;
         if let Err(error) = found.map_err(|_| silent("the name was not resolved"))? {
-            let what = format!("cannot resolve {}: {error}", self.url.host);
+            let what = format!("cannot resolve {}: {error}", url.host);
             return Err(Cause::Unreachable(what));
         }
         let mut session = Session::open(options);
@@ -179,22 +210,45 @@ impl Link {
         Ok((session, allowance))
     }
 
-    fn options(&self) -> Result<Options, Cause> {
-        let tls = if self.url.tls {
-            let config = tls::client_config(&self.config);
+    fn options(&self, url: &UpstreamUrl, floor: Timestamp) -> Result<Options, Cause> {
+        self.warn_of_expiry();
+        let tls = if url.tls {
+            let config = tls::client_config(&self.config, floor);
             Some(config.map_err(|error| Cause::Credentials(error.to_string()))?)
         } else {
             None
         };
         Ok(Options {
             client_id: self.client_id.clone(),
-            host: self.url.host.clone(),
-            port: self.url.port,
+            host: url.host.clone(),
+            port: url.port,
             tls,
             keep_alive: self.config.keep_alive.as_duration().max(MIN_KEEP_ALIVE),
             window: self.config.in_flight.max(1),
             version: self.config.protocol,
         })
+    }
+
+    /// Once for each certificate.
+    fn warn_of_expiry(&self) {
+        let expired = tls::expired(&self.config);
+        let mut told = self.expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(end) = expired
+            && *told != expired
+        {
+            warn!(%end, "our certificate for the upstream has expired by this machine's clock; it is offered all the same, the upstream decides; renew it");
+        }
+        *told = expired;
+    }
+}
+
+/// The same cause over and over is one line in the log.
+fn report(url: &UpstreamUrl, cause: &Cause, retry: Duration, last: &mut Option<Cause>) {
+    if last.as_ref() == Some(cause) {
+        debug!(upstream = %url, %cause, ?retry, "still no link");
+    } else {
+        warn!(upstream = %url, kind = cause.as_str(), %cause, ?retry, "no link to the upstream");
+        *last = Some(cause.clone());
     }
 }
 
@@ -207,6 +261,8 @@ enum Woken {
     /// Whether the buffer still lives.
     Appended(bool),
     Acknowledged(Receipt),
+    /// Whether the message from upstream that is to be handed on is remembered on disk.
+    Remembered(Kept),
     /// Room for a message from upstream; `None` when nobody listens any more.
     Room(Option<mpsc::OwnedPermit<Incoming>>),
     Timeout,
@@ -224,6 +280,10 @@ struct Pump {
     /// Counts connections, so that receipts of an earlier one are recognised.
     connection: u64,
     answered_on_link: bool,
+    /// The forwarder wanted the link to end.
+    gave_up: bool,
+    /// The link has ended in favour of the first upstream.
+    returns: bool,
     board: Arc<Board>,
     fetch: Option<JoinHandle<Fetched>>,
 }
@@ -236,6 +296,8 @@ struct Connection {
     numbered: HashMap<u16, (Key, Instant)>,
     /// From upstream, waiting for the local broker.
     waiting: VecDeque<Received>,
+    /// The oldest of them, while the disk takes note of it.
+    entering: Option<Entering>,
 }
 
 impl Pump {
@@ -244,26 +306,37 @@ impl Pump {
         &mut self,
         session: Session,
         allowance: Allowance,
+        first: Option<&UpstreamUrl>,
         cancel: &CancellationToken,
     ) -> Option<Cause> {
         self.connection += 1;
+        self.gave_up = false;
+        self.returns = false;
         self.board.set(State::Connected);
         let mut connection = Connection {
             session,
             unnumbered: VecDeque::new(),
             numbered: HashMap::new(),
             waiting: VecDeque::new(),
+            entering: None,
         };
         self.input(Input::LinkUp(allowance));
         let ended = tokio::select! {
             cause = self.exchange(&mut connection) => Some(cause),
+            () = is_back(first) => {
+                self.returns = true;
+                self.gave_up = true;
+                Some(Cause::Closed("the first upstream is back".to_owned()))
+            }
             () = cancel.cancelled() => None,
         };
-        self.input(Input::LinkDown);
+        self.input(Input::LinkDown {
+            by_upstream: ended.as_ref().is_some_and(Cause::is_by_upstream) && !self.gave_up,
+        });
         // Acknowledgements that came before the end still count.
         let _outputs = self.drain(&mut connection);
         self.show_in_flight();
-        if ended.is_none() {
+        if ended.is_none() || self.returns {
             self.acknowledge_the_last(&connection.session);
             say_goodbye(connection.session).await;
         }
@@ -287,12 +360,13 @@ impl Pump {
     /// Waits for whatever comes first; nothing is lost with what comes later.
     async fn wait(&mut self, connection: &mut Connection) -> Woken {
         let deadline = self.forwarder.poll_timeout();
-        let wants_room = !connection.waiting.is_empty();
+        let wants_room = !connection.waiting.is_empty() && connection.entering.is_none();
         tokio::select! {
             event = connection.session.next() => Woken::Event(event),
             fetched = finished(&mut self.fetch) => Woken::Fetched(fetched),
             changed = self.appended.changed() => Woken::Appended(changed.is_ok()),
             Some(receipt) = self.acknowledged.recv() => Woken::Acknowledged(receipt),
+            kept = remembered(&mut connection.entering) => Woken::Remembered(kept),
             room = self.incoming.clone().reserve_owned(), if wants_room => Woken::Room(room.ok()),
             () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {
                 Woken::Timeout
@@ -315,11 +389,15 @@ impl Pump {
                 if receipt.connection == self.connection
                     && connection.session.acknowledge(receipt.packet_id).is_err()
                 {
-                    let what = "an acknowledgement could not be sent";
-                    return Err(Cause::Closed(what.to_owned()));
+                    return Err(not_acknowledged());
                 }
             }
-            Woken::Room(Some(room)) => self.hand_over(connection, room),
+            Woken::Room(Some(room)) => return self.let_in(connection, room),
+            Woken::Remembered(kept) => {
+                if let Some(entering) = connection.entering.take() {
+                    self.remembered(entering, kept);
+                }
+            }
             Woken::Room(None) => {
                 let what = "nobody takes what the upstream sends";
                 return Err(Cause::Closed(what.to_owned()));
@@ -327,17 +405,6 @@ impl Pump {
             Woken::Timeout => self.forwarder.handle_timeout(Instant::now()),
         }
         Ok(())
-    }
-
-    /// Gives the oldest message from upstream to the appliance.
-    fn hand_over(&self, connection: &mut Connection, room: mpsc::OwnedPermit<Incoming>) {
-        let Some(received) = connection.waiting.pop_front() else {
-            return;
-        };
-        if let Some(incoming) = incoming(&self.rules, &self.receipts, self.connection, received) {
-            room.send(incoming);
-            self.board.update(|status| status.received += 1);
-        }
     }
 
     /// What the local broker has must not come again only because we go.
@@ -376,6 +443,7 @@ impl Pump {
                 Output::Delete(Key::Gap { id, count }) => self.buffer.delete_gap(id, count),
                 Output::Bury(key, reason) => self.bury(key, &reason),
                 Output::Reconnect(reason) => {
+                    self.gave_up = true;
                     result = Err(Cause::Closed(reason));
                     break;
                 }
@@ -514,37 +582,22 @@ async fn finished(fetch: &mut Option<JoinHandle<Fetched>>) -> Fetched {
     }
 }
 
-/// The message on its local topic; `None` when no rule takes it.
-fn incoming(
-    rules: &Rules,
-    receipts: &mpsc::UnboundedSender<Receipt>,
-    connection: u64,
-    received: Received,
-) -> Option<Incoming> {
-    let receipt = received.packet_id.map(|packet_id| {
-        let receipt = Receipt {
-            connection,
-            packet_id,
-        };
-        (receipts.clone(), receipt)
-    });
-    let ack = Ack(receipt);
-    let Some(topic) = rules.local(&received.topic) else {
-        debug!(
-            topic = received.topic,
-            "no rule takes this message from upstream"
-        );
-        ack.acknowledge();
-        return None;
+fn not_acknowledged() -> Cause {
+    Cause::Closed("an acknowledgement could not be sent".to_owned())
+}
+
+/// Waits until the first upstream takes connections; for ever while it is the one in use.
+async fn is_back(first: Option<&UpstreamUrl>) {
+    let Some(url) = first else {
+        return std::future::pending().await;
     };
-    let qos = match received.packet_id {
-        Some(_) => QoS::AtLeastOnce,
-        None => QoS::AtMostOnce,
-    };
-    let mut message = Message::new(topic, received.payload).with_qos(qos);
-    message.retain = received.retain;
-    message.properties = received.properties;
-    Some(Incoming { message, ack })
+    loop {
+        sleep(RETURN_AFTER).await;
+        let attempt = TcpStream::connect((url.host.as_str(), url.port));
+        if matches!(timeout(RETURN_PATIENCE, attempt).await, Ok(Ok(_))) {
+            return;
+        }
+    }
 }
 
 async fn say_goodbye(mut session: Session) {

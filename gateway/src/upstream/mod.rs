@@ -11,11 +11,13 @@
 
 mod backoff;
 mod cause;
+mod endpoints;
 mod forwarder;
 mod link;
 mod rules;
 mod session;
 mod status;
+mod suspect;
 mod tls;
 
 use std::sync::Arc;
@@ -42,7 +44,15 @@ pub struct Incoming {
 
 /// Acknowledges a message to the upstream.
 #[derive(Debug)]
-pub struct Ack(Option<(mpsc::UnboundedSender<Receipt>, Receipt)>);
+pub struct Ack(Option<Owed>);
+
+/// What an acknowledgement needs to get to the upstream, or to be welcome again.
+#[derive(Debug)]
+struct Owed {
+    receipts: mpsc::UnboundedSender<Receipt>,
+    receipt: Receipt,
+    buffer: Buffer,
+}
 
 /// Names a message from upstream: packet identifiers mean nothing on the next connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +63,18 @@ struct Receipt {
 
 impl Ack {
     /// The local broker has it.
-    pub fn acknowledge(self) {
-        if let Some((receipts, receipt)) = self.0 {
-            // A link that is gone needs none: the upstream sends the message again.
-            let _gone = receipts.send(receipt);
+    pub fn acknowledge(mut self) {
+        if let Some(owed) = self.0.take() {
+            // Over a link that is gone the upstream sends the message again, and it is recognised.
+            let _gone = owed.receipts.send(owed.receipt);
+        }
+    }
+}
+
+impl Drop for Ack {
+    fn drop(&mut self) {
+        if let Some(owed) = self.0.take() {
+            owed.buffer.forget_arrival(owed.receipt.packet_id);
         }
     }
 }
@@ -102,7 +120,7 @@ pub fn start(
     incoming: mpsc::Sender<Incoming>,
     cancel: CancellationToken,
 ) -> LinkHandle {
-    let board = Arc::new(Board::new(&config.url));
+    let board = Arc::new(Board::new(config.url.iter().next().unwrap_or_default()));
     let task = match Link::new(config, gateway, forwards, receives) {
         Ok(link) => {
             let run = link.run(buffer, incoming, Arc::clone(&board), cancel.clone());

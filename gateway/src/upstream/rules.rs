@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::forwarder::{Key, Outbound};
 use crate::{
-    buffer::{Gap, Row},
+    buffer::row::{Gap, Row},
     config::{Forward, Receive},
     reading::ClockState,
 };
@@ -335,6 +335,7 @@ mod tests {
             topic: topic.to_owned(),
             qos: QoS::AtLeastOnce,
             priority: Priority::Normal,
+            quota: None,
         }
     }
 

@@ -65,6 +65,8 @@ pub(crate) enum Event {
 pub(crate) struct Received {
     /// `None` with QoS 0, which needs no acknowledgement.
     pub(crate) packet_id: Option<u16>,
+    /// The upstream sends it again.
+    pub(crate) duplicate: bool,
     pub(crate) topic: String,
     pub(crate) payload: Bytes,
     pub(crate) retain: bool,
@@ -308,6 +310,7 @@ fn incoming_v5(packet: v5::Incoming) -> Option<Event> {
         }
         Packet::Publish(publish) => Some(Event::Received(Received {
             packet_id: (publish.qos != Qos5::AtMostOnce).then_some(publish.pkid),
+            duplicate: publish.dup,
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload,
             retain: publish.retain,
@@ -340,6 +343,7 @@ fn incoming_v3(packet: rumqttc::Incoming) -> Option<Event> {
         }
         Packet::Publish(publish) => Some(Event::Received(Received {
             packet_id: (publish.qos != rumqttc::QoS::AtMostOnce).then_some(publish.pkid),
+            duplicate: publish.dup,
             topic: publish.topic,
             payload: publish.payload,
             retain: publish.retain,
@@ -388,7 +392,7 @@ fn cause_v5(error: v5::ConnectionError) -> Cause {
             let why = reason_string.map_or_else(String::new, |text| format!(" ({text})"));
             Cause::Closed(format!("{}{why}", words(&reason_code)))
         }
-        ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Closed(SILENT.to_owned()),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Silent(SILENT.to_owned()),
         // Unlike its other variants this one does not tell its source: with TLS 1.3 the server's
         // word on our certificate comes as an alert while the first packet is awaited.
         ConnectionError::MqttState(StateError::Deserialization(error)) => cause(&error),
@@ -403,7 +407,7 @@ fn cause_v3(error: rumqttc::ConnectionError) -> Cause {
             Cause::Closed("service unavailable".to_owned())
         }
         ConnectionError::ConnectionRefused(code) => Cause::NotAuthorised(words(&code)),
-        ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Closed(SILENT.to_owned()),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => Cause::Silent(SILENT.to_owned()),
         error => cause(&error),
     }
 }

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::*;
-use crate::config::{Forward, Priority, Protocol, Receive, Upstream};
+use crate::config::{Forward, Priority, Protocol, Receive, Upstream, Url, Urls};
 
 /// Long enough for a slow, shared machine; reached only by a failing test.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -76,6 +76,31 @@ async fn an_upstream_that_goes_and_comes_back_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_next_upstream_is_used_while_the_first_is_away() {
+    let plant = Plant::new();
+    let mut first = plant.broker(MUTUAL).await;
+    let second = plant
+        .broker(&format!("{MUTUAL}persistence_file second.db\n"))
+        .await;
+    let urls = [&first, &second].map(|broker| format!("mqtts://127.0.0.1:{}", broker.port));
+    let link = plant.link(&first, |config| {
+        config.url = Urls::Several(urls.iter().cloned().map(Url).collect());
+    });
+    let is_at = |broker: &Mosquitto| {
+        let status = link.status();
+        status.is_connected() && status.endpoint == format!("127.0.0.1:{}", broker.port)
+    };
+    wait_until("the first is used", || is_at(&first)).await;
+    first.stop();
+    wait_until("the second is used", || is_at(&second)).await;
+    plant.keep(0..30).await;
+    wait_until("the buffer is empty", || plant.buffer.status().rows == 0).await;
+    first.start().await;
+    wait_until("the first is used again", || is_at(&first)).await;
+    link.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mqtt_3_1_1_works_as_well() {
     let plant = Plant::new();
     let broker = plant.broker(MUTUAL).await;
@@ -117,6 +142,36 @@ async fn a_command_sent_while_away_arrives_and_is_sent_again_until_acknowledged(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_acknowledgement_was_lost_is_not_taken_twice() {
+    let mut plant = Plant::new();
+    let broker = plant.broker(MUTUAL).await;
+    let link = plant.link(&broker, |_| {});
+    wait_until("connected", || link.status().is_connected()).await;
+    plant.command(&broker, "gw-1/command/m/voltage", "230");
+    let taken = plant.next_incoming().await;
+    // The link ends before the acknowledgement is sent, as in a crash the process would.
+    link.stop().await;
+    taken.ack.acknowledge();
+    plant.reopen_buffer().await;
+
+    let link = plant.link(&broker, |_| {});
+    wait_until("connected", || link.status().is_connected()).await;
+    plant.command(&broker, "gw-1/command/m/voltage", "230");
+    let next = plant.next_incoming().await;
+    assert_eq!(
+        &next.message.payload[..],
+        b"230",
+        "an equal command is another"
+    );
+    next.ack.acknowledge();
+    plant.command(&broker, "gw-1/command/m/last", "1");
+    let last = plant.next_incoming().await;
+    assert_eq!(last.message.topic.as_str(), "command/m/last");
+    wait_until("both were counted", || link.status().received == 2).await;
+    link.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_not_authorised_goes_to_the_dead_letters_and_blocks_nothing() {
     let plant = Plant::new();
     let acl = plant.path("acl");
@@ -148,9 +203,11 @@ async fn every_reason_for_no_link_is_told_apart() {
         }),
         ("credentials", |c| c.key = None),
         ("unreachable", |c| {
-            c.url = "mqtts://no-such-host.invalid:1".to_owned()
+            c.url = "mqtts://no-such-host.invalid:1".to_owned().into()
         }),
-        ("configuration", |c| c.url = "mqtt:nowhere".to_owned()),
+        ("configuration", |c| {
+            c.url = "mqtt:nowhere".to_owned().into()
+        }),
     ];
     for (expected, change) in cases {
         let cause = plant.cause(&broker, change).await;
@@ -210,26 +267,46 @@ async fn a_key_that_others_may_read_is_refused_and_a_repaired_file_is_picked_up(
     wait_until("connected", || link.status().is_connected()).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_our_certificate_has_expired_is_the_upstreams_to_decide() {
+    let plant = Plant::new();
+    let broker = plant.broker(MUTUAL).await;
+    let (expired, key) = plant.pki.issue_until("late", 2020);
+    let late = |config: &mut Upstream| {
+        config.certificate = Some(expired.clone());
+        config.key = Some(key.clone());
+    };
+    let mut config = plant.config("mqtts://localhost");
+    assert_eq!(tls::expired(&config), None);
+    late(&mut config);
+    let end = tls::expired(&config).unwrap().to_string();
+    assert!(end.starts_with("2020-01-01"), "{end}");
+    let cause = plant.cause(&broker, late).await;
+    // The reset may overtake the alert.
+    assert!(
+        ["our-certificate", "closed"].contains(&cause.as_str()),
+        "{cause}"
+    );
+}
+
 #[test]
-fn an_expired_certificate_and_a_foreign_key_are_told_in_words() {
+fn a_foreign_key_and_a_missing_file_are_told_in_words() {
     let plant = Plant::new();
     let mut config = plant.config("mqtts://localhost");
-    let (expired, key) = plant.pki.issue_until("late", 2020);
-    config.certificate = Some(expired);
-    config.key = Some(key);
-    let error = tls::client_config(&config).unwrap_err().to_string();
-    assert!(error.contains("expired on 2020-01-01"), "{error}");
-
     config.certificate = Some(plant.pki.issue("one").0);
     config.key = Some(plant.pki.issue("two").1);
-    let error = tls::client_config(&config).unwrap_err().to_string();
+    let error = tls::client_config(&config, jiff::Timestamp::UNIX_EPOCH)
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("does not belong to the certificate"),
         "{error}"
     );
 
     config.ca = Some(plant.path("nothing.pem"));
-    let error = tls::client_config(&config).unwrap_err().to_string();
+    let error = tls::client_config(&config, jiff::Timestamp::UNIX_EPOCH)
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("cannot read ca "), "{error}");
 }
 
@@ -271,6 +348,15 @@ impl Plant {
             received,
             cancel: CancellationToken::new(),
         }
+    }
+
+    async fn reopen_buffer(&mut self) {
+        self.buffer.close().await;
+        let config = config::Buffer {
+            path: self.path("buffer.db"),
+            ..config::Buffer::default()
+        };
+        self.buffer = Buffer::open(&config, &[forward()]).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -385,7 +471,7 @@ impl Plant {
         let mut config = self.config(&format!("mqtts://127.0.0.1:{}", broker.port));
         config.certificate = Some(certificate);
         config.key = Some(key);
-        let tls = tls::client_config(&config).unwrap();
+        let tls = tls::client_config(&config, jiff::Timestamp::UNIX_EPOCH).unwrap();
         let mut options = v5::MqttOptions::new("observer", "127.0.0.1", broker.port);
         options
             .set_clean_start(false)
@@ -546,6 +632,7 @@ fn forward() -> Forward {
         topic: "{gateway}/{topic}".to_owned(),
         qos: QoS::AtLeastOnce,
         priority: Priority::Normal,
+        quota: None,
     }
 }
 

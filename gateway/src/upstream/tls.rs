@@ -5,14 +5,13 @@
 //!
 //! The client's key sits behind rustls' `ResolvesClientCert`: one whose key never leaves a TPM takes
 //! the place of [`identity_from_files`] without a change elsewhere.
-#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -25,10 +24,11 @@ use rustls::{
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject},
     sign::{CertifiedKey, SingleCertAndKey},
+    time_provider::TimeProvider,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config;
+use crate::{clock, config};
 
 /// Why our side of TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +75,6 @@ pub enum TlsError {
         /// The key.
         path: PathBuf,
     },
-    /// The certificate's time is over.
-    #[error("the certificate {path} expired on {expired}; renew it")]
-    Expired {
-        /// The certificate.
-        path: PathBuf,
-        /// Its last moment.
-        expired: Timestamp,
-    },
     /// The key is not the certificate's.
     #[error("the key {key} does not belong to the certificate {certificate}: {source}")]
     Mismatch {
@@ -110,10 +102,17 @@ pub enum TlsError {
 }
 
 /// TLS 1.2 and 1.3 with the configured anchors, identity and server name.
-pub(crate) fn client_config(upstream: &config::Upstream) -> Result<ClientConfig, TlsError> {
+///
+/// `floor` is a moment that has passed: a board without a clock of its own starts in 1970, where
+/// every certificate would be one of the future.
+pub(crate) fn client_config(
+    upstream: &config::Upstream,
+    floor: Timestamp,
+) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = verifier(upstream, &provider)?;
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let time = Arc::new(FlooredClock(floor.max(built_at())));
+    let builder = ClientConfig::builder_with_details(Arc::clone(&provider), time)
         .with_safe_default_protocol_versions()?
         // "Dangerous" is any verifier of one's own; ours is webpki's, asked about another name.
         .dangerous()
@@ -127,6 +126,18 @@ pub(crate) fn client_config(upstream: &config::Upstream) -> Result<ClientConfig,
     })
 }
 
+/// The moment at which our own certificate ended, if that has passed by this machine's clock.
+///
+/// It is offered all the same: a clock that runs ahead must not hold the link down, so the server
+/// decides. What cannot be read here is reported by [`client_config`].
+pub(crate) fn expired(upstream: &config::Upstream) -> Option<Timestamp> {
+    let path = upstream.certificate.as_ref()?;
+    let chain = certificates("certificate", path).ok()?;
+    let (_, leaf) = X509Certificate::from_der(&chain[0]).ok()?;
+    let end = Timestamp::from_second(leaf.validity().not_after.timestamp()).ok()?;
+    (end < clock::now().wall).then_some(end)
+}
+
 /// The gateway's certificate chain and key, checked for each other.
 fn identity_from_files(
     certificate: &Path,
@@ -134,7 +145,6 @@ fn identity_from_files(
     provider: &CryptoProvider,
 ) -> Result<Arc<dyn ResolvesClientCert>, TlsError> {
     let chain = certificates("certificate", certificate)?;
-    check_expiry(&chain[0], certificate)?;
     let secret = private_key(key)?;
     let mismatch = |source| TlsError::Mismatch {
         key: key.to_owned(),
@@ -191,24 +201,6 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-fn check_expiry(leaf: &CertificateDer<'_>, path: &Path) -> Result<(), TlsError> {
-    // One that x509-parser cannot read is left to the server to judge.
-    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
-        return Ok(());
-    };
-    let end = parsed.validity().not_after.timestamp();
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64);
-    if end < now {
-        return Err(TlsError::Expired {
-            path: path.to_owned(),
-            expired: Timestamp::from_second(end).unwrap_or(Timestamp::MAX),
-        });
-    }
-    Ok(())
-}
-
 fn verifier(
     upstream: &config::Upstream,
     provider: &Arc<CryptoProvider>,
@@ -234,6 +226,24 @@ fn verifier(
     let name =
         ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name.clone()))?;
     Ok(Arc::new(NamedVerifier { verifier, name }))
+}
+
+/// The wall clock, but never before what is known to have passed.
+#[derive(Debug)]
+struct FlooredClock(Timestamp);
+
+impl TimeProvider for FlooredClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = clock::now().wall.max(self.0);
+        let since = Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
+    }
+}
+
+/// When this program was built; 1970 where the build did not know.
+fn built_at() -> Timestamp {
+    let built = env!("BUILT_AT_S").parse().unwrap_or(0);
+    Timestamp::from_second(built).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// Expects the configured name in the server's certificate, whatever host was connected to.
@@ -279,5 +289,23 @@ impl ServerCertVerifier for NamedVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.verifier.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_of_tls_is_never_before_what_has_passed() {
+        let seconds = |floor: Timestamp| {
+            let time = FlooredClock(floor).current_time().unwrap();
+            time.as_secs() as i64
+        };
+        let now = clock::now().wall;
+        assert!(seconds(Timestamp::UNIX_EPOCH) >= now.as_second());
+        let later = Timestamp::from_second(now.as_second() + 86_400).unwrap();
+        assert_eq!(seconds(later), later.as_second());
+        assert!(built_at() > "2025-01-01T00:00:00Z".parse().unwrap());
     }
 }

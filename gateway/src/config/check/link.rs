@@ -32,6 +32,20 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
             findings,
         );
     }
+    for (index, rule) in config.forwards.iter().enumerate() {
+        if let Some(quota) = rule.quota
+            && quota > config.buffer.max_size
+        {
+            findings.warn(
+                &format!("forward[{index}].quota"),
+                format!(
+                    "{quota} is more than the whole buffer, which takes {}",
+                    config.buffer.max_size
+                ),
+                "write less than [buffer] max_size, or leave it out",
+            );
+        }
+    }
     for (index, rule) in config.receives.iter().enumerate() {
         check_template(
             &rule.topic,
@@ -44,17 +58,20 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
 
 fn check_upstream(upstream: &Upstream, findings: &mut Findings<'_>) {
     // A URL that cannot be read has been reported by its form.
-    let Ok(url) = upstream.url.parse::<UpstreamUrl>() else {
-        return;
+    let urls = || {
+        upstream
+            .url
+            .iter()
+            .filter_map(|url| url.parse::<UpstreamUrl>().ok())
     };
-    if url.tls && upstream.ca.is_none() {
+    if urls().any(|url| url.tls) && upstream.ca.is_none() {
         findings.error(
             "upstream",
             "no trust anchors for the server's certificate",
             "write ca = the PEM file of the authority that issued it",
         );
     }
-    if !url.tls && !url.is_loopback() {
+    if let Some(url) = urls().find(|url| !url.tls && !url.is_loopback()) {
         findings.error(
             "upstream.url",
             format!("{} would be reached without TLS", url.host),

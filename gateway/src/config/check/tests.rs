@@ -169,3 +169,21 @@ fn rules_are_of_use() {
     check(&rule("{site}/{topic}"), &["{site} is not known"]);
     check(&rule("a/+/{topic}"), &["no topic"]);
 }
+
+#[test]
+fn each_upstream_of_a_list_is_checked() {
+    let upstream = |url: &str| {
+        format!("[upstream]\nca = \"/etc/ca.pem\"\nurl = {url}\n[[forward]]\nfilter = \"#\"\n")
+    };
+    check(&upstream(r#"["mqtts://a", "mqtts://b:8884"]"#), &[]);
+    check(
+        &upstream(r#"["mqtts://a", "mqtt://b"]"#),
+        &["b would be reached without TLS"],
+    );
+    check(
+        &upstream(r#"["mqtts://a", "http://b"]"#),
+        &["gateway.toml:3:"],
+    );
+    check(&upstream("[]"), &["gateway.toml:3:"]);
+    check(&upstream(r#""http://a""#), &["must begin with mqtts://"]);
+}
