@@ -4,6 +4,7 @@
 //! ```text
 //!   open, handle_packet, handle_closed ──▶ ┌──────┐ ──▶ poll_output: Flush, Close, Keep, Settled …
 //!   handle_kept, handle_timeout        ──▶ │ Core │ ──▶ take_bytes: encoded packets, by connection
+//!   handle_committed, restore          ──▶ │      │ ──▶ take_changes: what is to be put on disk
 //!                                          └──────┘ ──▶ poll_timeout
 //! ```
 //!
@@ -16,6 +17,7 @@ mod publish;
 mod subscribe;
 
 mod deliver;
+mod durable;
 
 mod leave;
 mod local;
@@ -45,7 +47,9 @@ use crate::{
     bans::Bans,
     broker::link::Link,
     config::{AccessRule, Limits},
+    journal::Journal,
     keeper::{Keeper, Kept},
+    message::Message,
     outbox::Publication,
     packet::{DecodeError, Packet, PacketId, ReasonCode},
     retained::RetainedMessages,
@@ -54,6 +58,7 @@ use crate::{
     status::Counters,
 };
 
+pub(crate) use durable::{Stored, StoredSession};
 pub(crate) use link::Peer;
 
 /// A connection, until it is closed.
@@ -117,8 +122,25 @@ enum Waiter {
 #[derive(Debug)]
 struct Pending {
     waiter: Waiter,
+    /// The keeper has not answered yet.
+    awaits_keeper: bool,
+    /// Our own disk does not have yet what it changed.
+    awaits_commit: bool,
     /// A QoS 2 message is routed when it is kept: refused, it may come again as a new one.
     deferred: Option<(Arc<Publication>, Origin)>,
+}
+
+/// What waits for a commit.
+#[derive(Debug)]
+enum Gated {
+    /// A message's acknowledgement.
+    Ticket(Ticket),
+    /// An answer that says something about a stored session.
+    Answer(ConnectionId, Packet),
+    /// A CONNACK, and with it all of the connection.
+    Welcome(Box<connect::Welcome>),
+    /// QoS 2 messages, whose identifiers must not be forgotten once they are out.
+    Outbox(SessionId),
 }
 
 /// Who published a message.
@@ -155,6 +177,9 @@ pub(crate) struct Core {
     by_client: HashMap<Arc<str>, SessionId>,
     router: Router,
     retained: RetainedMessages,
+    journal: Journal,
+    /// In the order in which it can leave.
+    gated: VecDeque<(u64, Gated)>,
     pending: HashMap<Ticket, Pending>,
     last_ticket: u64,
     timers: BTreeSet<(Instant, Timer)>,
@@ -188,6 +213,8 @@ impl Core {
             by_client: HashMap::new(),
             router: Router::default(),
             retained: RetainedMessages::default(),
+            journal: Journal::off(),
+            gated: VecDeque::new(),
             pending: HashMap::new(),
             last_ticket: 0,
             timers: BTreeSet::new(),
@@ -198,6 +225,19 @@ impl Core {
             assigned: 0,
             draining: false,
             matches: Vec::new(),
+        }
+    }
+
+    /// The same, with a store that [`Core::restore`] or [`Core::adopt`] will tell of. Until then
+    /// nothing can be promised, and what asks for it is refused.
+    pub(crate) fn storing(
+        rules: Rules,
+        keeper: Option<Arc<dyn Keeper>>,
+        assigned_prefix: String,
+    ) -> Core {
+        Core {
+            journal: Journal::unread(),
+            ..Core::new(rules, keeper, assigned_prefix)
         }
     }
 
@@ -223,6 +263,11 @@ impl Core {
                 Timer::Expiry(session) => self.expiry_is_due(session, now),
             }
         }
+    }
+
+    /// A message as the core carries it.
+    fn publication(&mut self, message: Message, now: Instant) -> Arc<Publication> {
+        Arc::new(Publication::new(message, now, self.journal.number()))
     }
 
     /// A packet came over a connection.

@@ -29,8 +29,26 @@ pub struct Config {
     /// User names and passwords.
     #[serde(rename = "user")]
     pub users: Vec<User>,
+    /// Keep sessions and retained messages on disk; absent: they end with the broker.
+    pub persistence: Option<Persistence>,
     /// Bounds against faults and floods.
     pub limits: Limits,
+}
+
+/// Where sessions and retained messages are kept, and how soon.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Persistence {
+    /// The SQLite file; its folder must exist. A change takes effect at the next start.
+    pub path: PathBuf,
+    /// Longest wait for others to share a commit with; an acknowledgement waits this long and one
+    /// flush of the disk. Default: 5 ms.
+    #[serde(default = "default_commit_delay")]
+    pub commit_delay: Period,
+}
+
+fn default_commit_delay() -> Period {
+    Period::from_millis(5)
 }
 
 /// One address on which clients are served.
@@ -172,7 +190,8 @@ pub struct Limits {
     pub retained_messages: u32,
     /// Bytes of retained messages.
     pub retained_bytes: Size,
-    /// Longest session expiry granted. Sessions live in memory: they end with the broker.
+    /// Longest session expiry granted. Without `persistence` sessions end with the broker; with it
+    /// a restart begins the time anew.
     pub session_expiry: Period,
     /// Longest keep alive granted; also what a client that asks for none is given.
     pub keep_alive: Period,

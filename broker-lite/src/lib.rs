@@ -9,7 +9,10 @@
 //!                                                     keeper   (the gateway's buffer)
 //! ```
 //!
-//! Values and cores decide; `listener`, `tls`, `connection` and `server` are the drivers that give
+//! What is to outlive the broker leaves `broker` as changes (`journal`) for the disk (`store`), and
+//! what promises it waits for their commit.
+//!
+//! Values and cores decide; `listener`, `tls`, `connection`, `store` and `server` are the drivers that give
 //! them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
 //! same path as a socket.
 
@@ -27,6 +30,7 @@ mod access;
 mod bans;
 
 mod broker;
+mod journal;
 mod outbox;
 mod retained;
 mod router;
@@ -37,4 +41,5 @@ mod connection;
 mod listener;
 mod local;
 mod log;
+mod store;
 mod tls;

@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     config::Limits,
+    journal::{DeliveryKey, Journal, MessageKey, SessionKey},
     message::Message,
     packet::{PacketId, QoS, SubscriptionId},
     topic::SubscriptionFilter,
@@ -24,15 +25,51 @@ const MESSAGE_OVERHEAD: usize = 128;
 pub(crate) struct Publication {
     pub(crate) message: Message,
     expires_at: Option<Instant>,
+    number: u64,
 }
 
 impl Publication {
-    pub(crate) fn new(message: Message, now: Instant) -> Publication {
+    /// `number` is its own, see [`Journal::number`].
+    pub(crate) fn new(message: Message, now: Instant, number: u64) -> Publication {
         let lives = message.expiry_s.map(|s| Duration::from_secs(s.into()));
         Publication {
             expires_at: lives.and_then(|lives| now.checked_add(lives)),
             message,
+            number,
         }
+    }
+
+    /// A message that an earlier run has stored, and that still lives for this long.
+    pub(crate) fn restored(
+        message: Message,
+        key: MessageKey,
+        lives: Option<Duration>,
+        now: Instant,
+    ) -> Publication {
+        Publication {
+            message,
+            expires_at: lives.and_then(|lives| now.checked_add(lives)),
+            number: key.0,
+        }
+    }
+
+    /// The same under another name in the store.
+    pub(crate) fn renumbered(&self, number: u64) -> Publication {
+        Publication {
+            message: self.message.clone(),
+            expires_at: self.expires_at,
+            number,
+        }
+    }
+
+    /// Its name in the store, should it get there.
+    pub(crate) fn key(&self) -> MessageKey {
+        MessageKey(self.number)
+    }
+
+    /// When it must not be delivered any more.
+    pub(crate) fn expires_at(&self) -> Option<Instant> {
+        self.expires_at
     }
 
     /// Whether its time has passed, so that it must not be delivered any more [MQTT-3.3.2-5].
@@ -63,6 +100,8 @@ pub(crate) struct Outgoing {
     pub(crate) subscription_ids: Vec<SubscriptionId>,
     /// The shared subscription it came by; another member gets it if this session ends.
     pub(crate) shared: Option<Arc<SubscriptionFilter>>,
+    /// Its name in the store, where the session outlives the broker.
+    pub(crate) record: Option<DeliveryKey>,
 }
 
 /// How far an unacknowledged message has come.
@@ -71,7 +110,7 @@ pub(crate) enum Stage {
     /// PUBLISH is due or sent; PUBACK or PUBREC is awaited.
     Published(Outgoing),
     /// PUBREC came; PUBREL is due or sent, PUBCOMP is awaited.
-    Received,
+    Received(Option<DeliveryKey>),
 }
 
 #[derive(Debug)]
@@ -80,6 +119,22 @@ pub(crate) struct InFlight {
     pub(crate) stage: Stage,
     /// Whether it was sent on the present connection.
     sent: bool,
+    /// Whether its PUBLISH was sent before.
+    dup: bool,
+    /// The change that must be on disk before it is sent: at QoS 2 the other end would take a
+    /// message for another one if we forgot its identifier.
+    gate: u64,
+}
+
+/// What a PUBREC calls for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receival {
+    /// No message of this identifier is in flight.
+    Unknown,
+    /// PUBREL.
+    Release,
+    /// PUBREL, once the change that it rests on is on disk.
+    ReleaseLater,
 }
 
 /// What to send next.
@@ -103,8 +158,10 @@ pub(crate) struct Outbox {
     queue: VecDeque<Outgoing>,
     queued_bytes: usize,
     in_flight: VecDeque<InFlight>,
-    /// In flight, but not yet sent on the present connection.
+    /// In flight, but with something not yet sent on the present connection.
     unsent: usize,
+    /// The commit that it has asked for last.
+    asked: u64,
     last_id: u16,
 }
 
@@ -119,11 +176,19 @@ impl Outbox {
     }
 
     /// Adds a message at the end, unless a limit of the queue is reached.
-    pub(crate) fn push(&mut self, outgoing: Outgoing, limits: &Limits) -> bool {
+    /// One for a session with a `key` is entered in the journal.
+    pub(crate) fn push(
+        &mut self,
+        mut outgoing: Outgoing,
+        limits: &Limits,
+        key: Option<SessionKey>,
+        journal: &mut Journal,
+    ) -> bool {
         let size = outgoing.publication.size();
         let fits = self.queue.len() < limits.queued_messages as usize
             && self.queued_bytes + size <= limits.queued_bytes.as_len();
         if fits {
+            journal.queued(key, &mut outgoing);
             self.queued_bytes += size;
             self.queue.push_back(outgoing);
         }
@@ -131,9 +196,15 @@ impl Outbox {
     }
 
     /// The next thing to send while at most `window` messages are unacknowledged.
-    pub(crate) fn next(&mut self, window: u16, now: Instant) -> Option<Next> {
+    pub(crate) fn next(
+        &mut self,
+        window: u16,
+        now: Instant,
+        journal: &mut Journal,
+    ) -> Option<Next> {
+        self.announce(window, now, journal);
         if self.unsent > 0 {
-            return self.repeat(window);
+            return self.repeat(window, journal);
         }
         loop {
             let head = self.queue.front()?;
@@ -143,17 +214,35 @@ impl Outbox {
             }
             let outgoing = self.pop()?;
             if expired {
+                journal.delivered(&outgoing);
                 continue;
             }
             if outgoing.qos == QoS::AtMostOnce {
                 return Some(Next::Once(outgoing));
             }
-            let packet_id = self.start(outgoing.clone());
+            let packet_id = self.start(outgoing.clone(), journal);
             return Some(Next::Publish {
                 packet_id,
                 outgoing,
                 dup: false,
             });
+        }
+    }
+
+    /// Gives the stored QoS 2 messages at the head of the queue their identifiers, so that one
+    /// commit covers a whole window of them.
+    fn announce(&mut self, window: u16, now: Instant, journal: &mut Journal) {
+        while let Some(head) = self.queue.front()
+            && head.qos == QoS::ExactlyOnce
+            && head.record.is_some()
+            && self.in_flight.len() < window as usize
+            && let Some(outgoing) = self.pop()
+        {
+            if outgoing.publication.is_expired(now) {
+                journal.delivered(&outgoing);
+            } else {
+                self.start(outgoing, journal);
+            }
         }
     }
 
@@ -171,6 +260,7 @@ impl Outbox {
     /// at QoS 0 for a client that is not there is dropped.
     pub(crate) fn disconnected(&mut self) {
         for entry in &mut self.in_flight {
+            entry.dup |= entry.sent;
             entry.sent = false;
         }
         self.unsent = self.in_flight.len();
@@ -188,6 +278,7 @@ impl Outbox {
         &mut self,
         packet_id: PacketId,
         is_expected: fn(&Stage) -> bool,
+        journal: &mut Journal,
     ) -> bool {
         let found = self
             .position(packet_id)
@@ -196,6 +287,10 @@ impl Outbox {
             return false;
         };
         self.unsent -= usize::from(!done.sent);
+        match &done.stage {
+            Stage::Published(outgoing) => journal.delivered(outgoing),
+            Stage::Received(record) => journal.completed(*record),
+        }
         if self.in_flight.is_empty() {
             self.in_flight = VecDeque::new();
         }
@@ -203,46 +298,134 @@ impl Outbox {
     }
 
     /// PUBREC: from here on the message is never sent again, only PUBREL [MQTT-4.3.3-3].
-    pub(crate) fn received(&mut self, packet_id: PacketId) -> bool {
+    pub(crate) fn received(&mut self, packet_id: PacketId, journal: &mut Journal) -> Receival {
         let Some(at) = self.position(packet_id) else {
-            return false;
+            return Receival::Unknown;
         };
         let entry = &mut self.in_flight[at];
-        let expected = match &entry.stage {
-            Stage::Published(outgoing) => outgoing.qos == QoS::ExactlyOnce,
-            Stage::Received => true,
-        };
-        if expected {
-            entry.stage = Stage::Received;
-            self.unsent -= usize::from(!entry.sent);
-            entry.sent = true;
+        let was_sent = entry.sent;
+        match &entry.stage {
+            Stage::Published(outgoing) if outgoing.qos != QoS::ExactlyOnce => {
+                return Receival::Unknown;
+            }
+            Stage::Published(outgoing) => {
+                let record = outgoing.record;
+                if record.is_some() {
+                    journal.received(outgoing, packet_id);
+                    entry.gate = journal.recorded();
+                }
+                entry.stage = Stage::Received(record);
+            }
+            Stage::Received(_) => {}
         }
-        expected
+        entry.sent = journal.is_committed(entry.gate);
+        let now_sent = entry.sent;
+        self.unsent = self.unsent + usize::from(was_sent) - usize::from(now_sent);
+        match now_sent {
+            true => Receival::Release,
+            false => Receival::ReleaseLater,
+        }
+    }
+
+    /// Nothing of it is to be kept on disk any more.
+    pub(crate) fn forget(&mut self, journal: &mut Journal) {
+        for entry in &mut self.in_flight {
+            match &mut entry.stage {
+                Stage::Published(outgoing) => {
+                    journal.delivered(outgoing);
+                    outgoing.record = None;
+                }
+                Stage::Received(record) => journal.completed(record.take()),
+            }
+        }
+        for outgoing in &mut self.queue {
+            journal.delivered(outgoing);
+            outgoing.record = None;
+        }
     }
 
     /// What another member of a shared subscription must get when this session ends.
-    pub(crate) fn into_shared(self) -> impl Iterator<Item = Outgoing> {
+    pub(crate) fn shared(&self) -> Vec<Outgoing> {
         let in_flight = self
             .in_flight
-            .into_iter()
-            .filter_map(|entry| match entry.stage {
+            .iter()
+            .filter_map(|entry| match &entry.stage {
                 Stage::Published(outgoing) => Some(outgoing),
-                Stage::Received => None,
+                Stage::Received(_) => None,
             });
         in_flight
-            .chain(self.queue)
+            .chain(&self.queue)
             .filter(|outgoing| outgoing.shared.is_some())
+            .cloned()
+            .collect()
     }
 
-    /// Puts a message in flight that needs no queue.
-    pub(crate) fn start(&mut self, outgoing: Outgoing) -> PacketId {
+    /// Puts a message in flight that needs no queue. One of QoS 2 that is stored is not sent
+    /// before its identifier is on disk.
+    pub(crate) fn start(&mut self, outgoing: Outgoing, journal: &mut Journal) -> PacketId {
         let packet_id = self.free_id();
+        journal.published(outgoing.record, packet_id);
+        let waits = outgoing.record.is_some() && outgoing.qos == QoS::ExactlyOnce;
+        self.unsent += usize::from(waits);
         self.in_flight.push_back(InFlight {
             packet_id,
+            gate: if waits { journal.recorded() } else { 0 },
             stage: Stage::Published(outgoing),
-            sent: true,
+            sent: !waits,
+            dup: false,
         });
         packet_id
+    }
+
+    /// What must be on disk before more of it can be sent; asked once.
+    pub(crate) fn gate(&mut self, journal: &Journal) -> Option<u64> {
+        let waiting = self.in_flight.iter().filter(|entry| !entry.sent);
+        let gates = waiting.map(|entry| entry.gate);
+        let first = gates.filter(|gate| !journal.is_committed(*gate)).min()?;
+        let is_news = first > self.asked;
+        self.asked = self.asked.max(first);
+        is_news.then_some(first)
+    }
+
+    /// Puts back a message that an earlier run has stored; in the order of their keys.
+    pub(crate) fn restore(&mut self, outgoing: Outgoing, packet_id: Option<PacketId>) {
+        match packet_id {
+            Some(packet_id) => self.restore_stage(packet_id, Stage::Published(outgoing)),
+            None => {
+                self.queued_bytes += outgoing.publication.size();
+                self.queue.push_back(outgoing);
+            }
+        }
+    }
+
+    /// Puts back an exchange of which only PUBREL and PUBCOMP are left.
+    pub(crate) fn restore_stage(&mut self, packet_id: PacketId, stage: Stage) {
+        self.unsent += 1;
+        self.in_flight.push_back(InFlight {
+            packet_id,
+            stage,
+            sent: false,
+            dup: true,
+            gate: 0,
+        });
+    }
+
+    /// Enters everything anew, under new keys.
+    pub(crate) fn record_all(&mut self, session: SessionKey, journal: &mut Journal) {
+        for entry in &mut self.in_flight {
+            match &mut entry.stage {
+                Stage::Published(outgoing) => {
+                    journal.queued(Some(session), outgoing);
+                    journal.published(outgoing.record, entry.packet_id);
+                }
+                Stage::Received(record) => {
+                    *record = Some(journal.receipt(session, entry.packet_id));
+                }
+            }
+        }
+        for outgoing in &mut self.queue {
+            journal.queued(Some(session), outgoing);
+        }
     }
 
     /// Whether a message may go out at once, past an empty queue.
@@ -251,20 +434,23 @@ impl Outbox {
         self.queue.is_empty() && self.unsent == 0 && room
     }
 
-    fn repeat(&mut self, window: u16) -> Option<Next> {
+    fn repeat(&mut self, window: u16, journal: &Journal) -> Option<Next> {
         if self.in_flight.len() - self.unsent >= window as usize {
             return None;
         }
         let entry = self.in_flight.iter_mut().find(|entry| !entry.sent)?;
+        if !journal.is_committed(entry.gate) {
+            return None;
+        }
         entry.sent = true;
         self.unsent -= 1;
         Some(match &entry.stage {
             Stage::Published(outgoing) => Next::Publish {
                 packet_id: entry.packet_id,
                 outgoing: outgoing.clone(),
-                dup: true,
+                dup: entry.dup,
             },
-            Stage::Received => Next::Release(entry.packet_id),
+            Stage::Received(_) => Next::Release(entry.packet_id),
         })
     }
 

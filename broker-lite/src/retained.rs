@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Instant};
 use crate::{
     access::Identity,
     config::Limits,
+    journal::Journal,
     outbox::Publication,
     topic::{TopicFilter, TopicName},
 };
@@ -41,20 +42,22 @@ impl RetainedMessages {
         retained: Retained,
         limits: &Limits,
         now: Instant,
+        journal: &mut Journal,
     ) -> Result<(), Full> {
         let topic = &retained.publication.message.topic;
-        self.remove(&topic.clone());
+        self.remove(&topic.clone(), journal);
         if retained.publication.message.payload.is_empty() {
             return Ok(());
         }
         let size = retained.publication.size();
         if !self.has_room(size, limits) {
-            self.drop_expired(now);
+            self.drop_expired(now, journal);
         }
         if !self.has_room(size, limits) {
             return Err(Full);
         }
         self.bytes += size;
+        journal.retained(&retained.publication, retained.publisher.as_ref());
         self.by_topic
             .insert(retained.publication.message.topic.clone(), retained);
         Ok(())
@@ -79,26 +82,58 @@ impl RetainedMessages {
             && self.bytes + size <= limits.retained_bytes.as_len()
     }
 
-    fn remove(&mut self, topic: &TopicName) {
+    /// Puts back a value that an earlier run has stored.
+    pub(crate) fn restore(&mut self, retained: Retained) {
+        self.bytes += retained.publication.size();
+        self.by_topic
+            .insert(retained.publication.message.topic.clone(), retained);
+    }
+
+    /// Whether a topic has a value.
+    pub(crate) fn has(&self, topic: &TopicName) -> bool {
+        self.by_topic.contains_key(topic)
+    }
+
+    /// Enters everything anew.
+    pub(crate) fn record_all(&self, journal: &mut Journal) {
+        for retained in self.by_topic.values() {
+            journal.retained(&retained.publication, retained.publisher.as_ref());
+        }
+    }
+
+    fn remove(&mut self, topic: &TopicName, journal: &mut Journal) {
         if let Some(old) = self.by_topic.remove(topic) {
+            journal.retained_gone(&old.publication);
             self.bytes -= old.publication.size();
         }
     }
 
     /// Drops what its publisher could no longer publish (CVE-2018-12546).
-    pub(crate) fn recheck(&mut self, may_publish: impl Fn(&Identity, &TopicName) -> bool) {
-        self.by_topic.retain(|topic, retained| {
-            retained
-                .publisher
-                .as_ref()
-                .is_none_or(|publisher| may_publish(publisher, topic))
-        });
-        self.count_bytes();
+    pub(crate) fn recheck(
+        &mut self,
+        may_publish: impl Fn(&Identity, &TopicName) -> bool,
+        journal: &mut Journal,
+    ) {
+        let keeps = |retained: &Retained| {
+            let publisher = retained.publisher.as_ref();
+            let topic = &retained.publication.message.topic;
+            publisher.is_none_or(|publisher| may_publish(publisher, topic))
+        };
+        self.keep_only(keeps, journal);
     }
 
-    fn drop_expired(&mut self, now: Instant) {
-        self.by_topic
-            .retain(|_, retained| !retained.publication.is_expired(now));
+    fn drop_expired(&mut self, now: Instant, journal: &mut Journal) {
+        self.keep_only(|retained| !retained.publication.is_expired(now), journal);
+    }
+
+    fn keep_only(&mut self, keeps: impl Fn(&Retained) -> bool, journal: &mut Journal) {
+        self.by_topic.retain(|_, retained| {
+            let kept = keeps(retained);
+            if !kept {
+                journal.retained_gone(&retained.publication);
+            }
+            kept
+        });
         self.count_bytes();
     }
 
@@ -130,9 +165,14 @@ mod tests {
         let message = Message::new(topic, payload).retained();
         let now = crate::broker::sim::start();
         Retained {
-            publication: Arc::new(Publication::new(message, now)),
+            publication: Arc::new(Publication::new(message, now, 0)),
             publisher: None,
         }
+    }
+
+    fn set(all: &mut RetainedMessages, retained: Retained, limits: &Limits) -> Result<(), Full> {
+        let now = crate::broker::sim::start();
+        all.set(retained, limits, now, &mut Journal::off())
     }
 
     fn topics(all: &RetainedMessages, filter: &str) -> Vec<String> {
@@ -147,9 +187,8 @@ mod tests {
     #[test]
     fn a_filter_finds_the_values_of_all_its_topics() {
         let (mut all, limits) = (RetainedMessages::default(), Limits::default());
-        let now = crate::broker::sim::start();
         for topic in ["a", "a/b", "a/b/c", "a!", "b", "$SYS/x", "/a"] {
-            all.set(retained(topic, "1"), &limits, now).expect("room");
+            set(&mut all, retained(topic, "1"), &limits).expect("room");
         }
         assert_eq!(topics(&all, "a/#"), ["a", "a/b", "a/b/c"]);
         assert_eq!(topics(&all, "a/+"), ["a/b"]);
@@ -162,9 +201,8 @@ mod tests {
     #[test]
     fn an_empty_payload_clears_the_value_and_its_bytes() {
         let (mut all, limits) = (RetainedMessages::default(), Limits::default());
-        let now = crate::broker::sim::start();
-        all.set(retained("a", "1"), &limits, now).expect("room");
-        all.set(retained("a", ""), &limits, now).expect("room");
+        set(&mut all, retained("a", "1"), &limits).expect("room");
+        set(&mut all, retained("a", ""), &limits).expect("room");
         assert_eq!((all.len(), all.bytes), (0, 0));
     }
 
@@ -175,9 +213,8 @@ mod tests {
             ..Limits::default()
         };
         let mut all = RetainedMessages::default();
-        let now = crate::broker::sim::start();
-        assert_eq!(all.set(retained("a", "1"), &limits, now), Ok(()));
-        assert_eq!(all.set(retained("b", "1"), &limits, now), Err(Full));
-        assert_eq!(all.set(retained("a", "2"), &limits, now), Ok(()));
+        assert_eq!(set(&mut all, retained("a", "1"), &limits), Ok(()));
+        assert_eq!(set(&mut all, retained("b", "1"), &limits), Err(Full));
+        assert_eq!(set(&mut all, retained("a", "2"), &limits), Ok(()));
     }
 }

@@ -212,6 +212,34 @@ impl Router {
         search.descend(&mut self.root, Some(topic.as_str()), wildcards);
     }
 
+    /// A session's subscription.
+    pub(crate) fn find(
+        &self,
+        filter: &SubscriptionFilter,
+        session: SessionId,
+    ) -> Option<Subscriber> {
+        let mut node = &self.root;
+        let mut below = false;
+        for level in filter.filter.as_str().split('/') {
+            if level == "#" {
+                below = true;
+            } else {
+                node = node.children.get(level)?;
+            }
+        }
+        let subscribers = if below { &node.below } else { &node.here };
+        let group = || {
+            let mut groups = subscribers.groups.iter();
+            groups.find(|group| *group.filter == *filter)
+        };
+        let members = match filter.share {
+            None => &subscribers.plain,
+            Some(_) => &group()?.members,
+        };
+        let mut members = members.iter();
+        members.find(|member| member.session == session).copied()
+    }
+
     /// The member of a shared subscription whose turn it is.
     pub(crate) fn choose(
         &mut self,

@@ -3,7 +3,8 @@
 //! ```text
 //!  connection tasks ──┐            ┌──▶ call of the connection whose bytes wait
 //!  local clients    ──┼──▶ Core ───┼──▶ keeper ──(receipt, from any thread)──┐
-//!  broker task      ──┘            └──▶ log                                  │
+//!  broker task      ──┘            ├──▶ store ──(notice, from its thread)────┤
+//!                                  └──▶ log                                  │
 //!       ▲ timer, settlements ◀───────────────────────────────────────────────┘
 //! ```
 //!
@@ -33,6 +34,7 @@ use crate::{
     listener::{self, Listeners},
     log::{self, Entry},
     status::Status,
+    store::{Found, Notice, Store, Tell},
 };
 
 pub use crate::{
@@ -66,6 +68,9 @@ pub enum StartError {
         /// Which file, and why.
         source: Box<TlsError>,
     },
+    /// The system gives no thread to store sessions with.
+    #[error("cannot start the thread that stores sessions")]
+    Thread(#[source] std::io::Error),
     /// A user's password cannot be read.
     #[error("cannot take the password of user {user:?}")]
     Password {
@@ -130,8 +135,7 @@ impl Broker {
         keeper: Option<Arc<dyn Keeper>>,
     ) -> Result<Broker, StartError> {
         let prepared = listener::prepare(config, &Listeners::default()).await?;
-        let core = Core::new(rules(config)?, keeper.clone(), assigned_prefix());
-        let shared = Arc::new(Shared::new(core, keeper));
+        let shared = Arc::new(Shared::start(config, keeper)?);
         shared.tasks.spawn(Arc::clone(&shared).run());
         let mut listeners = Listeners::default();
         listeners.apply(prepared, &shared);
@@ -187,6 +191,7 @@ impl Broker {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         let _late = timeout(STOP_PATIENCE, self.shared.tasks.wait()).await;
+        self.shared.close_store().await;
         self.shared.write_events();
         info!(target: "broker_lite::server", "broker stopped");
     }
@@ -196,14 +201,40 @@ impl Broker {
 pub(crate) struct Shared {
     locked: Mutex<Locked>,
     keeper: Option<Arc<dyn Keeper>>,
-    /// Keepers' answers, until the broker task takes them.
-    settlements: Mutex<Vec<(Ticket, Kept)>>,
-    /// Wakes the broker task: settlements wait, or an earlier timer was set.
-    work: Notify,
+    store: Option<Arc<Store>>,
+    mailbox: Arc<Mailbox>,
     /// The broker task has entered settlements.
     settled: Notify,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+}
+
+/// Word from other threads, until the broker task takes it.
+#[derive(Debug, Default)]
+struct Mailbox {
+    waiting: Mutex<Vec<Word>>,
+    /// Wakes the broker task: words wait, or an earlier timer was set.
+    work: Notify,
+}
+
+#[derive(Debug)]
+enum Word {
+    Kept(Ticket, Kept),
+    Store(Notice),
+}
+
+impl Mailbox {
+    fn put(&self, word: Word) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(word);
+        if waiting.len() == 1 {
+            self.work.notify_one();
+        }
+    }
+
+    fn take(&self) -> Vec<Word> {
+        std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What only the holder of the lock may touch.
@@ -250,7 +281,33 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    fn new(core: Core, keeper: Option<Arc<dyn Keeper>>) -> Shared {
+    /// Makes the core, with what an earlier run has stored.
+    fn start(config: &Config, keeper: Option<Arc<dyn Keeper>>) -> Result<Shared, StartError> {
+        let (rules, prefix) = (rules(config)?, assigned_prefix());
+        let mailbox = Arc::new(Mailbox::default());
+        let Some(persistence) = &config.persistence else {
+            let core = Core::new(rules, keeper.clone(), prefix);
+            return Ok(Shared::new(core, keeper, None, mailbox));
+        };
+        let mut core = Core::storing(rules, keeper.clone(), prefix);
+        let told = Arc::clone(&mailbox);
+        let tell: Tell = Box::new(move |notice| told.put(Word::Store(notice)));
+        let (store, found) = Store::start(persistence, tell).map_err(StartError::Thread)?;
+        let now = Instant::now();
+        match found {
+            Found::Stored(stored) => core.restore(*stored, now),
+            Found::Salvaged(stored) => core.adopt(*stored, now),
+            Found::Nothing => {}
+        }
+        Ok(Shared::new(core, keeper, Some(Arc::new(store)), mailbox))
+    }
+
+    fn new(
+        core: Core,
+        keeper: Option<Arc<dyn Keeper>>,
+        store: Option<Arc<Store>>,
+        mailbox: Arc<Mailbox>,
+    ) -> Shared {
         Shared {
             locked: Mutex::new(Locked {
                 core,
@@ -262,8 +319,8 @@ impl Shared {
                 events: Vec::new(),
             }),
             keeper,
-            settlements: Mutex::new(Vec::new()),
-            work: Notify::new(),
+            store,
+            mailbox,
             settled: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -348,10 +405,15 @@ impl Shared {
                 Output::Tell(event) => self.note(locked, event, now),
             }
         }
+        if let Some(store) = &self.store
+            && let Some(changes) = locked.core.take_changes()
+        {
+            store.submit(changes);
+        }
         let due = locked.core.poll_timeout();
         if due.is_some_and(|due| locked.armed.is_none_or(|armed| due < armed)) {
             locked.armed = due;
-            self.work.notify_one();
+            self.mailbox.work.notify_one();
         }
     }
 
@@ -362,7 +424,7 @@ impl Shared {
         if let Logging::Log { left_out } = locked.limiter.admit_event(&event, now) {
             locked.events.push(Entry { event, left_out });
             if locked.events.len() == 1 {
-                self.work.notify_one();
+                self.mailbox.work.notify_one();
             }
         }
     }
@@ -374,18 +436,9 @@ impl Shared {
         }
     }
 
-    fn receipt(self: &Arc<Self>, ticket: Ticket) -> Receipt {
-        let shared = Arc::clone(self);
-        Receipt::new(move |kept| {
-            let mut settlements = shared
-                .settlements
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            settlements.push((ticket, kept));
-            if settlements.len() == 1 {
-                shared.work.notify_one();
-            }
-        })
+    fn receipt(&self, ticket: Ticket) -> Receipt {
+        let mailbox = Arc::clone(&self.mailbox);
+        Receipt::new(move |kept| mailbox.put(Word::Kept(ticket, kept)))
     }
 
     /// The broker task: enters what keepers answer, and does what is due.
@@ -401,24 +454,19 @@ impl Shared {
             };
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = self.work.notified() => {}
+                () = self.mailbox.work.notified() => {}
                 () = due => {}
             }
         }
     }
 
     fn catch_up(self: &Arc<Self>) -> Option<Instant> {
-        let settlements = std::mem::take(
-            &mut *self
-                .settlements
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        let entered = !settlements.is_empty();
+        let words = self.mailbox.take();
+        let entered = !words.is_empty();
         let mut locked = self.lock();
         let now = Instant::now();
-        for (ticket, kept) in settlements {
-            locked.core.handle_kept(ticket, kept, now);
+        for word in words {
+            enter(&mut locked.core, word, now);
         }
         locked.core.handle_timeout(now);
         self.drain(&mut locked, None, now);
@@ -429,8 +477,20 @@ impl Shared {
         locked.armed
     }
 
+    /// Puts the last changes on disk.
+    async fn close_store(&self) {
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        if let Some(changes) = self.lock().core.take_changes() {
+            store.submit(changes);
+        }
+        let closed = tokio::task::spawn_blocking(move || store.close());
+        let _late = timeout(STOP_PATIENCE, closed).await;
+    }
+
     async fn acknowledgements_left(&self) {
-        while self.lock().core.awaits_keeper() {
+        while self.lock().core.awaits_receipts() {
             self.settled.notified().await;
         }
     }
@@ -446,6 +506,16 @@ impl Shared {
         }
         locked.local_calls.clear();
         self.drain(&mut locked, None, now);
+    }
+}
+
+fn enter(core: &mut Core, word: Word, now: Instant) {
+    match word {
+        Word::Kept(ticket, kept) => core.handle_kept(ticket, kept, now),
+        Word::Store(Notice::Committed(through)) => core.handle_committed(through, now),
+        Word::Store(Notice::Failing(failing)) => core.handle_store_failing(failing),
+        Word::Store(Notice::Read(stored)) => core.adopt(*stored, now),
+        Word::Store(Notice::Lost) => core.handle_store_lost(),
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     access::{Identity, Permissions},
     broker::{ConnectionId, Ticket},
+    journal::SessionKey,
     message::Message,
     outbox::Outbox,
     packet::{PacketId, QoS, ReasonCode},
@@ -108,6 +109,10 @@ pub(crate) struct Session {
     /// How long it outlives the connection.
     pub(crate) expiry: Duration,
     pub(crate) expires_at: Option<Instant>,
+    /// Its name in the store, if it outlives the broker.
+    pub(crate) key: Option<SessionKey>,
+    /// The change with which it began, or took another's place: CONNACK waits for it.
+    pub(crate) begun: u64,
     pub(crate) subscriptions: Vec<SubscriptionFilter>,
     /// Messages that may be unacknowledged towards the client.
     pub(crate) window: u16,
@@ -133,6 +138,8 @@ impl Session {
             link,
             expiry: Duration::ZERO,
             expires_at: None,
+            key: None,
+            begun: 0,
             subscriptions: Vec::new(),
             window: 0,
             will: None,
@@ -196,10 +203,5 @@ impl Session {
             inbox.acks.retain(|ack| ack.qos == QoS::ExactlyOnce);
         }
         self.shrink();
-    }
-
-    /// Ends it: what other members of its shared subscriptions are to get instead.
-    pub(crate) fn into_outbox(self) -> Option<Outbox> {
-        self.outbox.map(|outbox| *outbox)
     }
 }

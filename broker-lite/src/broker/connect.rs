@@ -13,7 +13,8 @@ use crate::{
     access::{Identity, Permissions},
     audit::{Event, Refusal, Who},
     broker::{
-        ConnectionId, Core, Login, SessionId, Timer,
+        ConnectionId, Core, Gated, Login, SessionId, Timer,
+        durable::UNREAD,
         link::{Link, Peer, Terms},
     },
     message::Message,
@@ -29,6 +30,16 @@ struct Rejected {
     code: ReasonCode,
     refusal: Refusal,
     why: String,
+}
+
+/// A CONNECT that is accepted, and what it gets.
+#[derive(Debug)]
+pub(super) struct Welcome {
+    connection: ConnectionId,
+    session: SessionId,
+    connect: Box<Connect>,
+    assigned: Option<Text>,
+    present: bool,
 }
 
 fn rejected(code: ReasonCode, refusal: Refusal, why: impl Into<String>) -> Rejected {
@@ -105,7 +116,7 @@ impl Core {
         }
         match self.admit(connection, &connect, now) {
             Ok((identity, permissions)) => {
-                self.welcome(connection, &connect, identity, permissions, now)
+                self.welcome(connection, connect, identity, permissions, now)
             }
             Err(rejected) => self.turn_away(connection, &connect, rejected),
         }
@@ -170,6 +181,7 @@ impl Core {
         let client = self.client_id(connect)?;
         self.check_owner(&client, user.as_deref())?;
         self.check_room(&client)?;
+        self.check_store(connect, &client)?;
         let identity = Identity {
             user,
             client,
@@ -267,6 +279,32 @@ impl Core {
         ))
     }
 
+    /// While the disk fails, no session is begun or ended that would have to be on it.
+    fn check_store(&self, connect: &Connect, client: &str) -> Result<(), Rejected> {
+        let known = self
+            .by_client
+            .get(client)
+            .and_then(|session| self.sessions.get(session.0));
+        let lasts = !self.granted_expiry(connect).is_zero();
+        let needs_commit = match known {
+            Some(known) if !connect.clean_start => !self.journal.is_committed(known.begun),
+            Some(known) => lasts || known.key.is_some(),
+            None => lasts,
+        };
+        if !self.journal.is_failing() || !needs_commit {
+            return Ok(());
+        }
+        let why = match self.journal.is_unread() {
+            true => UNREAD,
+            false => "its session would have to be stored, and the disk takes no commits",
+        };
+        Err(rejected(
+            ReasonCode::ServerUnavailable,
+            Refusal::NotKept,
+            why,
+        ))
+    }
+
     fn turn_away(&mut self, connection: ConnectionId, connect: &Connect, rejected: Rejected) {
         let mut who = self.who(connection);
         who.client = Some(connect.client_id.as_str().into());
@@ -287,16 +325,54 @@ impl Core {
     fn welcome(
         &mut self,
         connection: ConnectionId,
-        connect: &Connect,
+        connect: Connect,
         identity: Identity,
         permissions: Permissions,
         now: Instant,
     ) {
+        let connect = Box::new(connect);
         let assigned = connect
             .client_id
             .is_empty()
             .then(|| Text::lossy(&identity.client));
-        let (session, present) = self.claim(connect, identity, permissions, now);
+        let (session, present) = self.claim(&connect, identity, permissions, now);
+        let begun = self.sessions.get(session.0).map_or(0, |state| state.begun);
+        let welcome = Welcome {
+            connection,
+            session,
+            connect,
+            assigned,
+            present,
+        };
+        if self.journal.is_committed(begun) {
+            return self.enter(welcome, now);
+        }
+        if let Some(link) = self.links.get_mut(connection.0) {
+            link.waits = true;
+            self.gate_at(begun, Gated::Welcome(Box::new(welcome)));
+        }
+    }
+
+    /// Joins a connection with its session, which is on disk if it is to be.
+    pub(super) fn enter(&mut self, welcome: Welcome, now: Instant) {
+        let Welcome {
+            connection,
+            session,
+            connect,
+            assigned,
+            present,
+        } = welcome;
+        let is_there = |link: &&mut Link| !link.is_closing();
+        let Some(link) = self.links.get_mut(connection.0).filter(is_there) else {
+            return self.abandon(session, now);
+        };
+        link.waits = false;
+        let connect = &connect;
+        // Another connection may have come for it meanwhile.
+        self.take_over(session, now);
+        if self.sessions.get(session.0).is_none() {
+            return self.close(connection);
+        }
         self.agree(session, connection, connect);
         if let Some(link) = self.links.get_mut(connection.0) {
             link.serve(session);
@@ -323,6 +399,22 @@ impl Core {
         self.pump(session, now);
     }
 
+    /// The client did not wait for its CONNACK.
+    fn abandon(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(id.0) else {
+            return;
+        };
+        if session.link != session::Link::Absent || session.expires_at.is_some() {
+            return;
+        }
+        if session.is_transient() {
+            return self.end_session(id, now);
+        }
+        let expires_at = now.checked_add(session.expiry);
+        session.expires_at = expires_at;
+        self.set_timer(None, expires_at, Timer::Expiry(id));
+    }
+
     /// Finds or makes the session [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6]; an earlier
     /// connection of it is closed first [MQTT-3.1.4-3].
     fn claim(
@@ -332,6 +424,8 @@ impl Core {
         permissions: Permissions,
         now: Instant,
     ) -> (SessionId, bool) {
+        let before = self.journal.recorded();
+        let expiry = self.granted_expiry(connect);
         if let Some(existing) = self.by_client.get(identity.client.as_str()).copied() {
             self.take_over(existing, now);
             if connect.clean_start {
@@ -340,6 +434,7 @@ impl Core {
         }
         if let Some(existing) = self.by_client.get(identity.client.as_str()).copied() {
             self.resume(existing, identity, permissions);
+            self.set_expiry(existing, expiry);
             return (existing, true);
         }
         let client: Arc<str> = identity.client.as_str().into();
@@ -350,6 +445,13 @@ impl Core {
         );
         let session = SessionId(self.sessions.insert(session));
         self.by_client.insert(client, session);
+        self.set_expiry(session, expiry);
+        let recorded = self.journal.recorded();
+        if recorded > before
+            && let Some(session) = self.sessions.get_mut(session.0)
+        {
+            session.begun = recorded;
+        }
         (session, false)
     }
 
@@ -384,7 +486,6 @@ impl Core {
 
     /// Applies what CONNECT says about the session.
     fn agree(&mut self, session: SessionId, connection: ConnectionId, connect: &Connect) {
-        let expiry = self.granted_expiry(connect);
         let wished = connect
             .properties
             .receive_maximum
@@ -394,7 +495,6 @@ impl Core {
             return;
         };
         session.link = session::Link::Connected(connection);
-        session.expiry = expiry;
         session.window = window;
         session.will = connect.will.as_ref().map(|will| {
             Box::new(Will {

@@ -9,8 +9,8 @@ use bytes::BytesMut;
 
 use crate::{
     audit::Refusal,
-    broker::{ConnectionId, Core, Output, SessionId},
-    outbox::{Next, Outgoing, Publication, Stage},
+    broker::{ConnectionId, Core, Gated, Output, SessionId},
+    outbox::{Next, Outgoing, Publication, Receival, Stage},
     packet::{Ack, Delivery, Packet, PacketId, Publish, QoS, ReasonCode, Version},
     router::{Match, Router},
     session::{Link, Session},
@@ -69,7 +69,7 @@ impl Core {
     }
 
     /// Sends a message if nothing stands before it, else queues it.
-    pub(super) fn deliver(&mut self, id: SessionId, outgoing: Outgoing, now: Instant) {
+    pub(super) fn deliver(&mut self, id: SessionId, mut outgoing: Outgoing, now: Instant) {
         let Some(session) = self.sessions.get_mut(id.0) else {
             return;
         };
@@ -79,15 +79,23 @@ impl Core {
         {
             return;
         }
+        // Its identifier must be on disk before it leaves, see `Outbox::start`.
+        let waits = session.key.is_some() && outgoing.qos == QoS::ExactlyOnce;
+        // What waits for a disk that fails must not hold up what needs none.
+        let passes = outgoing.qos == QoS::AtMostOnce && self.journal.is_failing();
         if let Link::Connected(connection) = session.link
             && let Some(link) = self.links.get_mut(connection.0)
             && link.has_room()
-            && is_open(session, outgoing.qos)
+            && (passes || !waits && is_open(session, outgoing.qos))
         {
             self.counters.delivered += 1;
             let packet_id = match outgoing.qos {
                 QoS::AtMostOnce => None,
-                _ => Some(session.outbox().start(outgoing.clone())),
+                _ => {
+                    self.journal.queued(session.key, &mut outgoing);
+                    let outbox = session.outbox();
+                    Some(outbox.start(outgoing.clone(), &mut self.journal))
+                }
             };
             if !self.transmit(id, connection, &outgoing, packet_id, false, now) {
                 // Space in the window again; what is queued behind may go.
@@ -96,6 +104,9 @@ impl Core {
             return;
         }
         self.enqueue(id, outgoing);
+        if waits {
+            self.pump(id, now);
+        }
     }
 
     /// Sends what the window and the connection's buffer allow.
@@ -108,11 +119,16 @@ impl Core {
                 .is_some_and(|link| link.has_room())
         {
             let window = session.window;
-            let next = session
-                .pending_outbox()
-                .and_then(|outbox| outbox.next(window, now));
+            let journal = &mut self.journal;
+            let outbox = session.pending_outbox();
+            let next = outbox.and_then(|outbox| outbox.next(window, now, journal));
             let Some(next) = next else {
+                let outbox = session.pending_outbox();
+                let gate = outbox.and_then(|outbox| outbox.gate(&self.journal));
                 session.shrink();
+                if let Some(gate) = gate {
+                    self.gate_at(gate, Gated::Outbox(id));
+                }
                 return;
             };
             let allowed = |outgoing: &Outgoing| {
@@ -137,7 +153,8 @@ impl Core {
                     self.transmit(id, connection, &outgoing, Some(packet_id), dup, now);
                 }
                 Next::Publish { packet_id, .. } => {
-                    session.outbox().complete(packet_id, |_| true);
+                    let outbox = session.outbox();
+                    outbox.complete(packet_id, |_| true, &mut self.journal);
                 }
                 Next::Once(_) => {}
             }
@@ -171,7 +188,14 @@ impl Core {
             .sessions
             .get_mut(session.0)
             .and_then(|session| session.pending_outbox());
-        let known = outbox.is_some_and(|outbox| outbox.received(ack.packet_id));
+        let journal = &mut self.journal;
+        let receival = outbox.map_or(Receival::Unknown, |outbox| {
+            outbox.received(ack.packet_id, journal)
+        });
+        if receival == Receival::ReleaseLater {
+            return self.pump(session, now);
+        }
+        let known = receival == Receival::Release;
         let v3 = self
             .links
             .get(connection.0)
@@ -188,7 +212,7 @@ impl Core {
     /// PUBCOMP.
     pub(super) fn completed(&mut self, session: SessionId, ack: &Ack, now: Instant) {
         self.complete(session, ack.packet_id, now, |stage| {
-            matches!(stage, Stage::Received)
+            matches!(stage, Stage::Received(_))
         });
     }
 
@@ -224,7 +248,8 @@ impl Core {
             .sessions
             .get_mut(id.0)
             .and_then(|session| session.pending_outbox());
-        if outbox.is_some_and(|outbox| outbox.complete(packet_id, expected)) {
+        let journal = &mut self.journal;
+        if outbox.is_some_and(|outbox| outbox.complete(packet_id, expected, journal)) {
             self.pump(id, now);
         }
     }
@@ -246,7 +271,9 @@ impl Core {
             return;
         }
         let topic = outgoing.publication.message.topic.clone();
-        if session.outbox().push(outgoing, limits) {
+        let key = session.key;
+        let outbox = session.outbox();
+        if outbox.push(outgoing, limits, key, &mut self.journal) {
             if session.link == Link::Local {
                 self.outputs.push_back(Output::Ready(id));
             }
@@ -295,7 +322,8 @@ impl Core {
             if let Some(packet_id) = packet_id
                 && let Some(state) = self.sessions.get_mut(session.0)
             {
-                state.outbox().complete(packet_id, |_| true);
+                let outbox = state.outbox();
+                outbox.complete(packet_id, |_| true, &mut self.journal);
             }
         }
         sent.is_some()
@@ -331,6 +359,7 @@ fn outgoing(publication: &Arc<Publication>, matches: &[Match]) -> Outgoing {
             .collect(),
         shared: matches.first().and_then(|found| found.shared.clone()),
         publication: Arc::clone(publication),
+        record: None,
     }
 }
 

@@ -11,7 +11,6 @@ use std::{
 use crate::{
     audit::{Event, Refusal},
     broker::{ConnectionId, Core, Origin, Output, SessionId, Timer, Waiter},
-    outbox::Publication,
     packet::{Details, Disconnect, Packet, ReasonCode, Text, Version},
     session::{Link, Will},
 };
@@ -50,8 +49,12 @@ impl Core {
                 let rule = "a session that ends with its connection cannot be prolonged (MQTT 5, 3.14.2.2.2)";
                 return self.violated(connection, rule, now);
             }
-            state.expiry = Duration::from_secs(expiry_s.into()).min(maximum);
+            let expiry = Duration::from_secs(expiry_s.into()).min(maximum);
+            self.set_expiry(session, expiry);
         }
+        let Some(state) = self.sessions.get_mut(session.0) else {
+            return;
+        };
         if disconnect.reason == ReasonCode::Success {
             state.will = None;
         }
@@ -132,18 +135,21 @@ impl Core {
     /// The session is over: its will is due now [MQTT-3.1.2-8], its messages are nobody's.
     pub(super) fn end_session(&mut self, session: SessionId, now: Instant) {
         self.publish_will(session, now);
+        let Some(state) = self.sessions.get_mut(session.0) else {
+            return;
+        };
+        for filter in std::mem::take(&mut state.subscriptions) {
+            self.router.unsubscribe(&filter, session);
+        }
+        let orphans = state.pending_outbox().map(|outbox| outbox.shared());
+        self.hand_over(orphans.into_iter().flatten(), now);
+        self.forget(session);
         let Some(state) = self.sessions.remove(session.0) else {
             return;
         };
         self.by_client.remove(state.identity.client.as_str());
         self.set_timer(state.will_at, None, Timer::Will(session));
         self.set_timer(state.expires_at, None, Timer::Expiry(session));
-        for filter in &state.subscriptions {
-            self.router.unsubscribe(filter, session);
-        }
-        if let Some(outbox) = state.into_outbox() {
-            self.hand_over(outbox.into_shared(), now);
-        }
     }
 
     pub(super) fn will_is_due(&mut self, session: SessionId, now: Instant) {
@@ -187,11 +193,7 @@ impl Core {
             session: Some(session),
             identity: Some(identity),
         };
-        self.publish(
-            Arc::new(Publication::new(message, now)),
-            origin,
-            Waiter::Nobody,
-            now,
-        );
+        let publication = self.publication(message, now);
+        self.publish(publication, origin, Waiter::Nobody, now);
     }
 }

@@ -75,6 +75,10 @@ pub(crate) struct Link {
     pub(crate) terms: Terms,
     /// The deadline that stands in the core's timers.
     pub(crate) timer: Option<Instant>,
+    /// Answers to it that wait for a commit.
+    pub(crate) held: u16,
+    /// Its CONNACK waits for a commit.
+    pub(crate) waits: bool,
     state: State,
     heard: Instant,
     out: BytesMut,
@@ -95,6 +99,8 @@ impl Link {
             peer,
             terms,
             timer: None,
+            held: 0,
+            waits: false,
             state: State::Opened,
             heard: now,
             out: BytesMut::new(),

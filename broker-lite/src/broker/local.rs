@@ -9,7 +9,7 @@ use crate::{
     access::{Identity, Permissions},
     broker::{Core, Origin, SessionId, Ticket, Waiter},
     message::Message,
-    outbox::{Outgoing, Publication},
+    outbox::Outgoing,
     packet::{QoS, SubscribeOptions, SubscribeRequest},
     session::{Link, Session, Verdict},
     topic::SubscriptionFilter,
@@ -48,7 +48,7 @@ impl Core {
             session: Some(session),
             identity: None,
         };
-        let publication = Arc::new(Publication::new(message, now));
+        let publication = self.publication(message, now);
         match self.publish(publication, origin, Waiter::Local, now) {
             Verdict::Awaits(ticket) => Some(ticket),
             Verdict::Settled(_) | Verdict::Withheld => None,

@@ -66,9 +66,9 @@ impl Core {
             .is_none_or(|link| link.is_closing())
     }
 
-    /// Whether acknowledgements still wait for the keeper.
-    pub(crate) fn awaits_keeper(&self) -> bool {
-        !self.pending.is_empty()
+    /// Whether acknowledgements still wait for the keeper or the disk.
+    pub(crate) fn awaits_receipts(&self) -> bool {
+        !self.pending.is_empty() || !self.gated.is_empty()
     }
 
     /// Puts other rules in force: clients that may no longer connect are disconnected, and
@@ -145,9 +145,16 @@ impl Core {
             session.permissions = Arc::new(Permissions::of(&session.identity, &self.rules.access));
             self.drop_forbidden_subscriptions(id);
         }
+        self.recheck_retained();
+    }
+
+    /// Drops retained messages that their publishers could no longer publish.
+    pub(super) fn recheck_retained(&mut self) {
         let rules = &self.rules.access;
-        self.retained
-            .recheck(|publisher, topic| Permissions::of(publisher, rules).may_publish(topic));
+        self.retained.recheck(
+            |publisher, topic| Permissions::of(publisher, rules).may_publish(topic),
+            &mut self.journal,
+        );
     }
 
     /// A client is sent away when its password changed, or no rule names it any more.

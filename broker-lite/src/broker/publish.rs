@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     audit::Refusal,
-    broker::{ConnectionId, Core, Origin, Output, Pending, SessionId, Ticket, Waiter},
+    broker::{ConnectionId, Core, Gated, Origin, Output, Pending, SessionId, Ticket, Waiter},
     keeper::Kept,
     message::Message,
     outbox::Publication,
@@ -32,13 +32,14 @@ impl Core {
         else {
             return false;
         };
-        if self.draining || link.is_stalled() {
+        let in_flight = self.rules.limits.in_flight;
+        if self.draining || link.is_stalled() || link.waits || link.held >= in_flight {
             return false;
         }
         if link.terms.version == Version::V5 {
             return true;
         }
-        let in_flight = usize::from(self.rules.limits.in_flight);
+        let in_flight = usize::from(in_flight);
         let inbox = link
             .session()
             .and_then(|session| self.sessions.get_mut(session.0))
@@ -96,29 +97,71 @@ impl Core {
 
     /// PUBREL: the identifier is free again [MQTT-4.3.3-11].
     pub(super) fn released(&mut self, connection: ConnectionId, session: SessionId, ack: &Ack) {
-        let Some(session) = self.sessions.get_mut(session.0) else {
+        let Some(state) = self.sessions.get_mut(session.0) else {
             return;
         };
-        let known = session.inbox().received.remove(&ack.packet_id);
-        session.shrink();
+        let known = state.inbox().received.remove(&ack.packet_id);
+        state.shrink();
+        if known {
+            self.record_freed(session, ack.packet_id);
+        }
         let reason = if known {
             ReasonCode::Success
         } else {
             ReasonCode::PacketIdNotFound
         };
-        self.send(connection, Packet::PubComp(Ack::new(ack.packet_id, reason)));
+        // Once the client uses the identifier anew, we must not take that for a duplicate.
+        let answer = Packet::PubComp(Ack::new(ack.packet_id, reason));
+        self.send_when_stored(connection, session, answer);
     }
 
     /// The keeper has answered for a message.
     pub(crate) fn handle_kept(&mut self, ticket: Ticket, kept: Kept, now: Instant) {
+        let Some(pending) = self.pending.get_mut(&ticket) else {
+            return;
+        };
+        pending.awaits_keeper = false;
+        if kept == Kept::Refused {
+            return self.end_wait(ticket, kept, now);
+        }
+        if let Some((publication, origin)) = pending.deferred.take()
+            && let Waiter::Client { session, packet_id } = pending.waiter
+        {
+            let waiter = Waiter::Client { session, packet_id };
+            let (_, gate) = self.take_in(&publication, &origin, &waiter, now);
+            if let Some(gate) = gate {
+                self.gate_ticket(ticket, gate);
+            }
+        }
+        self.end_wait_if_over(ticket, now);
+    }
+
+    /// Our own disk has what a message changed.
+    pub(super) fn ticket_is_committed(&mut self, ticket: Ticket, now: Instant) {
+        if let Some(pending) = self.pending.get_mut(&ticket) {
+            pending.awaits_commit = false;
+            self.end_wait_if_over(ticket, now);
+        }
+    }
+
+    fn gate_ticket(&mut self, ticket: Ticket, gate: u64) {
+        if let Some(pending) = self.pending.get_mut(&ticket) {
+            pending.awaits_commit = true;
+            self.gate_at(gate, Gated::Ticket(ticket));
+        }
+    }
+
+    fn end_wait_if_over(&mut self, ticket: Ticket, now: Instant) {
+        let is_over = |pending: &Pending| !pending.awaits_keeper && !pending.awaits_commit;
+        if self.pending.get(&ticket).is_some_and(is_over) {
+            self.end_wait(ticket, Kept::Committed, now);
+        }
+    }
+
+    fn end_wait(&mut self, ticket: Ticket, kept: Kept, now: Instant) {
         let Some(pending) = self.pending.remove(&ticket) else {
             return;
         };
-        if let Some((publication, origin)) = pending.deferred
-            && kept == Kept::Committed
-        {
-            self.route(&publication, &origin, now);
-        }
         match pending.waiter {
             Waiter::Client { session, packet_id } => {
                 self.settle(session, packet_id, ticket, kept, now)
@@ -141,7 +184,11 @@ impl Core {
             return;
         }
         let qos = message.qos;
-        let verdict = match self.check(connection, session, &message) {
+        let checked = match self.refuse_while_unread(connection, now) {
+            Some(reason) => Err(reason),
+            None => self.check(connection, session, &message),
+        };
+        let verdict = match checked {
             Ok(()) => {
                 if qos == QoS::ExactlyOnce
                     && let Some(session) = self.sessions.get_mut(session.0)
@@ -179,12 +226,8 @@ impl Core {
             session: Some(session),
             identity,
         };
-        self.publish(
-            Arc::new(Publication::new(message, now)),
-            origin,
-            waiter,
-            now,
-        )
+        let publication = self.publication(message, now);
+        self.publish(publication, origin, waiter, now)
     }
 
     /// The one path of every message: keeper, retained, subscribers.
@@ -199,8 +242,13 @@ impl Core {
             .keeper
             .as_ref()
             .is_some_and(|keeper| keeper.wants(&publication.message.topic));
-        if !wanted {
-            let reached = self.route(&publication, &origin, now);
+        let qos = publication.message.qos;
+        let defers = wanted && qos == QoS::ExactlyOnce && matches!(waiter, Waiter::Client { .. });
+        let (reached, gate) = match defers {
+            true => (0, None),
+            false => self.take_in(&publication, &origin, &waiter, now),
+        };
+        if !wanted && (gate.is_none() || qos == QoS::AtMostOnce) {
             return Verdict::Settled(match reached {
                 0 => ReasonCode::NoMatchingSubscribers,
                 _ => ReasonCode::Success,
@@ -208,20 +256,43 @@ impl Core {
         }
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        let defers =
-            publication.message.qos == QoS::ExactlyOnce && matches!(waiter, Waiter::Client { .. });
-        let deferred = defers.then(|| (Arc::clone(&publication), origin.clone()));
         if !matches!(waiter, Waiter::Nobody) {
-            self.pending.insert(ticket, Pending { waiter, deferred });
+            let pending = Pending {
+                waiter,
+                awaits_keeper: wanted,
+                awaits_commit: false,
+                deferred: defers.then(|| (Arc::clone(&publication), origin)),
+            };
+            self.pending.insert(ticket, pending);
         }
-        self.outputs.push_back(Output::Keep {
-            ticket,
-            publication: Arc::clone(&publication),
-        });
-        if !defers {
-            self.route(&publication, &origin, now);
+        if let Some(gate) = gate {
+            self.gate_ticket(ticket, gate);
+        }
+        if wanted {
+            self.outputs.push_back(Output::Keep {
+                ticket,
+                publication,
+            });
         }
         Verdict::Awaits(ticket)
+    }
+
+    /// Routes a message, and enters its QoS 2 identifier with it: says how many sessions it
+    /// reached, and what must be on disk before its publisher may forget it.
+    fn take_in(
+        &mut self,
+        publication: &Arc<Publication>,
+        origin: &Origin,
+        waiter: &Waiter,
+        now: Instant,
+    ) -> (usize, Option<u64>) {
+        let before = self.journal.recorded();
+        let reached = self.route(publication, origin, now);
+        if publication.message.qos == QoS::ExactlyOnce {
+            self.record_taken(waiter);
+        }
+        let changed = self.journal.recorded() > before;
+        (reached, self.journal.gate().filter(|_| changed))
     }
 
     /// Retains a message where asked to, and delivers it; says how many sessions it reached.
@@ -233,7 +304,7 @@ impl Core {
             };
             if self
                 .retained
-                .set(retained, &self.rules.limits, now)
+                .set(retained, &self.rules.limits, now, &mut self.journal)
                 .is_err()
             {
                 let who = origin

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     audit::Refusal,
     broker::{ConnectionId, Core, SessionId},
+    journal::{Change, SubscriptionRecord},
     outbox::Outgoing,
     packet::{
         Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeRequest,
@@ -45,7 +46,7 @@ impl Core {
             reasons,
             details: None,
         };
-        self.send(connection, Packet::SubAck(answer));
+        self.send_when_stored(connection, session, Packet::SubAck(answer));
         for (is_new, request) in granted {
             self.deliver_retained(session, &request, is_new, subscribe.subscription_id, now);
         }
@@ -69,7 +70,7 @@ impl Core {
             reasons,
             details: None,
         };
-        self.send(connection, Packet::UnsubAck(answer));
+        self.send_when_stored(connection, session, Packet::UnsubAck(answer));
     }
 
     /// Adds or replaces a subscription [MQTT-3.8.4-3]; says whether it is new.
@@ -94,6 +95,11 @@ impl Core {
         if is_new {
             state.subscriptions.push(request.filter.clone());
         }
+        if let Some(key) = state.key {
+            let record = SubscriptionRecord { options, id };
+            let change = Change::Subscribed(key, request.filter.clone(), record);
+            self.journal.record(change);
+        }
         is_new
     }
 
@@ -102,6 +108,10 @@ impl Core {
         if let Some(state) = self.sessions.get_mut(session.0) {
             state.subscriptions.retain(|known| known != filter);
             state.subscriptions.shrink_to_fit();
+            if let Some(key) = state.key {
+                let change = Change::Unsubscribed(key, filter.clone());
+                self.journal.record(change);
+            }
         }
         self.router.unsubscribe(filter, session)
     }
@@ -183,6 +193,7 @@ impl Core {
                 retain: true,
                 subscription_ids,
                 shared: None,
+                record: None,
             };
             self.deliver(session, outgoing, now);
         }

@@ -1,0 +1,227 @@
+//! The thread that owns the file: commits batches, tells of it, and gets over failures.
+//!
+//! Driver. Invariant: a batch that cannot be committed is tried again until it can, the file turns
+//! out damaged, or the broker stops.
+#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use rusqlite::Connection;
+use tracing::{error, info, warn};
+
+use super::{
+    Found, Notice, Tell,
+    inbox::{Inbox, Work},
+    rows::{self, Moment},
+    schema::{self, SchemaError},
+};
+use crate::{broker::Stored, journal::Batch};
+
+/// First pause after a failure; it doubles.
+const RETRY: Duration = Duration::from_millis(100);
+/// Longest pause, and so the longest that a recovered disk waits for us.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// See the module's description.
+pub(super) struct Writer {
+    path: PathBuf,
+    delay: Duration,
+    inbox: Arc<Inbox>,
+    tell: Tell,
+    connection: Option<Connection>,
+    retry: Duration,
+    /// The failure that was told last.
+    fault: Option<String>,
+}
+
+impl Writer {
+    pub(super) fn new(path: PathBuf, delay: Duration, inbox: Arc<Inbox>, tell: Tell) -> Writer {
+        Writer {
+            path,
+            delay,
+            inbox,
+            tell,
+            connection: None,
+            retry: RETRY,
+            fault: None,
+        }
+    }
+
+    /// Opens the file and reads it; a damaged one is set aside.
+    pub(super) fn open(&mut self) -> Found {
+        match self.try_open() {
+            Ok(found) => found,
+            Err(error) => {
+                self.failed(&error.to_string());
+                Found::Nothing
+            }
+        }
+    }
+
+    /// The thread: until the inbox is closed and empty.
+    pub(super) fn run(mut self) {
+        loop {
+            if self.connection.is_none() && !self.open_late() {
+                if self.pause() {
+                    break;
+                }
+                continue;
+            }
+            match self.inbox.wait(self.delay) {
+                Work::Commit(batch) => {
+                    if !self.commit(&batch) {
+                        break;
+                    }
+                }
+                Work::Close => break,
+            }
+        }
+        if let Some(connection) = self.connection.take()
+            && let Err((_, error)) = connection.close()
+        {
+            warn!(path = %self.path.display(), %error, "the broker's file was not closed in order; nothing committed is lost");
+        }
+    }
+
+    fn try_open(&mut self) -> Result<Found, SchemaError> {
+        let opened = schema::open(&self.path).and_then(|connection| {
+            let stored = rows::load(&connection, moment())?;
+            Ok((connection, stored))
+        });
+        match opened {
+            Ok((connection, stored)) => {
+                self.connection = Some(connection);
+                Ok(Found::Stored(Box::new(stored)))
+            }
+            Err(error) if error.is_damage() => {
+                let stored = self.salvage(&error)?;
+                self.inbox.require_whole();
+                Ok(Found::Salvaged(Box::new(stored)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a file that could not be opened at the start.
+    fn open_late(&mut self) -> bool {
+        let stored = match self.open() {
+            Found::Stored(stored) | Found::Salvaged(stored) => stored,
+            Found::Nothing => return false,
+        };
+        // Numbers given meanwhile may be in the file too, so everything is written under new ones.
+        self.inbox.require_whole();
+        (self.tell)(Notice::Read(stored));
+        self.recovered();
+        true
+    }
+
+    /// Reads what reads of a damaged file, sets it aside, and begins a fresh one.
+    fn salvage(&mut self, damage: &SchemaError) -> Result<Stored, SchemaError> {
+        self.connection = None;
+        let stored = rows::load_damaged(&self.path, moment());
+        let aside = schema::set_aside(&self.path)?;
+        error!(
+            path = %self.path.display(), aside = %aside.display(), %damage,
+            sessions = stored.sessions.len(), retained = stored.retained.len(),
+            "the broker's file was damaged; it is kept aside, and what could be read goes into a fresh one"
+        );
+        self.connection = Some(schema::open(&self.path)?);
+        Ok(stored)
+    }
+
+    /// Tries until the batch is on disk; false when the broker stopped before.
+    fn commit(&mut self, batch: &Batch) -> bool {
+        let mut closing = false;
+        loop {
+            match self.try_commit(batch) {
+                Ok(()) => {
+                    (self.tell)(Notice::Committed(batch.through));
+                    self.recovered();
+                    return true;
+                }
+                Err(error) if error.is_damage() => return self.start_over(&error),
+                Err(error) => self.failed(&error.to_string()),
+            }
+            if closing {
+                return false;
+            }
+            // One more attempt when closed: the disk may be just back.
+            closing = self.pause();
+        }
+    }
+
+    fn try_commit(&mut self, batch: &Batch) -> Result<(), SchemaError> {
+        if !batch.writes() {
+            return Ok(());
+        }
+        match &mut self.connection {
+            Some(connection) => Ok(rows::write(connection, batch, moment())?),
+            None => Err(SchemaError::Closed),
+        }
+    }
+
+    /// The broker has everything in memory: it goes into a fresh file.
+    fn start_over(&mut self, damage: &SchemaError) -> bool {
+        self.inbox.require_whole();
+        match self.salvage(damage) {
+            Ok(_) => (self.tell)(Notice::Lost),
+            Err(error) => {
+                // Opened anew later, it would bring back a state of the past.
+                self.failed(&error.to_string());
+                let closed = loop {
+                    if self.pause() {
+                        break true;
+                    }
+                    match schema::open(&self.path) {
+                        Ok(connection) => {
+                            self.connection = Some(connection);
+                            break false;
+                        }
+                        Err(error) => self.failed(&error.to_string()),
+                    }
+                };
+                if closed {
+                    return false;
+                }
+                (self.tell)(Notice::Lost);
+            }
+        }
+        true
+    }
+
+    fn failed(&mut self, cause: &str) {
+        if self.fault.is_none() {
+            (self.tell)(Notice::Failing(true));
+        }
+        if self.fault.as_deref() != Some(cause) {
+            error!(path = %self.path.display(), cause, "the broker cannot store its sessions; what would be promised waits, and it is tried again");
+            self.fault = Some(cause.to_owned());
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.retry = RETRY;
+        if self.fault.take().is_some() {
+            (self.tell)(Notice::Failing(false));
+            info!(path = %self.path.display(), "the broker stores its sessions again");
+        }
+    }
+
+    /// Waits before the next attempt; tells whether the broker stopped meanwhile.
+    fn pause(&mut self) -> bool {
+        let retry = self.retry;
+        self.retry = (retry * 2).min(RETRY_MAX);
+        self.inbox.pause(retry)
+    }
+}
+
+fn moment() -> Moment {
+    Moment {
+        monotonic: Instant::now(),
+        wall: SystemTime::now(),
+    }
+}
