@@ -23,6 +23,8 @@ mod leave;
 mod local;
 mod manage;
 
+#[cfg(test)]
+mod crashes;
 mod link;
 #[cfg(test)]
 pub(crate) mod sim;

@@ -44,6 +44,12 @@ impl Core {
         }
     }
 
+    /// The limits in force.
+    #[cfg(test)]
+    pub(crate) fn limits(&self) -> &crate::config::Limits {
+        &self.rules.limits
+    }
+
     /// Takes no more packets; what was taken is still acknowledged.
     pub(crate) fn stop_taking(&mut self) {
         self.draining = true;

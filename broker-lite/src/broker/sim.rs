@@ -1,7 +1,7 @@
 //! One core with clients that speak packets to it, in memory and on a clock of its own. Tests only.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
@@ -9,10 +9,16 @@ use std::{
 
 use bytes::BytesMut;
 
-use super::{ConnectionId, Core, Login, Output, Peer, Rules, SessionId, Ticket};
+use super::{
+    ConnectionId, Core, Login, Output, Peer, Rules, SessionId, Stored, StoredSession, Ticket,
+};
 use crate::{
     audit::{Event, Refusal},
     config::{AccessRule, Limits, TopicPattern},
+    journal::{
+        Batch, DeliveryChange, DeliveryKey, DeliveryRecord, LastKeys, MessageChange, MessageKey,
+        RetainedRecord, SessionKey,
+    },
     keeper::{Keeper, Kept, Receipt},
     message::Message,
     outbox::Publication,
@@ -63,6 +69,7 @@ pub(super) struct Sim {
     pub(super) settled: Vec<Kept>,
     pub(super) refusals: Vec<Refusal>,
     pub(super) ready: Vec<SessionId>,
+    pub(super) disk: Option<Disk>,
 }
 
 impl Sim {
@@ -100,6 +107,37 @@ impl Sim {
             settled: Vec::new(),
             refusals: Vec::new(),
             ready: Vec::new(),
+            disk: None,
+        }
+    }
+
+    /// With a disk that keeps what was committed, and forgets the rest in a crash.
+    pub(super) fn storing(limits: Limits) -> Sim {
+        let mut sim = Sim::with(limits, Vec::new(), None);
+        sim.disk = Some(Disk::default());
+        sim.crash();
+        sim
+    }
+
+    /// The process dies, and another takes its place on the same disk.
+    pub(super) fn crash(&mut self) {
+        let limits = self.core.limits().clone();
+        let disk = self.disk.as_mut().expect("a disk");
+        disk.pending = Batch::default();
+        self.core = Core::storing(rules(limits, Vec::new()), None, "auto-1".to_owned());
+        self.core.restore(disk.stored(), self.now);
+        self.streams.clear();
+        self.inboxes.clear();
+        self.closed.clear();
+        self.drain();
+    }
+
+    /// The disk takes what waits, and says so.
+    pub(super) fn commit(&mut self) {
+        self.drain();
+        if let Some(through) = self.disk.as_mut().map(Disk::commit) {
+            self.core.handle_committed(through, self.now);
+            self.drain();
         }
     }
 
@@ -246,6 +284,9 @@ impl Sim {
                 Output::Tell(_) => {}
             }
         }
+        if let (Some(disk), Some(changes)) = (&mut self.disk, self.core.take_changes()) {
+            disk.pending.add(changes);
+        }
     }
 
     pub(super) fn flush(&mut self, connection: ConnectionId) {
@@ -264,6 +305,121 @@ impl Sim {
                 .entry(connection)
                 .or_default()
                 .push_back(packet);
+        }
+    }
+}
+
+/// Tables as the store has them, in memory.
+#[derive(Default)]
+pub(super) struct Disk {
+    pub(super) pending: Batch,
+    sessions: BTreeMap<SessionKey, StoredSession>,
+    messages: HashMap<MessageKey, Arc<Publication>>,
+    deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,
+    retained: BTreeMap<TopicName, RetainedRecord>,
+}
+
+impl Disk {
+    /// Messages, deliveries and sessions on it.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        (
+            self.messages.len(),
+            self.deliveries.len(),
+            self.sessions.len(),
+        )
+    }
+
+    fn commit(&mut self) -> u64 {
+        let batch = std::mem::take(&mut self.pending);
+        let through = batch.through;
+        self.pending.through = through;
+        if batch.whole {
+            *self = Disk::default();
+        }
+        self.apply_sessions(&batch);
+        for (key, change) in batch.messages {
+            match change {
+                MessageChange::Insert(message) | MessageChange::Replace(message) => {
+                    self.messages.insert(key, message);
+                }
+                MessageChange::Delete => drop(self.messages.remove(&key)),
+            }
+        }
+        for (key, change) in batch.deliveries {
+            match change {
+                DeliveryChange::Insert(record) => drop(self.deliveries.insert(key, record)),
+                DeliveryChange::Update(progress) => {
+                    self.deliveries.get_mut(&key).unwrap().progress = progress;
+                }
+                DeliveryChange::Delete => drop(self.deliveries.remove(&key)),
+            }
+        }
+        for (topic, record) in batch.retained {
+            match record {
+                Some(record) => drop(self.retained.insert(topic, record)),
+                None => drop(self.retained.remove(&topic)),
+            }
+        }
+        through
+    }
+
+    fn apply_sessions(&mut self, batch: &Batch) {
+        for (key, change) in &batch.sessions {
+            if change.ended {
+                self.sessions.remove(key);
+                continue;
+            }
+            if let Some(record) = &change.record {
+                let session = self.sessions.entry(*key).or_insert_with(|| StoredSession {
+                    key: *key,
+                    record: record.clone(),
+                    subscriptions: Vec::new(),
+                    taken: Vec::new(),
+                    deliveries: Vec::new(),
+                });
+                session.record = record.clone();
+            }
+            let session = self.sessions.get_mut(key).unwrap();
+            for (filter, record) in &change.subscriptions {
+                session.subscriptions.retain(|(known, _)| known != filter);
+                let record = record.map(|record| (filter.clone(), record));
+                session.subscriptions.extend(record);
+            }
+            for (packet_id, taken) in &change.taken {
+                session.taken.retain(|known| known != packet_id);
+                session.taken.extend(taken.then_some(*packet_id));
+            }
+        }
+    }
+
+    fn stored(&self) -> Stored {
+        let mut sessions: BTreeMap<SessionKey, StoredSession> = BTreeMap::new();
+        for (key, session) in &self.sessions {
+            let of_session = |(_, record): &(_, &DeliveryRecord)| record.session == *key;
+            let deliveries = self.deliveries.iter().filter(of_session);
+            let copy = StoredSession {
+                key: *key,
+                record: session.record.clone(),
+                subscriptions: session.subscriptions.clone(),
+                taken: session.taken.clone(),
+                deliveries: deliveries
+                    .map(|(key, record)| (*key, record.clone()))
+                    .collect(),
+            };
+            sessions.insert(*key, copy);
+        }
+        let retained = self.retained.values();
+        Stored {
+            last: LastKeys {
+                session: self.sessions.keys().map(|key| key.0).max().unwrap_or(0),
+                message: self.messages.keys().map(|key| key.0).max().unwrap_or(0),
+                delivery: self.deliveries.keys().map(|key| key.0).max().unwrap_or(0),
+            },
+            messages: self.messages.clone(),
+            sessions: sessions.into_values().collect(),
+            retained: retained
+                .map(|record| (record.message, record.publisher.clone()))
+                .collect(),
         }
     }
 }

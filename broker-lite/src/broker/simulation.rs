@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    broker::sim::{Client, Sim, Wants, id, lasting, publish},
+    broker::sim::{Client, Sim, Wants, id, lasting, publish, subscribe},
     config::Limits,
     keeper::Kept,
     packet::{Ack, Delivery, Packet, PacketId, Publish, QoS, SubscribeOptions, Version},
@@ -15,41 +15,60 @@ use crate::{
 };
 
 const SEEDS: u64 = 300;
-const STEPS: u32 = 400;
+pub(super) const STEPS: u32 = 400;
 /// Messages that a publisher leaves unacknowledged.
 const WINDOW: usize = 3;
 
 /// Xorshift; the same seed gives the same run.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % sides
     }
 
-    fn one_in(&mut self, sides: u64) -> bool {
+    pub(super) fn one_in(&mut self, sides: u64) -> bool {
         self.roll(sides) == 0
     }
 }
 
 /// A publisher that repeats until it is acknowledged.
-struct Publisher {
-    name: &'static str,
+pub(super) struct Publisher {
+    pub(super) name: &'static str,
     version: Version,
-    topic: &'static str,
-    qos: QoS,
-    link: Option<Client>,
+    pub(super) topic: &'static str,
+    pub(super) qos: QoS,
+    pub(super) link: Option<Client>,
     sent: u32,
     /// By age: identifier, number, whether PUBREC came.
-    open: Vec<(PacketId, u32, bool)>,
-    done: BTreeSet<u32>,
+    pub(super) open: Vec<(PacketId, u32, bool)>,
+    pub(super) done: BTreeSet<u32>,
     refused: BTreeSet<u32>,
 }
 
 impl Publisher {
+    pub(super) fn new(
+        name: &'static str,
+        version: Version,
+        topic: &'static str,
+        qos: QoS,
+    ) -> Publisher {
+        Publisher {
+            name,
+            version,
+            topic,
+            qos,
+            link: None,
+            sent: 0,
+            open: Vec::new(),
+            done: BTreeSet::new(),
+            refused: BTreeSet::new(),
+        }
+    }
+
     fn packet(&self, packet_id: PacketId, number: u32, dup: bool) -> Packet {
         let delivery = match self.qos {
             QoS::ExactlyOnce => Delivery::ExactlyOnce(packet_id),
@@ -61,7 +80,7 @@ impl Publisher {
         })
     }
 
-    fn publish(&mut self, sim: &mut Sim) {
+    pub(super) fn publish(&mut self, sim: &mut Sim) {
         let Some(link) = self.link.filter(|_| self.open.len() < WINDOW) else {
             return;
         };
@@ -71,7 +90,7 @@ impl Publisher {
         sim.send(link, self.packet(packet_id, self.sent, false));
     }
 
-    fn connect(&mut self, sim: &mut Sim) {
+    pub(super) fn connect(&mut self, sim: &mut Sim) {
         let (link, _) = sim.connect(lasting(self.version, self.name));
         self.link = Some(link);
         for (packet_id, number, released) in self.open.clone() {
@@ -83,7 +102,7 @@ impl Publisher {
         }
     }
 
-    fn read(&mut self, sim: &mut Sim) {
+    pub(super) fn read(&mut self, sim: &mut Sim) {
         let Some(link) = self.link else { return };
         match sim.next(link) {
             Some(Packet::PubAck(ack) | Packet::PubRec(ack)) if ack.reason.is_failure() => {
@@ -115,25 +134,49 @@ impl Publisher {
 }
 
 /// A subscriber that acknowledges as the specification says.
-struct Subscriber {
+pub(super) struct Subscriber {
+    pub(super) name: &'static str,
     version: Version,
-    link: Option<Client>,
+    qos: QoS,
+    pub(super) link: Option<Client>,
     subscribed: bool,
     received: BTreeSet<PacketId>,
-    got: BTreeMap<String, Vec<u32>>,
+    pub(super) got: BTreeMap<String, Vec<u32>>,
 }
 
 impl Subscriber {
-    fn connect(&mut self, sim: &mut Sim) {
-        let (link, _) = sim.connect(lasting(self.version, "subscriber"));
+    pub(super) fn new(name: &'static str, version: Version, qos: QoS) -> Subscriber {
+        Subscriber {
+            name,
+            version,
+            qos,
+            link: None,
+            subscribed: false,
+            received: BTreeSet::new(),
+            got: BTreeMap::new(),
+        }
+    }
+
+    /// Connects to a session that is on disk, and puts a subscription there.
+    pub(super) fn begin(&mut self, sim: &mut Sim) {
+        let (link, _) = sim.connect(lasting(self.version, self.name));
+        sim.send(link, subscribe("#", SubscribeOptions::at(self.qos)));
+        sim.commit();
+        assert!(matches!(sim.next(link), Some(Packet::SubAck(_))));
+        self.subscribed = true;
+        self.link = Some(link);
+    }
+
+    pub(super) fn connect(&mut self, sim: &mut Sim) {
+        let (link, _) = sim.connect(lasting(self.version, self.name));
         if !self.subscribed {
-            sim.subscribe(link, "#", SubscribeOptions::at(QoS::ExactlyOnce));
+            sim.subscribe(link, "#", SubscribeOptions::at(self.qos));
             self.subscribed = true;
         }
         self.link = Some(link);
     }
 
-    fn read(&mut self, sim: &mut Sim) {
+    pub(super) fn read(&mut self, sim: &mut Sim) {
         let Some(link) = self.link else { return };
         match sim.next(link) {
             Some(Packet::Publish(publish)) => {
@@ -184,16 +227,9 @@ struct World {
 impl World {
     fn new(seed: u64) -> World {
         let wants = Wants(TopicFilter::parse("kept/#").unwrap());
-        let publisher = |name, version, topic, qos| Publisher {
-            name,
-            version,
-            topic,
-            qos,
-            link: None,
-            sent: 0,
-            open: Vec::new(),
-            done: BTreeSet::new(),
-            refused: BTreeSet::new(),
+        let version = match seed.is_multiple_of(2) {
+            true => Version::V3,
+            false => Version::V5,
         };
         let mut world = World {
             sim: Sim::with(
@@ -206,23 +242,13 @@ impl World {
             ),
             dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             publishers: vec![
-                publisher("a", Version::V3, "free/a", QoS::AtLeastOnce),
-                publisher("b", Version::V5, "free/b", QoS::ExactlyOnce),
-                publisher("c", Version::V3, "kept/c", QoS::ExactlyOnce),
-                publisher("d", Version::V5, "kept/d", QoS::ExactlyOnce),
-                publisher("e", Version::V5, "kept/e", QoS::AtLeastOnce),
+                Publisher::new("a", Version::V3, "free/a", QoS::AtLeastOnce),
+                Publisher::new("b", Version::V5, "free/b", QoS::ExactlyOnce),
+                Publisher::new("c", Version::V3, "kept/c", QoS::ExactlyOnce),
+                Publisher::new("d", Version::V5, "kept/d", QoS::ExactlyOnce),
+                Publisher::new("e", Version::V5, "kept/e", QoS::AtLeastOnce),
             ],
-            subscriber: Subscriber {
-                version: if seed.is_multiple_of(2) {
-                    Version::V3
-                } else {
-                    Version::V5
-                },
-                link: None,
-                subscribed: false,
-                received: BTreeSet::new(),
-                got: BTreeMap::new(),
-            },
+            subscriber: Subscriber::new("subscriber", version, QoS::ExactlyOnce),
             refused: BTreeSet::new(),
         };
         world.subscriber.connect(&mut world.sim);
