@@ -85,7 +85,9 @@ impl Publisher {
             return;
         };
         self.sent += 1;
-        let packet_id = id(u16::try_from(self.sent).unwrap());
+        // As soon as it may, so that a forgotten identifier would show.
+        let is_free = |number: &u16| self.open.iter().all(|entry| entry.0 != id(*number));
+        let packet_id = id((1..).find(is_free).unwrap());
         self.open.push((packet_id, self.sent, false));
         sim.send(link, self.packet(packet_id, self.sent, false));
     }
