@@ -12,6 +12,7 @@
 //! do costs the others nothing but the time of its own calls.
 
 mod connect;
+mod welcome;
 
 mod publish;
 mod subscribe;
@@ -140,7 +141,7 @@ enum Gated {
     /// An answer that says something about a stored session.
     Answer(ConnectionId, Packet),
     /// A CONNACK, and with it all of the connection.
-    Welcome(Box<connect::Welcome>),
+    Welcome(Box<welcome::Welcome>),
     /// QoS 2 messages, whose identifiers must not be forgotten once they are out.
     Outbox(SessionId),
 }

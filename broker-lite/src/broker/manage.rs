@@ -11,7 +11,7 @@ use std::{
 use crate::{
     access::Permissions,
     audit::Refusal,
-    broker::{ConnectionId, Core, Rules, SessionId, connect::level},
+    broker::{ConnectionId, Core, Rules, SessionId, welcome::level},
     packet::ReasonCode,
     status::{ClientStatus, Counters, Status},
 };

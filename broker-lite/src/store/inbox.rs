@@ -16,7 +16,7 @@ use crate::journal::{Batch, Changes};
 /// What the writer is to do next.
 #[derive(Debug)]
 pub(super) enum Work {
-    Commit(Batch),
+    Commit(Box<Batch>),
     Close,
 }
 
@@ -80,7 +80,7 @@ impl Inbox {
             let due = state.due(delay);
             let now = Instant::now();
             if state.since.is_some() && (state.closed || due.is_some_and(|due| due <= now)) {
-                return Work::Commit(state.take());
+                return Work::Commit(Box::new(state.take()));
             }
             if state.closed {
                 return Work::Close;

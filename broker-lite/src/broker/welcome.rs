@@ -1,0 +1,265 @@
+//! From an accepted CONNECT to a served session: found or made, stored if it is to last, agreed.
+//!
+//! Core. Invariant: at most one connection serves a session, and CONNACK leaves when the session
+//! that it tells of is on disk.
+
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    access::{Identity, Permissions},
+    audit::Event,
+    broker::{ConnectionId, Core, Gated, Output, SessionId, Timer, link::Link},
+    message::Message,
+    packet::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Text, Version},
+    session::{self, Session, Will},
+};
+
+/// A CONNECT that is accepted, and what it gets.
+#[derive(Debug)]
+pub(super) struct Welcome {
+    connection: ConnectionId,
+    session: SessionId,
+    connect: Box<Connect>,
+    assigned: Option<Text>,
+    present: bool,
+}
+
+impl Core {
+    pub(super) fn welcome(
+        &mut self,
+        connection: ConnectionId,
+        connect: Connect,
+        identity: Identity,
+        permissions: Permissions,
+        now: Instant,
+    ) {
+        let connect = Box::new(connect);
+        let assigned = connect
+            .client_id
+            .is_empty()
+            .then(|| Text::lossy(&identity.client));
+        let (session, present) = self.claim(&connect, identity, permissions, now);
+        let begun = self.sessions.get(session.0).map_or(0, |state| state.begun);
+        let welcome = Welcome {
+            connection,
+            session,
+            connect,
+            assigned,
+            present,
+        };
+        if self.journal.is_committed(begun) {
+            return self.enter(welcome, now);
+        }
+        if let Some(link) = self.links.get_mut(connection.0) {
+            link.waits = true;
+            self.gate_at(begun, Gated::Welcome(Box::new(welcome)));
+        }
+    }
+
+    /// Joins a connection with its session, which is on disk if it is to be.
+    pub(super) fn enter(&mut self, welcome: Welcome, now: Instant) {
+        let Welcome {
+            connection,
+            session,
+            connect,
+            assigned,
+            present,
+        } = welcome;
+        let is_there = |link: &&mut Link| !link.is_closing();
+        let Some(link) = self.links.get_mut(connection.0).filter(is_there) else {
+            return self.abandon(session, now);
+        };
+        link.waits = false;
+        let connect = &connect;
+        // Another connection may have come for it meanwhile.
+        self.take_over(session, now);
+        if self.sessions.get(session.0).is_none() {
+            return self.close(connection);
+        }
+        self.agree(session, connection, connect);
+        if let Some(link) = self.links.get_mut(connection.0) {
+            link.serve(session);
+            let due = link.gone_at();
+            self.arm(connection, due);
+        }
+        let properties = match connect.version {
+            Version::V3 => ConnAckProperties::default(),
+            Version::V5 => self.offer(connect, assigned),
+        };
+        let answer = ConnAck {
+            session_present: present,
+            reason: ReasonCode::Success,
+            properties,
+        };
+        self.send(connection, Packet::ConnAck(Box::new(answer)));
+        let (who, version) = (self.who(connection), level(connect.version));
+        self.outputs.push_back(Output::Tell(Event::Connected {
+            who,
+            version,
+            resumed: present,
+        }));
+        self.pump(session, now);
+    }
+
+    /// The client did not wait for its CONNACK.
+    fn abandon(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(id.0) else {
+            return;
+        };
+        if session.link != session::Link::Absent || session.expires_at.is_some() {
+            return;
+        }
+        if session.is_transient() {
+            return self.end_session(id, now);
+        }
+        let expires_at = now.checked_add(session.expiry);
+        session.expires_at = expires_at;
+        self.set_timer(None, expires_at, Timer::Expiry(id));
+    }
+
+    /// Finds or makes the session [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6]; an earlier
+    /// connection of it is closed first [MQTT-3.1.4-3].
+    fn claim(
+        &mut self,
+        connect: &Connect,
+        identity: Identity,
+        permissions: Permissions,
+        now: Instant,
+    ) -> (SessionId, bool) {
+        let before = self.journal.recorded();
+        let expiry = self.granted_expiry(connect);
+        if let Some(existing) = self.by_client.get(identity.client.as_str()).copied() {
+            self.take_over(existing, now);
+            if connect.clean_start {
+                self.end_session(existing, now);
+            }
+        }
+        if let Some(existing) = self.by_client.get(identity.client.as_str()).copied() {
+            self.resume(existing, identity, permissions);
+            self.set_expiry(existing, expiry);
+            return (existing, true);
+        }
+        let client: Arc<str> = identity.client.as_str().into();
+        let session = Session::new(
+            Arc::new(identity),
+            Arc::new(permissions),
+            session::Link::Absent,
+        );
+        let session = SessionId(self.sessions.insert(session));
+        self.by_client.insert(client, session);
+        self.set_expiry(session, expiry);
+        let recorded = self.journal.recorded();
+        if recorded > before
+            && let Some(session) = self.sessions.get_mut(session.0)
+        {
+            session.begun = recorded;
+        }
+        (session, false)
+    }
+
+    fn take_over(&mut self, existing: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get(existing.0) else {
+            return;
+        };
+        if let session::Link::Connected(old) = session.link {
+            self.disconnect(
+                old,
+                ReasonCode::SessionTakenOver,
+                "the client connected again",
+                now,
+            );
+        }
+    }
+
+    /// A known session goes on: its will and its end are called off [MQTT-3.1.3-9], and
+    /// subscriptions that the rules no longer allow are left behind.
+    fn resume(&mut self, existing: SessionId, identity: Identity, permissions: Permissions) {
+        let Some(session) = self.sessions.get_mut(existing.0) else {
+            return;
+        };
+        session.identity = Arc::new(identity);
+        session.permissions = Arc::new(permissions);
+        session.will = None;
+        let (will_at, expires_at) = (session.will_at.take(), session.expires_at.take());
+        self.set_timer(will_at, None, Timer::Will(existing));
+        self.set_timer(expires_at, None, Timer::Expiry(existing));
+        self.drop_forbidden_subscriptions(existing);
+    }
+
+    /// Applies what CONNECT says about the session.
+    fn agree(&mut self, session: SessionId, connection: ConnectionId, connect: &Connect) {
+        let wished = connect
+            .properties
+            .receive_maximum
+            .map_or(u16::MAX, NonZeroU16::get);
+        let window = wished.min(self.rules.limits.in_flight);
+        let Some(session) = self.sessions.get_mut(session.0) else {
+            return;
+        };
+        session.link = session::Link::Connected(connection);
+        session.window = window;
+        session.will = connect.will.as_ref().map(|will| {
+            Box::new(Will {
+                message: Message {
+                    topic: will.topic.clone(),
+                    payload: will.payload.clone(),
+                    qos: will.qos,
+                    retain: will.retain,
+                    expiry_s: will.message_expiry_s,
+                    properties: will.properties.clone(),
+                    sequence: None,
+                },
+                delay: Duration::from_secs(will.delay_s.unwrap_or(0).into()),
+            })
+        });
+    }
+
+    /// How long the session outlives its connection: what the client asks for, up to our maximum.
+    /// In 3.1.1 a session that is not clean lasts for that maximum.
+    pub(super) fn granted_expiry(&self, connect: &Connect) -> Duration {
+        let maximum = self.rules.limits.session_expiry.as_duration();
+        match connect.version {
+            Version::V3 if connect.clean_start => Duration::ZERO,
+            Version::V3 => maximum,
+            Version::V5 => {
+                Duration::from_secs(connect.properties.session_expiry_s.unwrap_or(0).into())
+                    .min(maximum)
+            }
+        }
+    }
+
+    /// What CONNACK tells a 5.0 client: only what differs from its wish or the standard's default.
+    fn offer(&self, connect: &Connect, assigned: Option<Text>) -> ConnAckProperties {
+        let limits = &self.rules.limits;
+        let wished = connect.properties.session_expiry_s.unwrap_or(0);
+        let granted = u32::try_from(self.granted_expiry(connect).as_secs()).unwrap_or(u32::MAX);
+        let keep_alive = whole_seconds(limits.keep_alive.as_duration());
+        let shorter = connect.keep_alive_s == 0 || connect.keep_alive_s > keep_alive;
+        ConnAckProperties {
+            session_expiry_s: (granted != wished).then_some(granted),
+            receive_maximum: NonZeroU16::new(limits.in_flight),
+            maximum_packet_size: u32::try_from(limits.packet_size.as_bytes())
+                .ok()
+                .and_then(NonZeroU32::new),
+            assigned_client_id: assigned,
+            topic_alias_maximum: (limits.topic_aliases > 0).then_some(limits.topic_aliases),
+            server_keep_alive_s: shorter.then_some(keep_alive),
+            ..ConnAckProperties::default()
+        }
+    }
+}
+
+fn whole_seconds(period: Duration) -> u16 {
+    u16::try_from(period.as_secs()).unwrap_or(u16::MAX)
+}
+
+pub(super) fn level(version: Version) -> u8 {
+    match version {
+        Version::V3 => 4,
+        Version::V5 => 5,
+    }
+}
