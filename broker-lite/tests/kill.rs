@@ -84,6 +84,7 @@ impl Place {
         let port = listener.local_addr().unwrap().port();
         let text = format!(
             "[[listener]]\naddress = \"127.0.0.1:{port}\"\n\
+             [[access]]\npublish = [\"#\"]\nsubscribe = [\"#\"]\n\
              [persistence]\npath = \"{}\"\n\
              [limits]\nqueued_messages = 10000000\nqueued_bytes = \"1GiB\"\n",
             folder.path().join(database).display()

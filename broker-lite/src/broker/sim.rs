@@ -124,7 +124,8 @@ impl Sim {
         let limits = self.core.limits().clone();
         let disk = self.disk.as_mut().expect("a disk");
         disk.pending = Batch::default();
-        self.core = Core::storing(rules(limits, Vec::new()), None, "auto-1".to_owned());
+        let rules = rules(limits, vec![AccessRule::everything()]);
+        self.core = Core::storing(rules, None, "auto-1".to_owned());
         self.core.restore(disk.stored(), self.now);
         self.streams.clear();
         self.inboxes.clear();
