@@ -24,12 +24,12 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     audit::{Event, Limiter, Logging},
     broker::{ConnectionId, Core, Login, Output, Peer, Rules, SessionId, Ticket},
-    config::Config,
+    config::{Config, Persistence},
     keeper::{Keeper, Kept, Receipt},
     listener::{self, Listeners},
     log::{self, Entry},
@@ -160,6 +160,9 @@ impl Broker {
     pub async fn reload(&self, config: &Config) -> Result<Reloaded, StartError> {
         let mut listeners = self.listeners.lock().await;
         let rules = rules(config)?;
+        if config.persistence != self.shared.persistence {
+            warn!(target: "broker_lite::server", "[broker.persistence] changed; that takes effect at the next start");
+        }
         let prepared = listener::prepare(config, &listeners).await?;
         let mut reloaded = listeners.apply(prepared, &self.shared);
         *self.bound.lock().unwrap_or_else(PoisonError::into_inner) = listeners.bound();
@@ -202,6 +205,8 @@ pub(crate) struct Shared {
     locked: Mutex<Locked>,
     keeper: Option<Arc<dyn Keeper>>,
     store: Option<Arc<Store>>,
+    /// As it was at the start, and stays.
+    persistence: Option<Persistence>,
     mailbox: Arc<Mailbox>,
     /// The broker task has entered settlements.
     settled: Notify,
@@ -299,7 +304,10 @@ impl Shared {
             Found::Salvaged(stored) => core.adopt(*stored, now),
             Found::Nothing => {}
         }
-        Ok(Shared::new(core, keeper, Some(Arc::new(store)), mailbox))
+        Ok(Shared {
+            persistence: Some(persistence.clone()),
+            ..Shared::new(core, keeper, Some(Arc::new(store)), mailbox)
+        })
     }
 
     fn new(
@@ -320,6 +328,7 @@ impl Shared {
             }),
             keeper,
             store,
+            persistence: None,
             mailbox,
             settled: Notify::new(),
             stop: CancellationToken::new(),
