@@ -45,7 +45,7 @@ use settings::SecretText;
 
 use crate::{
     access::Identity,
-    arena::{Arena, Id},
+    arena::Arena,
     audit::{Event, Refusal, Who},
     bans::Bans,
     broker::link::Link,
@@ -64,17 +64,7 @@ use crate::{
 pub(crate) use durable::{Stored, StoredSession};
 pub(crate) use link::Peer;
 
-/// A connection, until it is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct ConnectionId(pub(crate) Id);
-
-/// A session, until it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct SessionId(pub(crate) Id);
-
-/// A message handed to the keeper, whose receipt is awaited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Ticket(u64);
+pub(crate) use crate::ids::{ConnectionId, SessionId, Ticket};
 
 /// Something to come back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

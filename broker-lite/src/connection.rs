@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     broker::{ConnectionId, Core},
     packet::{self, DecodeError, Expect, Packet, Version},
-    server::Shared,
+    shared::Shared,
 };
 
 /// Read at once; a larger packet takes several reads.

@@ -26,6 +26,26 @@ pub enum Kept {
     Refused,
 }
 
+/// What became of a published message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// The subscribers have it; no keeper wants it.
+    Routed,
+    /// The subscribers have it, and the keeper's group commit that holds it is on disk.
+    Kept,
+    /// The subscribers have it, but the keeper could not keep it.
+    Refused,
+}
+
+impl From<Kept> for Published {
+    fn from(kept: Kept) -> Published {
+        match kept {
+            Kept::Committed => Published::Kept,
+            Kept::Refused => Published::Refused,
+        }
+    }
+}
+
 /// To be answered once per message; dropped unanswered, it counts as refused.
 pub struct Receipt(Option<Box<dyn FnOnce(Kept) + Send>>);
 

@@ -12,34 +12,54 @@
 //! What is to outlive the broker leaves `broker` as changes (`journal`) for the disk (`store`), and
 //! what promises it waits for their commit.
 //!
-//! Values and cores decide; `listener`, `tls`, `connection`, `store` and `server` are the drivers that give
+//! Values and cores decide; `listener`, `tls`, `connection`, `shared`, `store` and `server` are the drivers that give
 //! them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
 //! same path as a socket.
 
 pub mod config;
-pub mod keeper;
-pub mod message;
-pub mod packet;
-pub mod server;
-pub mod status;
+
 pub mod topic;
 
+pub mod packet;
+
+pub mod message;
+
+pub mod keeper;
+
 mod arena;
+mod ids;
+
+mod start;
+mod tls;
+
+mod listener;
+
+mod connection;
+
+mod local;
+
+mod shared;
 
 mod access;
 mod bans;
 
-mod broker;
-mod journal;
-mod outbox;
-mod retained;
-mod router;
 mod session;
 
-mod audit;
-mod connection;
-mod listener;
-mod local;
-mod log;
+mod broker;
+
+mod router;
+
+mod retained;
+
+mod outbox;
+
+mod journal;
+
 mod store;
-mod tls;
+
+mod audit;
+mod log;
+
+pub mod status;
+
+pub mod server;

@@ -26,7 +26,8 @@ use crate::{
     config::{ClientAuth, Config, Listener},
     connection,
     packet::ReasonCode,
-    server::{Reloaded, Shared, StartError},
+    shared::Shared,
+    start::{Reloaded, StartError},
     tls,
 };
 

@@ -14,11 +14,11 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
-    broker::SessionId,
-    keeper::Kept,
+    ids::SessionId,
+    keeper::Published,
     message::Message,
     packet::QoS,
-    server::Shared,
+    shared::Shared,
     topic::{SubscriptionFilter, TopicFilter},
 };
 
@@ -43,26 +43,6 @@ pub struct Delivery {
     pub qos: QoS,
     /// Whether it was stored before the subscription was made, not published just now.
     pub retained: bool,
-}
-
-/// What became of a published message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
-    /// The subscribers have it; no keeper wants it.
-    Routed,
-    /// The subscribers have it, and the keeper's group commit that holds it is on disk.
-    Kept,
-    /// The subscribers have it, but the keeper could not keep it.
-    Refused,
-}
-
-impl From<Kept> for Published {
-    fn from(kept: Kept) -> Published {
-        match kept {
-            Kept::Committed => Published::Kept,
-            Kept::Refused => Published::Refused,
-        }
-    }
 }
 
 /// Resolves when a message is kept, or at once when nobody keeps it. Dropped, the message goes

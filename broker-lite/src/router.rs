@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    broker::SessionId,
+    ids::SessionId,
     packet::{SubscribeOptions, SubscriptionId},
     topic::{SubscriptionFilter, TopicName},
 };

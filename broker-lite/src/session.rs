@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     access::{Identity, Permissions},
-    broker::{ConnectionId, Ticket},
+    ids::{ConnectionId, Ticket},
     journal::SessionKey,
     message::Message,
     outbox::Outbox,

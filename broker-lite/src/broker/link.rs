@@ -10,7 +10,7 @@ use std::{
 use bytes::BytesMut;
 
 use crate::{
-    broker::SessionId,
+    ids::SessionId,
     packet::{self, Packet, Publish, TopicAlias, Version},
     topic::TopicName,
 };
