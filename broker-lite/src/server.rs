@@ -19,8 +19,7 @@ pub use crate::{
     keeper::Published,
     listener::Bound,
     local::{Delivery, LocalClient, Publishing},
-    start::{Reloaded, StartError},
-    tls::TlsError,
+    start::{Reloaded, StartError, TlsError},
 };
 
 /// A running broker; clones are handles to the same one.

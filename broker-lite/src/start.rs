@@ -1,8 +1,6 @@
 //! Why a broker does not start, and what a reload has changed. Values.
 
-use std::net::SocketAddr;
-
-use crate::tls::TlsError;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Why a broker does not start, or does not take another configuration.
 #[derive(Debug, thiserror::Error)]
@@ -64,4 +62,40 @@ pub struct Reloaded {
     pub closed: Vec<SocketAddr>,
     /// Clients that were sent away.
     pub disconnected: usize,
+}
+
+/// Why a listener cannot serve TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM file cannot be read, or holds nothing of the kind.
+    #[error("cannot take {what} from {path}: {reason} (is it PEM, and may this user read it?)")]
+    File {
+        /// What was looked for.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The reader's answer.
+        reason: String,
+    },
+    /// Certificate and key, or the trust anchors, do not work together.
+    #[error("certificate {certificate} with key {key} (do they belong together?)")]
+    Pair {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What rustls says.
+        source: rustls::Error,
+    },
+    /// The trust anchors cannot be used.
+    #[error("client CA {path}: {reason}")]
+    Anchors {
+        /// The file.
+        path: PathBuf,
+        /// What rustls says.
+        reason: String,
+    },
+    /// Clients are to show certificates that nothing can verify.
+    #[error("client_auth asks for certificates, but client_ca names nobody who issues them")]
+    NoAnchors,
 }

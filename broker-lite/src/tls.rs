@@ -2,10 +2,7 @@
 //!
 //! Invariant: a certificate names a client only after rustls has verified it.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use rustls::{
     RootCertStore, ServerConfig,
@@ -18,43 +15,10 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-use crate::config::{ClientAuth, ListenerTls};
-
-/// Why a listener cannot serve TLS.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A PEM file cannot be read, or holds nothing of the kind.
-    #[error("cannot take {what} from {path}: {reason} (is it PEM, and may this user read it?)")]
-    File {
-        /// What was looked for.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// The reader's answer.
-        reason: String,
-    },
-    /// Certificate and key, or the trust anchors, do not work together.
-    #[error("certificate {certificate} with key {key} (do they belong together?)")]
-    Pair {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// What rustls says.
-        source: rustls::Error,
-    },
-    /// The trust anchors cannot be used.
-    #[error("client CA {path}: {reason}")]
-    Anchors {
-        /// The file.
-        path: PathBuf,
-        /// What rustls says.
-        reason: String,
-    },
-    /// Clients are to show certificates that nothing can verify.
-    #[error("client_auth asks for certificates, but client_ca names nobody who issues them")]
-    NoAnchors,
-}
+use crate::{
+    config::{ClientAuth, ListenerTls},
+    start::TlsError,
+};
 
 /// Reads the files that a listener's configuration names.
 pub(crate) fn acceptor(tls: &ListenerTls) -> Result<TlsAcceptor, TlsError> {
