@@ -1,0 +1,160 @@
+//! What MQTT and we promise: access.
+
+use super::*;
+
+fn named(user: &str, password: &str, id: &str) -> Connect {
+    Connect {
+        user_name: Some(Text::parse(user).unwrap()),
+        password: Some(Credential(password.to_owned().into())),
+        ..hello(V5, id)
+    }
+}
+
+#[test]
+fn what_no_rule_allows_is_refused_and_named() {
+    let access = vec![allow(None, &["in/#"], &["out/+"])];
+    let mut sim = Sim::with(Limits::default(), access, None);
+    let client = sim.client(V5, "c");
+    assert_eq!(
+        sim.subscribe(client, "out/#", at(0)),
+        ReasonCode::NotAuthorized
+    );
+    assert_eq!(
+        sim.subscribe(client, "$share/g/in/x", at(0)),
+        ReasonCode::NotAuthorized
+    );
+    assert_eq!(sim.subscribe(client, "out/x", at(0)), ReasonCode::Success);
+    sim.send(client, qos1("out/x", "x", 1));
+    assert_eq!(
+        last_reason(&mut sim, client),
+        Some(ReasonCode::NotAuthorized)
+    );
+    sim.send(client, once("$SYS/x", "x"));
+    assert_eq!(
+        sim.refusals,
+        [
+            Refusal::Subscribe,
+            Refusal::Subscribe,
+            Refusal::Publish,
+            Refusal::Publish
+        ]
+    );
+}
+
+#[test]
+fn a_password_decides_who_a_client_is() {
+    let mut sim = Sim::with(
+        Limits::default(),
+        vec![allow(Some("ann"), &["#"], &["#"])],
+        None,
+    );
+    let wrong = sim.try_connect(named("ann", "secreT", "c"));
+    assert_eq!(
+        last_reason(&mut sim, wrong),
+        Some(ReasonCode::BadUserNameOrPassword)
+    );
+    let unknown = sim.try_connect(named("bob", "secret", "c"));
+    assert_eq!(
+        last_reason(&mut sim, unknown),
+        Some(ReasonCode::BadUserNameOrPassword)
+    );
+    let (ann, _) = sim.connect(named("ann", "secret", "c"));
+    assert_eq!(sim.subscribe(ann, "#", at(0)), ReasonCode::Success);
+    let nobody = sim.try_connect(hello(V5, "d"));
+    assert_eq!(
+        last_reason(&mut sim, nobody),
+        Some(ReasonCode::NotAuthorized)
+    );
+}
+
+#[test]
+fn a_session_is_not_taken_over_by_another_user() {
+    let mut sim = Sim::with(Limits::default(), vec![allow(None, &["#"], &["#"])], None);
+    let (ann, _) = sim.connect(named("ann", "secret", "c"));
+    let thief = sim.try_connect(hello(V5, "c"));
+    assert_eq!(
+        last_reason(&mut sim, thief),
+        Some(ReasonCode::NotAuthorized)
+    );
+    assert!(!sim.is_closed(ann));
+    assert_eq!(sim.refusals, [Refusal::ForeignSession]);
+}
+
+#[test]
+fn failed_logins_from_afar_bring_a_ban() {
+    let mut sim = Sim::new();
+    let mut far = peer();
+    far.address = "10.0.0.9:1000".parse().unwrap();
+    for _ in 0..5 {
+        let connection = sim.open(far.clone()).unwrap();
+        let connect = Packet::Connect(Box::new(named("ann", "guess", "c")));
+        sim.core.handle_packet(connection, connect, sim.now);
+        sim.drain();
+    }
+    assert_eq!(sim.open(far.clone()), Err(Refusal::Banned));
+    sim.pass(Duration::from_secs(61));
+    assert!(sim.open(far).is_ok());
+}
+
+#[test]
+fn other_rules_end_what_they_forbid_and_leave_the_rest_alone() {
+    let open = || vec![allow(None, &["#"], &["#"])];
+    let mut sim = Sim::with(Limits::default(), open(), None);
+    let client = sim.client(V5, "c");
+    sim.subscribe(client, "a", at(0));
+    sim.subscribe(client, "b", at(0));
+    sim.send(client, retained("a", "old"));
+    let narrow = vec![allow(None, &["b"], &["b"])];
+    assert_eq!(
+        sim.core
+            .replace_rules(rules(Limits::default(), narrow), sim.now),
+        0
+    );
+    sim.take(client);
+    sim.core
+        .replace_rules(rules(Limits::default(), open()), sim.now);
+    sim.send(client, once("a", "x"));
+    sim.send(client, once("b", "x"));
+    assert_eq!(sim.payloads(client), ["b=x"]);
+    sim.subscribe(client, "a", at(0));
+    assert_eq!(
+        sim.payloads(client),
+        Vec::<String>::new(),
+        "its publisher had lost its rights"
+    );
+    let none = vec![allow(Some("ann"), &["#"], &["#"])];
+    assert_eq!(
+        sim.core
+            .replace_rules(rules(Limits::default(), none), sim.now),
+        1
+    );
+    sim.drain();
+    assert!(sim.is_closed(client));
+}
+
+#[test]
+fn connections_are_counted_in_all_and_by_address() {
+    let limits = Limits {
+        connections: 2,
+        connections_per_address: 1,
+        ..Limits::default()
+    };
+    let mut sim = Sim::limited(limits);
+    let from = |address: &str| {
+        let mut peer = peer();
+        peer.address = address.parse().unwrap();
+        peer
+    };
+    let first = sim.open(from("10.0.0.1:1")).unwrap();
+    assert_eq!(
+        sim.open(from("10.0.0.1:2")),
+        Err(Refusal::TooManyConnectionsFromAddress)
+    );
+    sim.open(from("10.0.0.2:1")).unwrap();
+    assert_eq!(
+        sim.open(from("10.0.0.3:1")),
+        Err(Refusal::TooManyConnections)
+    );
+    sim.core.handle_closed(first, sim.now);
+    assert!(sim.open(from("10.0.0.1:3")).is_ok());
+}

@@ -1,0 +1,80 @@
+//! What MQTT and we promise: retention.
+
+use super::*;
+
+fn options(retain_handling: RetainHandling) -> SubscribeOptions {
+    SubscribeOptions {
+        retain_handling,
+        ..at(1)
+    }
+}
+
+#[test]
+fn retain_handling_decides_what_a_subscription_brings_mqtt_3_3_1_9_to_11() {
+    let mut sim = Sim::new();
+    let client = sim.client(V5, "c");
+    sim.send(client, retained("t", "x"));
+    sim.subscribe(client, "t", options(RetainHandling::DoNotSend));
+    assert_eq!(sim.payloads(client), Vec::<String>::new());
+    sim.subscribe(client, "t", options(RetainHandling::SendIfNew));
+    assert_eq!(sim.payloads(client), Vec::<String>::new());
+    sim.subscribe(client, "+", options(RetainHandling::SendIfNew));
+    assert_eq!(sim.payloads(client), ["t=x"]);
+    sim.subscribe(client, "t", options(RetainHandling::Send));
+    let publishes = sim.publishes(client);
+    assert!(publishes[0].retain);
+    sim.subscribe(client, "$share/g/t", options(RetainHandling::Send));
+    assert_eq!(sim.payloads(client), Vec::<String>::new());
+}
+
+#[test]
+fn retain_as_published_keeps_the_flag_and_its_absence_clears_it_mqtt_3_3_1_12_13() {
+    for retain_as_published in [false, true] {
+        let mut sim = Sim::new();
+        let client = sim.client(V5, "c");
+        sim.subscribe(
+            client,
+            "t",
+            SubscribeOptions {
+                retain_as_published,
+                ..at(0)
+            },
+        );
+        sim.send(client, retained("t", "x"));
+        assert_eq!(sim.publishes(client)[0].retain, retain_as_published);
+    }
+}
+
+#[test]
+fn an_empty_retained_message_is_delivered_and_clears_the_topic_mqtt_3_3_1_6() {
+    let mut sim = Sim::new();
+    let client = sim.client(V3, "c");
+    sim.send(client, retained("t", "x"));
+    sim.send(client, retained("t", ""));
+    sim.subscribe(client, "t", at(0));
+    assert_eq!(sim.payloads(client), Vec::<String>::new());
+    sim.send(client, retained("t", ""));
+    assert_eq!(sim.payloads(client), ["t="]);
+}
+
+#[test]
+fn expired_messages_are_not_delivered_and_others_say_what_remains_mqtt_3_3_2_5_6() {
+    let mut sim = Sim::new();
+    let (client, _) = sim.connect(lasting(V5, "sub"));
+    sim.subscribe(client, "t", at(1));
+    sim.lose(client);
+    let publisher = sim.client(V5, "pub");
+    for (n, life_s) in [(1, 10), (2, 100)] {
+        let delivery = Delivery::AtLeastOnce(crate::broker::sim::id(n));
+        let message = Publish {
+            message_expiry_s: Some(life_s),
+            ..publish("t", &n.to_string(), delivery)
+        };
+        sim.send(publisher, Packet::Publish(message));
+    }
+    sim.pass(Duration::from_secs(30));
+    let (client, _) = sim.connect(lasting(V5, "sub"));
+    let publishes = sim.publishes(client);
+    assert_eq!(publishes.len(), 1);
+    assert_eq!(publishes[0].message_expiry_s, Some(70));
+}
