@@ -3,6 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use broker_lite::{packet::MessageProperties, topic::TopicName};
+use bytes::Bytes;
+
 use super::*;
 
 #[test]

@@ -9,16 +9,24 @@
 //! Invariant: nothing local waits for the upstream. A link that cannot be says why, and tries again.
 //! Shell of the link: joins its cores and drivers.
 
-mod backoff;
-mod cause;
-mod endpoints;
-mod forwarder;
-mod link;
 mod rules;
-mod session;
-mod status;
+
+mod outbound;
+
+mod forwarder;
+
 mod suspect;
+
+mod link;
+
+mod backoff;
+mod endpoints;
+
+mod session;
 mod tls;
+
+mod cause;
+mod status;
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use broker_lite::{
 use bytes::Bytes;
 use serde_json::json;
 
-use super::forwarder::{Key, Outbound};
+use super::outbound::{Key, Outbound};
 use crate::{
     buffer::row::{Gap, Row},
     config::{Forward, Receive},

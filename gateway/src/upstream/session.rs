@@ -16,7 +16,8 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     cause::Cause,
-    forwarder::{Allowance, Answer, Outbound},
+    forwarder::{Allowance, Answer},
+    outbound::Outbound,
 };
 
 /// Largest packet taken from the upstream: the broker's own default.

@@ -4,7 +4,7 @@
 //! Invariant: a message is given up only if it was alone under way each time, and the upstream took
 //! another one after. An upstream that closes over everything gets everything again. Core.
 
-use super::forwarder::Key;
+use super::outbound::Key;
 
 /// Links that must have ended over a message before another is tried in its place.
 pub(crate) const TRIES: u32 = 5;
