@@ -245,10 +245,11 @@ impl Link {
 
 /// The same cause over and over is one line in the log.
 fn report(url: &UpstreamUrl, cause: &Cause, retry: Duration, last: &mut Option<Cause>) {
+    let retry_ms = retry.as_millis();
     if last.as_ref() == Some(cause) {
-        debug!(upstream = %url, %cause, ?retry, "still no link");
+        debug!(upstream = %url, %cause, retry_ms, "still no link");
     } else {
-        warn!(upstream = %url, kind = cause.as_str(), %cause, ?retry, "no link to the upstream");
+        warn!(upstream = %url, kind = cause.as_str(), %cause, retry_ms, "no link to the upstream");
         *last = Some(cause.clone());
     }
 }
