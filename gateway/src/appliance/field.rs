@@ -5,9 +5,13 @@
 use std::{
     collections::HashMap,
     sync::{RwLock, RwLockReadGuard},
+    time::Duration,
 };
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -19,6 +23,9 @@ use crate::{
         serial::{self, SerialHandle, SerialStatus},
     },
 };
+
+/// How long the last events may take to reach the broker at a stop.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
 
 /// Everything that hangs on a wire.
 pub(crate) struct Field {
@@ -122,11 +129,14 @@ impl Field {
         }
     }
 
-    /// Stops every line.
+    /// Stops every line, and waits a moment until what they told has been taken.
     pub(crate) async fn stop(&self) {
         for (_, line) in self.lines.lock().await.drain() {
             line.stop().await;
         }
+        let everything = self.events.max_capacity();
+        // All places are free only when nothing waits. Who takes events may be gone already.
+        let _late = timeout(LAST_EVENTS, self.events.reserve_many(everything)).await;
     }
 
     /// Hands a command to the bus of its device.
