@@ -160,9 +160,10 @@ fn a_command_is_executed_exactly_once_and_its_result_comes_back() {
         let mut job = Job::start(scene)?;
         job.advances("upstream", &Ledger::default(), || job.heard_upstream())?;
 
+        // QoS 2: the upstream must not take it twice when the sender's own link breaks.
         let command = json!({"value": 742, "id": "from-above"}).to_string();
-        job.observer
-            .publish("plant-7/command/meter-1/setpoint", &command)?;
+        job.observer.tell(&json!({"do": "publish", "qos": 2,
+            "topic": "plant-7/command/meter-1/setpoint", "payload": command}))?;
         let result = result_of(
             &job.observer,
             "plant-7/result/meter-1/setpoint",

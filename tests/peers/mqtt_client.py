@@ -42,6 +42,9 @@ class Client:
             protocol=mqtt.MQTTv5 if self.v5 else mqtt.MQTTv311,
             **session,
         )
+        # Without it paho writes from whichever thread publishes, while its own thread reads: two
+        # threads in one TLS session at once break it.
+        self.paho.on_socket_register_write = lambda *_: None
         self.paho.reconnect_delay_set(min_delay=1, max_delay=1)
         self.paho.on_connect = self.on_connect
         self.paho.on_connect_fail = lambda *_: emit("refused", reason="no connection")

@@ -25,7 +25,7 @@ impl Cloud {
     ///
     /// # Errors
     /// The broker does not start.
-    pub(super) async fn start(pki: &Pki, gateway_id: &str) -> anyhow::Result<Cloud> {
+    pub(super) async fn start(pki: &Pki, gateway_id: &str) -> anyhow::Result<(Cloud, LocalClient)> {
         let tls = ListenerTls {
             certificate: pki.server.certificate.clone(),
             key: pki.server.key.clone(),
@@ -51,26 +51,38 @@ impl Cloud {
             },
             running: None,
         };
-        cloud.bring_up().await?;
-        Ok(cloud)
+        let observer = cloud.bring_up().await?;
+        Ok((cloud, observer))
     }
 
-    /// Starts the broker again, with nothing remembered.
+    /// Starts the broker again, with nothing remembered, and gives someone who sees everything
+    /// that arrives: there before anyone can connect, so that nothing arrives unseen.
     ///
     /// # Errors
     /// The address is taken.
-    pub(super) async fn bring_up(&mut self) -> anyhow::Result<()> {
-        let broker = Broker::start(&self.config, None)
+    pub(super) async fn bring_up(&mut self) -> anyhow::Result<LocalClient> {
+        let closed = Config {
+            listeners: Vec::new(),
+            ..self.config.clone()
+        };
+        let broker = Broker::start(&closed, None)
             .await
             .context("cannot start the upstream broker")?;
+        let observer = broker.local("cloud-observer");
+        observer.subscribe(TopicFilter::parse("#")?, QoS::AtLeastOnce);
+        broker
+            .reload(&self.config)
+            .await
+            .context("cannot open the upstream broker")?;
         if let Some(bound) = broker.addresses().first() {
             self.config.listeners[0].address = bound.address;
         }
         self.running = Some(broker);
-        Ok(())
+        Ok(observer)
     }
 
-    /// Stops the broker: to the gateway, the link is gone.
+    /// Stops the broker: to the gateway, the link is gone. Its observer still has to read what
+    /// was acknowledged until then.
     pub(super) async fn cut(&mut self) {
         if let Some(broker) = self.running.take() {
             broker.shutdown().await;
@@ -80,12 +92,5 @@ impl Cloud {
     /// Where it listens.
     pub(super) fn address(&self) -> SocketAddr {
         self.config.listeners[0].address
-    }
-
-    /// Someone in the cloud who sees everything that arrives; `None` while the link is cut.
-    pub(super) fn observer(&self) -> Option<LocalClient> {
-        let client = self.running.as_ref()?.local("cloud-observer");
-        client.subscribe(TopicFilter::parse("#").ok()?, QoS::AtLeastOnce);
-        Some(client)
     }
 }

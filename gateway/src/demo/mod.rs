@@ -79,11 +79,12 @@ pub async fn run(options: Options) -> anyhow::Result<Summary> {
         .tempdir()
         .context("cannot make a temporary directory")?;
     let pki = Pki::create(directory.path(), GATEWAY)?;
-    let cloud = Cloud::start(&pki, GATEWAY).await?;
+    let (cloud, observer) = Cloud::start(&pki, GATEWAY).await?;
     let plant = Plant::start().await?;
     let config = plant.configuration(directory.path(), &pki, cloud.address(), options.port)?;
     let appliance = Appliance::start(config).await?;
-    Demo::new(appliance, cloud, plant, Script::new(options.length))?
+    let script = Script::new(options.length);
+    Demo::new(appliance, cloud, observer, plant, script)?
         .play()
         .await
 }
@@ -107,6 +108,7 @@ impl Demo {
     fn new(
         appliance: Appliance,
         cloud: Cloud,
+        observer: LocalClient,
         plant: Plant,
         script: Script,
     ) -> anyhow::Result<Demo> {
@@ -128,7 +130,7 @@ impl Demo {
         let output = Output::new();
         output.event(&format!("watch with: {attach}"));
         Ok(Demo {
-            in_cloud: cloud.observer(),
+            in_cloud: Some(observer),
             appliance,
             cloud,
             _plant: plant,
@@ -167,11 +169,7 @@ impl Demo {
         let act = self.script.due(self.view.elapsed);
         match act {
             Some(Act::Command) => self.send_command(),
-            Some(Act::Cut) => {
-                self.in_cloud = None;
-                self.cloud.cut().await;
-                self.happened("the link is cut: the upstream broker is gone");
-            }
+            Some(Act::Cut) => self.cut().await,
             Some(Act::Mend) => self.mend().await?,
             Some(Act::End) | None => {}
         }
@@ -179,10 +177,20 @@ impl Demo {
         Ok(act)
     }
 
+    async fn cut(&mut self) {
+        self.cloud.cut().await;
+        // What was acknowledged before the cut has arrived, also where it was not read yet.
+        if let Some(mut observer) = self.in_cloud.take() {
+            while let Some(delivery) = observer.recv().await {
+                self.seen_in_cloud(&delivery);
+            }
+        }
+        self.happened("the link is cut: the upstream broker is gone");
+    }
+
     async fn mend(&mut self) -> anyhow::Result<()> {
         let waiting = self.view.ledger.totals().waiting;
-        self.cloud.bring_up().await?;
-        self.in_cloud = self.cloud.observer();
+        self.in_cloud = Some(self.cloud.bring_up().await?);
         self.mended_at = Some(Instant::now());
         self.happened(&format!(
             "the upstream broker is back; {waiting} readings wait for it"
