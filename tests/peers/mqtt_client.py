@@ -42,9 +42,6 @@ class Client:
             protocol=mqtt.MQTTv5 if self.v5 else mqtt.MQTTv311,
             **session,
         )
-        # Without it paho writes from whichever thread publishes, while its own thread reads: two
-        # threads in one TLS session at once break it.
-        self.paho.on_socket_register_write = lambda *_: None
         self.paho.reconnect_delay_set(min_delay=1, max_delay=1)
         self.paho.on_connect = self.on_connect
         self.paho.on_connect_fail = lambda *_: emit("refused", reason="no connection")
@@ -70,16 +67,9 @@ class Client:
                 properties.SessionExpiryInterval = SESSION_EXPIRY_S
             extra = {"clean_start": not self.arguments.persistent, "properties": properties}
         self.paho.connect_async(self.arguments.host, self.arguments.port, keepalive=10, **extra)
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        """Connect, and again whenever the connection ends; a failed handshake is an event."""
-        while True:
-            try:
-                self.paho.loop_forever(retry_first_connection=False)
-            except OSError as error:
-                emit("refused", reason=str(error))
-            time.sleep(1)
+        # Paho's own thread: only so does paho know that others must not write beside it, which a
+        # TLS session does not survive. It connects again whenever the connection ends.
+        self.paho.loop_start()
 
     def on_connect(self, _client, _userdata, flags, reason, _properties):
         if reason.is_failure:
