@@ -15,24 +15,13 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     access::Identity,
-    outbox::{Outgoing, Publication},
+    ids::{DeliveryKey, MessageKey, SessionKey},
     packet::{PacketId, QoS, SubscribeOptions, SubscriptionId},
+    publication::{Outgoing, Publication},
     topic::{SubscriptionFilter, TopicName},
 };
 
 pub(crate) use batch::{Batch, DeliveryChange, MessageChange, SessionChange};
-
-/// Names a session in the store; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct SessionKey(pub(crate) u64);
-
-/// Names a message in the store, however many sessions it waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct MessageKey(pub(crate) u64);
-
-/// Names one message for one session in the store; ascends in sending order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct DeliveryKey(pub(crate) u64);
 
 /// A session as it is stored.
 #[derive(Debug, Clone, PartialEq)]

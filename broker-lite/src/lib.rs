@@ -29,6 +29,8 @@ pub mod keeper;
 mod arena;
 mod ids;
 
+mod publication;
+
 mod start;
 mod tls;
 

@@ -8,7 +8,7 @@ use crate::{
     access::Identity,
     config::Limits,
     journal::Journal,
-    outbox::Publication,
+    publication::Publication,
     topic::{TopicFilter, TopicName},
 };
 

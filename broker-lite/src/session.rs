@@ -11,8 +11,7 @@ use std::{
 
 use crate::{
     access::{Identity, Permissions},
-    ids::{ConnectionId, Ticket},
-    journal::SessionKey,
+    ids::{ConnectionId, SessionKey, Ticket},
     message::Message,
     outbox::Outbox,
     packet::{PacketId, QoS, ReasonCode},

@@ -10,8 +10,9 @@ use bytes::BytesMut;
 use crate::{
     audit::Refusal,
     broker::{ConnectionId, Core, Gated, Output, SessionId},
-    outbox::{Next, Outgoing, Publication, Receival, Stage},
+    outbox::{Next, Receival, Stage},
     packet::{Ack, Delivery, Packet, PacketId, Publish, QoS, ReasonCode, Version},
+    publication::{Outgoing, Publication},
     router::{Match, Router},
     session::{Link, Session},
 };

@@ -12,12 +12,13 @@ use std::{
 use crate::{
     access::{Identity, Permissions},
     broker::{ConnectionId, Core, Gated, SessionId, Timer, Waiter},
+    ids::{DeliveryKey, MessageKey, SessionKey},
     journal::{
-        Change, Changes, DeliveryKey, DeliveryRecord, LastKeys, MessageKey, Progress, SessionKey,
-        SessionRecord, SubscriptionRecord,
+        Change, Changes, DeliveryRecord, LastKeys, Progress, SessionRecord, SubscriptionRecord,
     },
-    outbox::{Outgoing, Publication, Stage},
+    outbox::Stage,
     packet::{Packet, PacketId, ReasonCode},
+    publication::{Outgoing, Publication},
     retained::Retained,
     router::Subscriber,
     session::{self, Session},

@@ -9,8 +9,8 @@ use crate::{
     access::{Identity, Permissions},
     broker::{Core, Origin, SessionId, Ticket, Waiter},
     message::Message,
-    outbox::Outgoing,
     packet::{QoS, SubscribeOptions, SubscribeRequest},
+    publication::Outgoing,
     session::{Link, Session, Verdict},
     topic::SubscriptionFilter,
 };

@@ -10,8 +10,8 @@ use crate::{
     broker::{ConnectionId, Core, Gated, Origin, Output, Pending, SessionId, Ticket, Waiter},
     keeper::Kept,
     message::Message,
-    outbox::Publication,
     packet::{Ack, Delivery, Packet, PacketId, Publish, QoS, ReasonCode, Version},
+    publication::Publication,
     retained::Retained,
     session::{HeldAck, Verdict},
 };

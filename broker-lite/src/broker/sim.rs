@@ -15,18 +15,16 @@ use super::{
 use crate::{
     audit::{Event, Refusal},
     config::{AccessRule, Limits, TopicPattern},
-    journal::{
-        Batch, DeliveryChange, DeliveryKey, DeliveryRecord, LastKeys, MessageChange, MessageKey,
-        RetainedRecord, SessionKey,
-    },
+    ids::{DeliveryKey, MessageKey, SessionKey},
+    journal::{Batch, DeliveryChange, DeliveryRecord, LastKeys, MessageChange, RetainedRecord},
     keeper::{Keeper, Kept, Receipt},
     message::Message,
-    outbox::Publication,
     packet::{
         self, Ack, Connect, ConnectProperties, Delivery, Disconnect, Expect, Packet, PacketId,
         Publish, QoS, ReasonCode, Subscribe, SubscribeOptions, SubscribeRequest, Text, Version,
         Will,
     },
+    publication::Publication,
     topic::{SubscriptionFilter, TopicFilter, TopicName},
 };
 

@@ -8,11 +8,11 @@ use crate::{
     audit::Refusal,
     broker::{ConnectionId, Core, SessionId},
     journal::{Change, SubscriptionRecord},
-    outbox::Outgoing,
     packet::{
         Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeRequest,
         SubscriptionId, UnsubAck, Unsubscribe,
     },
+    publication::Outgoing,
     router::Subscriber,
     topic::SubscriptionFilter,
 };

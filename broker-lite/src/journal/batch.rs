@@ -6,12 +6,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Change, Changes, DeliveryKey, DeliveryRecord, MessageKey, Progress, RetainedRecord, SessionKey,
-    SessionRecord, SubscriptionRecord,
+    Change, Changes, DeliveryRecord, Progress, RetainedRecord, SessionRecord, SubscriptionRecord,
 };
 use crate::{
-    outbox::Publication,
+    ids::{DeliveryKey, MessageKey, SessionKey},
     packet::PacketId,
+    publication::Publication,
     topic::{SubscriptionFilter, TopicName},
 };
 

@@ -18,16 +18,17 @@ use tracing::error;
 use crate::{
     access::Identity,
     broker::{Stored, StoredSession},
+    ids::{DeliveryKey, MessageKey, SessionKey},
     journal::{
-        Batch, DeliveryChange, DeliveryKey, DeliveryRecord, LastKeys, MessageChange, MessageKey,
-        Progress, RetainedRecord, SessionChange, SessionKey, SessionRecord, SubscriptionRecord,
+        Batch, DeliveryChange, DeliveryRecord, LastKeys, MessageChange, Progress, RetainedRecord,
+        SessionChange, SessionRecord, SubscriptionRecord,
     },
     message::Message,
-    outbox::Publication,
     packet::{
         self, Delivery, Expect, Packet, PacketId, Publish, QoS, RetainHandling, SubscribeOptions,
         SubscriptionId, Version,
     },
+    publication::Publication,
     topic::{SubscriptionFilter, TopicName},
 };
 

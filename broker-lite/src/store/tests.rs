@@ -13,15 +13,16 @@ use crate::{
     access::Identity,
     broker::{Stored, sim::start},
     config::Persistence,
+    ids::{DeliveryKey, MessageKey, SessionKey},
     journal::{
-        Change, Changes, DeliveryKey, DeliveryRecord, MessageKey, Progress, RetainedRecord,
-        SessionKey, SessionRecord, SubscriptionRecord,
+        Change, Changes, DeliveryRecord, Progress, RetainedRecord, SessionRecord,
+        SubscriptionRecord,
     },
     message::Message,
-    outbox::Publication,
     packet::{
         MessageProperties, PacketId, QoS, RetainHandling, SubscribeOptions, SubscriptionId, Text,
     },
+    publication::Publication,
     topic::{SubscriptionFilter, TopicName},
 };
 
