@@ -83,6 +83,16 @@ impl<T> Arena<T> {
             .filter(|_| slot.generation == id.generation)
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Id, &mut T)> {
+        self.slots.iter_mut().zip(0..).filter_map(|(slot, index)| {
+            let id = Id {
+                index,
+                generation: slot.generation,
+            };
+            slot.value.as_mut().map(|value| (id, value))
+        })
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

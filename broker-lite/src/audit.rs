@@ -4,10 +4,11 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use crate::address::Address;
 
 /// Refusals of one kind that are logged in a minute; the rest are only counted.
 const LOGGED_PER_MINUTE: u32 = 10;
@@ -19,9 +20,12 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) enum Refusal {
     TooManyConnections,
     TooManyConnectionsFromAddress,
+    TooManyConnectionsOnListener,
+    TooManyHandshakes,
     TooManySessions,
     Banned,
     Handshake,
+    Revoked,
     ConnectTimeout,
     Malformed,
     ProtocolViolation,
@@ -44,12 +48,15 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Every kind, in the order of their numbers.
-    pub(crate) const ALL: [Refusal; 23] = [
+    pub(crate) const ALL: [Refusal; 26] = [
         Refusal::TooManyConnections,
         Refusal::TooManyConnectionsFromAddress,
+        Refusal::TooManyConnectionsOnListener,
+        Refusal::TooManyHandshakes,
         Refusal::TooManySessions,
         Refusal::Banned,
         Refusal::Handshake,
+        Refusal::Revoked,
         Refusal::ConnectTimeout,
         Refusal::Malformed,
         Refusal::ProtocolViolation,
@@ -75,9 +82,12 @@ impl Refusal {
         match self {
             Refusal::TooManyConnections => "too-many-connections",
             Refusal::TooManyConnectionsFromAddress => "too-many-connections-from-address",
+            Refusal::TooManyConnectionsOnListener => "too-many-connections-on-listener",
+            Refusal::TooManyHandshakes => "too-many-handshakes",
             Refusal::TooManySessions => "too-many-sessions",
             Refusal::Banned => "banned",
             Refusal::Handshake => "handshake",
+            Refusal::Revoked => "certificate-revoked",
             Refusal::ConnectTimeout => "connect-timeout",
             Refusal::Malformed => "malformed-packet",
             Refusal::ProtocolViolation => "protocol-violation",
@@ -109,7 +119,7 @@ impl fmt::Display for Refusal {
 /// Whom an event is about, as far as known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Who {
-    pub(crate) address: Option<SocketAddr>,
+    pub(crate) address: Option<Address>,
     pub(crate) client: Option<Arc<str>>,
     pub(crate) user: Option<String>,
 }

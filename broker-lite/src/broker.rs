@@ -62,9 +62,9 @@ use crate::{
 };
 
 pub(crate) use durable::{Stored, StoredSession};
-pub(crate) use link::Peer;
+pub(crate) use link::{Admission, Peer};
 
-pub(crate) use crate::ids::{ConnectionId, SessionId, Ticket};
+pub(crate) use crate::ids::{ConnectionId, ListenerId, SessionId, Ticket};
 
 /// Something to come back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,6 +165,7 @@ pub(crate) struct Core {
     keeper: Option<Arc<dyn Keeper>>,
     links: Arena<Link>,
     by_address: HashMap<IpAddr, u32>,
+    by_listener: HashMap<ListenerId, u32>,
     bans: Bans,
     sessions: Arena<Session>,
     by_client: HashMap<Arc<str>, SessionId>,
@@ -201,6 +202,7 @@ impl Core {
             keeper,
             links: Arena::new(),
             by_address: HashMap::new(),
+            by_listener: HashMap::new(),
             bans: Bans::default(),
             sessions: Arena::new(),
             by_client: HashMap::new(),

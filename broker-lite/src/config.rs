@@ -3,6 +3,7 @@
 //! Invariant: every limit of the broker is a key here, with its default.
 
 mod check;
+mod listener;
 
 use std::path::PathBuf;
 
@@ -13,12 +14,15 @@ use settings::{Period, Secret, Size};
 use crate::topic::{TopicError, TopicFilter};
 
 pub use check::check;
+pub use listener::{
+    CertificateName, ClientAuth, IdentitySource, Listener, ListenerTls, SocketMode,
+};
 
 /// The `[broker]` table: everything a broker is told from outside.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Addresses to serve; none means that only the process itself uses the broker.
+    /// Where to serve; none means that only the process itself uses the broker.
     #[serde(rename = "listener")]
     pub listeners: Vec<Listener>,
     /// Access rules: what none allows is refused. Without any rule at all, anonymous clients on
@@ -49,54 +53,6 @@ pub struct Persistence {
 
 fn default_commit_delay() -> Period {
     Period::from_millis(5)
-}
-
-/// One address on which clients are served.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Listener {
-    /// `ADDRESS:PORT` to listen on; port 0 takes a free one.
-    #[schemars(with = "String", extend("format" = "socket-address"))]
-    pub address: std::net::SocketAddr,
-    /// Serve TLS with this certificate; without it the listener is plain TCP.
-    pub tls: Option<ListenerTls>,
-    /// Let clients in that name no identity. Refused off loopback unless it is said here.
-    /// Default: yes on loopback without TLS, no elsewhere.
-    pub anonymous: Option<bool>,
-}
-
-impl Listener {
-    /// Whether a client without certificate and password may connect here.
-    pub fn allows_anonymous(&self) -> bool {
-        self.anonymous
-            .unwrap_or(self.address.ip().is_loopback() && self.tls.is_none())
-    }
-}
-
-/// Certificates of a TLS listener, as PEM files.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ListenerTls {
-    /// The server's certificate, followed by its intermediates.
-    pub certificate: PathBuf,
-    /// The server's private key.
-    pub key: PathBuf,
-    /// Trust anchors for clients' certificates.
-    pub client_ca: Option<PathBuf>,
-    /// Whether clients must show a certificate. Default: required where `client_ca` is given.
-    pub client_auth: Option<ClientAuth>,
-}
-
-/// Whether a TLS client must show a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClientAuth {
-    /// No handshake without a certificate from `client_ca`.
-    Required,
-    /// A certificate is checked when shown; without one a password is needed.
-    Optional,
-    /// Certificates are not asked for.
-    None,
 }
 
 /// One access rule: whom it is for, and what they may do.

@@ -27,3 +27,7 @@ pub(crate) struct MessageKey(pub(crate) u64);
 /// Names one message for one session in the store; ascends in sending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct DeliveryKey(pub(crate) u64);
+
+/// A listening socket, until it is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ListenerId(pub(crate) u32);

@@ -1,7 +1,7 @@
 //! A small, secured MQTT 3.1.1 and 5.0 broker, as a library and as a binary.
 //!
 //! ```text
-//!            TCP · TLS              decode                  route                    encode
+//!      TCP · Unix · TLS            decode                  route                    encode
 //!  client ──▶ listener ──▶ connection ──▶ packet ──▶ broker ──▶ router ──▶ outbox ──▶ connection ──▶ client
 //!                                                      │ ▲        retained
 //!                                              message │ │ receipt
@@ -12,9 +12,11 @@
 //! What is to outlive the broker leaves `broker` as changes (`journal`) for the disk (`store`), and
 //! what promises it waits for their commit.
 //!
-//! Values and cores decide; `listener`, `tls`, `connection`, `shared`, `store` and `server` are the drivers that give
+//! Values and cores decide; `listener`, `socket`, `entrance`, `tls`, `connection`, `shared`, `store` and `server` are the drivers that give
 //! them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
 //! same path as a socket.
+
+pub mod address;
 
 pub mod config;
 
@@ -34,7 +36,11 @@ mod publication;
 mod start;
 mod tls;
 
+mod socket;
+
 mod listener;
+
+mod entrance;
 
 mod connection;
 

@@ -3,42 +3,32 @@
 //! Invariant: a configuration is applied as a whole; what cannot be bound or read leaves
 //! everything as it was.
 
-use std::{
-    collections::HashMap,
-    fmt, io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, io, sync::Arc, time::Duration};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-    time::{sleep, timeout},
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    broker::{ConnectionId, Peer},
-    config::{ClientAuth, Config, Listener},
-    connection,
+    address::Endpoint,
+    broker::{Admission, ListenerId},
+    config::{Config, Listener},
+    entrance::{Door, Service, admit},
     packet::ReasonCode,
     shared::Shared,
+    socket::{self, Socket},
     start::{Reloaded, StartError},
-    tls,
+    tls::Trust,
 };
 
 /// When no connection can be accepted (no file descriptor is free), the next try comes after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// An address that is listened on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place that is listened on.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
     /// With the port that was taken where 0 was configured.
-    pub address: SocketAddr,
+    pub address: Endpoint,
     /// Whether it serves TLS.
     pub tls: bool,
 }
@@ -51,17 +41,10 @@ impl fmt::Display for Bound {
     }
 }
 
-/// How new connections are served; exchanged as a whole by a reload.
-#[derive(Clone)]
-struct Service {
-    config: Listener,
-    acceptor: Option<TlsAcceptor>,
-}
-
 /// One listening socket.
 struct Open {
-    bound: SocketAddr,
-    service: Arc<Mutex<Service>>,
+    bound: Endpoint,
+    door: Arc<Door>,
     stop: CancellationToken,
 }
 
@@ -69,13 +52,15 @@ struct Open {
 #[derive(Default)]
 pub(crate) struct Listeners {
     open: Vec<Open>,
+    last_id: u32,
 }
 
 /// A listener of the new configuration, with all that can fail behind it.
 pub(crate) struct Prepared {
+    endpoint: Endpoint,
     service: Service,
-    /// Absent where the address is listened on already.
-    socket: Option<(TcpListener, SocketAddr)>,
+    /// Absent where the place is listened on already.
+    socket: Option<(Socket, Endpoint)>,
 }
 
 /// Binds what is not bound yet and reads all certificates; changes nothing.
@@ -85,24 +70,26 @@ pub(crate) async fn prepare(
 ) -> Result<Vec<Prepared>, StartError> {
     let mut prepared = Vec::with_capacity(config.listeners.len());
     let mut taken = vec![false; present.open.len()];
-    for listener in &config.listeners {
-        let acceptor = listener.tls.as_ref().map(tls::acceptor).transpose();
-        let acceptor = acceptor.map_err(|source| StartError::Tls {
-            address: listener.address,
+    for (number, listener) in (1..).zip(&config.listeners) {
+        let endpoint = listener.endpoint().ok_or(StartError::Nowhere { number })?;
+        let trust = listener.tls.as_ref().map(|tls| Trust::read(listener, tls));
+        let trust = trust.transpose().map_err(|source| StartError::Tls {
+            endpoint: endpoint.clone(),
             source: Box::new(source),
         })?;
-        let kept = present.position(listener.address, &taken);
-        if let Some(index) = kept {
-            taken[index] = true;
-        }
+        let kept = present.position(&endpoint, &taken);
         let socket = match kept {
-            Some(_) => None,
-            None => Some(bind(listener.address).await?),
+            Some(index) => {
+                taken[index] = true;
+                None
+            }
+            None => Some(bind(&endpoint, listener).await?),
         };
         prepared.push(Prepared {
+            endpoint,
             service: Service {
                 config: listener.clone(),
-                acceptor,
+                trust: trust.map(Arc::new),
             },
             socket,
         });
@@ -110,11 +97,12 @@ pub(crate) async fn prepare(
     Ok(prepared)
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Bind { address, source };
-    let socket = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = socket.local_addr().map_err(failed)?;
-    Ok((socket, bound))
+async fn bind(endpoint: &Endpoint, listener: &Listener) -> Result<(Socket, Endpoint), StartError> {
+    let bound = Socket::bind(endpoint, listener.mode).await;
+    bound.map_err(|source| StartError::Bind {
+        endpoint: endpoint.clone(),
+        source,
+    })
 }
 
 impl Listeners {
@@ -122,8 +110,8 @@ impl Listeners {
         self.open
             .iter()
             .map(|open| Bound {
-                address: open.bound,
-                tls: open.service().config.tls.is_some(),
+                address: open.bound.clone(),
+                tls: open.door.service().trust.is_some(),
             })
             .collect()
     }
@@ -139,90 +127,111 @@ impl Listeners {
     /// are sent away.
     pub(crate) fn apply(&mut self, prepared: Vec<Prepared>, shared: &Arc<Shared>) -> Reloaded {
         let mut reloaded = Reloaded::default();
-        let mut before: HashMap<SocketAddr, Vec<Open>> = HashMap::new();
-        for open in self.open.drain(..) {
-            let address = open.service().config.address;
-            before.entry(address).or_default().push(open);
-        }
-        for Prepared { service, socket } in prepared {
-            let known = before.get_mut(&service.config.address).and_then(Vec::pop);
-            let open = match (known, socket) {
-                (Some(open), _) => {
+        let mut before = std::mem::take(&mut self.open);
+        for Prepared {
+            endpoint,
+            service,
+            socket,
+        } in prepared
+        {
+            let open = match socket {
+                None => {
+                    let is_it = |open: &Open| {
+                        open.door.service().config.endpoint().as_ref() == Some(&endpoint)
+                    };
+                    let Some(index) = before.iter().position(is_it) else {
+                        continue;
+                    };
+                    let open = before.remove(index);
                     reloaded.disconnected += open.exchange(service, shared);
                     open
                 }
-                (None, Some((socket, bound))) => {
-                    let open = Open::start(service, socket, bound, shared);
-                    reloaded.opened.push(open.bound);
+                Some((socket, bound)) => {
+                    self.last_id += 1;
+                    let open =
+                        Open::start(ListenerId(self.last_id), service, socket, bound, shared);
+                    reloaded.opened.push(open.bound.clone());
                     open
                 }
-                (None, None) => continue,
             };
             self.open.push(open);
         }
-        for open in before.into_values().flatten() {
+        for open in before {
             open.stop.cancel();
+            reloaded.disconnected += shared.leave_listener(open.door.id);
             reloaded.closed.push(open.bound);
-            reloaded.disconnected += shared.leave_listener(open.bound);
         }
         reloaded
     }
 
-    fn position(&self, address: SocketAddr, taken: &[bool]) -> Option<usize> {
-        let is_free =
-            |index: &usize| !taken[*index] && self.open[*index].service().config.address == address;
+    /// The doors whose clients' certificates are to be verified again after a reload.
+    pub(crate) fn doors(&self) -> Vec<Arc<Door>> {
+        self.open
+            .iter()
+            .map(|open| Arc::clone(&open.door))
+            .collect()
+    }
+
+    fn position(&self, endpoint: &Endpoint, taken: &[bool]) -> Option<usize> {
+        let is_free = |index: &usize| {
+            !taken[*index]
+                && self.open[*index].door.service().config.endpoint().as_ref() == Some(endpoint)
+        };
         (0..self.open.len()).find(is_free)
     }
 }
 
 impl Open {
     fn start(
+        id: ListenerId,
         service: Service,
-        socket: TcpListener,
-        bound: SocketAddr,
+        socket: Socket,
+        bound: Endpoint,
         shared: &Arc<Shared>,
     ) -> Open {
-        info!(target: "broker_lite::listener", address = %bound, tls = service.acceptor.is_some(), "listening");
+        info!(target: "broker_lite::listener", address = %bound, tls = service.trust.is_some(), "listening");
         let open = Open {
             bound,
-            service: Arc::new(Mutex::new(service)),
+            door: Arc::new(Door::new(id, service)),
             stop: shared.stop.child_token(),
         };
         let accepting = accept(
             Arc::clone(shared),
             socket,
-            bound,
-            Arc::clone(&open.service),
+            open.bound.clone(),
+            Arc::clone(&open.door),
             open.stop.clone(),
         );
         shared.tasks.spawn(accepting);
         open
     }
 
-    fn service(&self) -> Service {
-        self.service
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Serves new clients otherwise; present ones go if the listener's own configuration changed.
+    /// Serves new clients otherwise; present ones go if what they speak, or are known by, changed.
     fn exchange(&self, service: Service, shared: &Arc<Shared>) -> usize {
-        let mut current = self.service.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = current.config == service.config;
-        *current = service;
-        drop(current);
-        if same {
-            0
+        let (id, admission) = (self.door.id, Admission::of(&service.config));
+        if let Endpoint::Unix(path) = &self.bound
+            && let Err(error) = socket::set_mode(path, service.config.mode)
+        {
+            warn!(target: "broker_lite::listener", path = %path.display(), %error, "cannot set the socket's permissions; they stay as they were");
+        }
+        let before = self.door.exchange(service);
+        if serves_alike(&before.config, &self.door.service().config) {
+            shared.visit(|core, now| core.replace_admission(id, admission, now))
         } else {
-            shared.leave_listener(self.bound)
+            shared.leave_listener(id)
         }
     }
 }
 
+fn serves_alike(before: &Listener, after: &Listener) -> bool {
+    before.tls.is_some() == after.tls.is_some()
+        && before.identity == after.identity
+        && before.certificate_name == after.certificate_name
+}
+
 impl Shared {
-    fn leave_listener(self: &Arc<Self>, bound: SocketAddr) -> usize {
-        self.visit(|core, now| core.close_listener(bound, ReasonCode::AdministrativeAction, now))
+    fn leave_listener(self: &Arc<Self>, id: ListenerId) -> usize {
+        self.visit(|core, now| core.close_listener(id, ReasonCode::AdministrativeAction, now))
     }
 }
 
@@ -230,9 +239,9 @@ impl Shared {
 /// file descriptors costs a pause, not a processor.
 async fn accept(
     shared: Arc<Shared>,
-    socket: TcpListener,
-    bound: SocketAddr,
-    service: Arc<Mutex<Service>>,
+    socket: Socket,
+    bound: Endpoint,
+    door: Arc<Door>,
     stop: CancellationToken,
 ) {
     loop {
@@ -241,15 +250,7 @@ async fn accept(
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => {
-                // An IPv4 peer of an IPv6 socket counts as what it is.
-                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-                let service = service
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone();
-                admit(&shared, stream, address, bound, service);
-            }
+            Ok((stream, address)) => admit(&shared, stream, address, &door),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 warn!(target: "broker_lite::listener", address = %bound, %error, "cannot accept; trying again");
@@ -269,92 +270,4 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
-}
-
-/// Has the core admit the peer, and starts its task.
-fn admit(
-    shared: &Arc<Shared>,
-    stream: TcpStream,
-    address: SocketAddr,
-    listener: SocketAddr,
-    service: Service,
-) {
-    let anonymous = service.config.allows_anonymous();
-    let peer = Peer {
-        address,
-        listener,
-        anonymous,
-        certificate: None,
-    };
-    let Some((connection, call)) = shared.open(peer) else {
-        return;
-    };
-    // Without it only latency suffers.
-    let _slower = stream.set_nodelay(true);
-    let task_shared = Arc::clone(shared);
-    match service.acceptor {
-        None => shared.tasks.spawn(async move {
-            task_shared.visit(|core, now| core.handle_secured(connection, None, now));
-            attend(task_shared, stream, connection, call).await;
-        }),
-        Some(acceptor) => {
-            let wish = service
-                .config
-                .tls
-                .as_ref()
-                .map_or(ClientAuth::None, tls::client_auth);
-            shared.tasks.spawn(async move {
-                if let Some(stream) = secure(&task_shared, stream, acceptor, connection, wish).await
-                {
-                    attend(task_shared, *stream, connection, call).await;
-                } else {
-                    task_shared.closed(connection);
-                }
-            })
-        }
-    };
-}
-
-async fn attend<S>(shared: Arc<Shared>, stream: S, connection: ConnectionId, call: Arc<Notify>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    connection::serve(&shared, stream, connection, &call).await;
-    shared.closed(connection);
-}
-
-/// Shakes hands and finds out who the client is.
-async fn secure(
-    shared: &Arc<Shared>,
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    connection: ConnectionId,
-    wish: ClientAuth,
-) -> Option<Box<TlsStream<TcpStream>>> {
-    let patience = shared.lock().core.handshake_timeout();
-    let failure = match timeout(patience, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => {
-            let shown = stream
-                .get_ref()
-                .1
-                .peer_certificates()
-                .and_then(|chain| chain.first());
-            let name = shown.map(tls::identity);
-            match name {
-                Some(None) => "the client's certificate holds no usable name".to_owned(),
-                None if wish == ClientAuth::Required => {
-                    "the client showed no certificate".to_owned()
-                }
-                name => {
-                    let name = name.flatten();
-                    shared.visit(|core, now| core.handle_secured(connection, name, now));
-                    return Some(Box::new(stream));
-                }
-            }
-        }
-        Ok(Err(error)) => error.to_string(),
-        Err(_elapsed) => "the TLS handshake took too long (limits.handshake_timeout)".to_owned(),
-    };
-    shared.visit(|core, now| core.handle_handshake_failed(connection, failure, now));
-    None
 }

@@ -128,9 +128,8 @@ fn load(path: &Path) -> anyhow::Result<Config> {
 /// Anonymous clients on loopback, who may do everything.
 fn bare(port: u16) -> Config {
     let listener = Listener {
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        tls: None,
         anonymous: Some(true),
+        ..Listener::at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     };
     Config {
         listeners: vec![listener],

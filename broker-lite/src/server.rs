@@ -80,6 +80,7 @@ impl Broker {
         reloaded.disconnected += self
             .shared
             .visit(|core, now| core.replace_rules(rules, now));
+        reloaded.disconnected += self.shared.send_distrusted_away(listeners.doors()).await;
         Ok(reloaded)
     }
 

@@ -1,23 +1,31 @@
 //! Why a broker does not start, and what a reload has changed. Values.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
+
+use crate::address::Endpoint;
 
 /// Why a broker does not start, or does not take another configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({hint})", hint = bind_hint(source))]
+    /// A listener has no address, or two.
+    #[error("listener {number} must have either an address or a path")]
+    Nowhere {
+        /// The listener's place in the list, from 1.
+        number: usize,
+    },
+    /// An address or path cannot be listened on.
+    #[error("cannot listen on {endpoint} ({hint})", hint = bind_hint(source, endpoint))]
     Bind {
-        /// The address.
-        address: SocketAddr,
+        /// The address or path.
+        endpoint: Endpoint,
         /// The system's answer.
         source: std::io::Error,
     },
     /// A listener cannot serve TLS.
-    #[error("cannot serve TLS on {address}")]
+    #[error("cannot serve TLS on {endpoint}")]
     Tls {
         /// The listener.
-        address: SocketAddr,
+        endpoint: Endpoint,
         /// Which file, and why.
         source: Box<TlsError>,
     },
@@ -44,22 +52,34 @@ pub enum StartError {
     },
 }
 
-fn bind_hint(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => "which other program listens there? `ss -ltnp` tells",
-        std::io::ErrorKind::AddrNotAvailable => "does this machine have that address?",
-        std::io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
-        _ => "is the network up?",
+fn bind_hint(error: &std::io::Error, endpoint: &Endpoint) -> &'static str {
+    use std::io::ErrorKind;
+    match (error.kind(), endpoint) {
+        (ErrorKind::AddrInUse, Endpoint::Network(_)) => {
+            "which other program listens there? `ss -ltnp` tells"
+        }
+        (ErrorKind::AddrInUse, Endpoint::Unix(_)) => {
+            "which other program listens there? `ss -lxp` tells"
+        }
+        (ErrorKind::AlreadyExists, _) => "a file that is no socket is in the way",
+        (ErrorKind::AddrNotAvailable, _) => "does this machine have that address?",
+        (ErrorKind::PermissionDenied, Endpoint::Network(_)) => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE"
+        }
+        (ErrorKind::PermissionDenied, Endpoint::Unix(_)) => "may this user write to its folder?",
+        (ErrorKind::NotFound, _) => "does its folder exist?",
+        (_, Endpoint::Network(_)) => "is the network up?",
+        (_, Endpoint::Unix(_)) => "a socket's path has at most 107 bytes",
     }
 }
 
 /// What a reload has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reloaded {
-    /// Addresses that are served from now on.
-    pub opened: Vec<SocketAddr>,
-    /// Addresses that are served no longer.
-    pub closed: Vec<SocketAddr>,
+    /// Addresses and paths that are served from now on.
+    pub opened: Vec<Endpoint>,
+    /// Addresses and paths that are served no longer.
+    pub closed: Vec<Endpoint>,
     /// Clients that were sent away.
     pub disconnected: usize,
 }
@@ -95,6 +115,9 @@ pub enum TlsError {
         /// What rustls says.
         reason: String,
     },
+    /// No key for session tickets.
+    #[error("cannot make a key for session tickets")]
+    Tickets(#[source] rustls::Error),
     /// Clients are to show certificates that nothing can verify.
     #[error("client_auth asks for certificates, but client_ca names nobody who issues them")]
     NoAnchors,

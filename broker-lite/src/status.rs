@@ -2,7 +2,9 @@
 //!
 //! Invariant: a status is a copy; reading it never holds up a message.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::collections::BTreeMap;
+
+pub use crate::address::Address;
 
 /// A broker's state at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub struct ClientStatus {
     /// User name or certificate's name; absent for anonymous clients.
     pub identity: Option<String>,
     /// Where it connects from.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Protocol level: 4 for MQTT 3.1.1, 5 for 5.0.
     pub version: u8,
     /// Messages waiting for it.

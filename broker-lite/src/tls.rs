@@ -1,12 +1,18 @@
 //! TLS for a listener: its certificate, whose clients it trusts, and who a client is. Driver.
 //!
-//! Invariant: a certificate names a client only after rustls has verified it.
+//! Invariant: a certificate names a client only after the trust in force has verified it; one that
+//! was resumed, or verified by what a reload has replaced, is verified again.
+#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    CertificateError, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, ring},
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime,
+        pem::{Error as PemError, PemObject},
+    },
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio_rustls::TlsAcceptor;
@@ -16,14 +22,115 @@ use x509_parser::{
 };
 
 use crate::{
-    config::{ClientAuth, ListenerTls},
+    audit::Refusal,
+    config::{CertificateName, ClientAuth, IdentitySource, Listener, ListenerTls},
     start::TlsError,
 };
 
-/// Reads the files that a listener's configuration names.
-pub(crate) fn acceptor(tls: &ListenerTls) -> Result<TlsAcceptor, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let certificates = certificates(&tls.certificate, "a certificate")?;
+/// TLS 1.3 tickets sent after a handshake; a client that resumes gets the next one then.
+const TICKETS: usize = 1;
+
+/// Why a client is not let in.
+#[derive(Debug)]
+pub(crate) struct Distrusted {
+    pub(crate) refusal: Refusal,
+    pub(crate) why: String,
+}
+
+/// A listener's certificate, and whose clients it trusts.
+pub(crate) struct Trust {
+    pub(crate) acceptor: TlsAcceptor,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Which name of a client's certificate counts, if any does.
+    name: Option<CertificateName>,
+    client_auth: ClientAuth,
+}
+
+impl Trust {
+    /// Reads the files that a listener's configuration names. Tickets of an earlier trust resume
+    /// nothing: each has a key of its own.
+    pub(crate) fn read(listener: &Listener, tls: &ListenerTls) -> Result<Trust, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let verifier = verifier(tls, &provider)?;
+        let config = server_config(tls, provider, verifier.clone())?;
+        Ok(Trust {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            verifier,
+            name: (listener.identity != IdentitySource::Password)
+                .then_some(listener.certificate_name),
+            client_auth: tls.client_auth(),
+        })
+    }
+
+    /// Whether clients without a certificate are turned away.
+    pub(crate) fn needs_certificates(&self) -> bool {
+        self.client_auth == ClientAuth::Required
+    }
+
+    /// The name that a verified certificate gives its client; `None` where names do not count.
+    pub(crate) fn identity(
+        &self,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<Option<String>, Distrusted> {
+        let why = match (chain.first(), self.name) {
+            (None, _) if self.needs_certificates() => "the client showed no certificate".to_owned(),
+            (None, _) | (_, None) => return Ok(None),
+            (Some(leaf), Some(name)) => match identity(leaf, name) {
+                Ok(name) => return Ok(Some(name)),
+                Err(why) => why,
+            },
+        };
+        Err(Distrusted {
+            refusal: Refusal::Handshake,
+            why,
+        })
+    }
+
+    /// Verifies the chain that a client has shown, as a handshake would.
+    pub(crate) fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), Distrusted> {
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Ok(());
+        };
+        let Some(verifier) = &self.verifier else {
+            return Err(Distrusted {
+                refusal: Refusal::ConfigurationChanged,
+                why: "the listener no longer takes certificates".to_owned(),
+            });
+        };
+        let now = UnixTime::since_unix_epoch(
+            SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default(),
+        );
+        verifier
+            .verify_client_cert(leaf, intermediates, now)
+            .map(drop)
+            .map_err(|error| distrusted(&error))
+    }
+}
+
+/// What a failed handshake or verification means to the operator.
+pub(crate) fn distrusted(error: &rustls::Error) -> Distrusted {
+    use rustls::Error::InvalidCertificate;
+    let refusal = match error {
+        InvalidCertificate(CertificateError::Revoked) => Refusal::Revoked,
+        _ => Refusal::Handshake,
+    };
+    let why = match error {
+        InvalidCertificate(CertificateError::UnknownRevocationStatus) => {
+            "no CRL speaks for the issuer of the client's certificate (listener.tls.crl)".to_owned()
+        }
+        error => error.to_string(),
+    };
+    Distrusted { refusal, why }
+}
+
+fn server_config(
+    tls: &ListenerTls,
+    provider: Arc<CryptoProvider>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<ServerConfig, TlsError> {
+    let certificates = pem_items(&tls.certificate, "a certificate")?;
     let key = PrivateKeyDer::from_pem_file(&tls.key)
         .map_err(|error| unreadable("a private key", &tls.key, &error))?;
     let pair = |source| TlsError::Pair {
@@ -31,32 +138,26 @@ pub(crate) fn acceptor(tls: &ListenerTls) -> Result<TlsAcceptor, TlsError> {
         key: tls.key.clone(),
         source,
     };
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(pair)?;
-    let builder = match verifier(tls, provider)? {
+    let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    let config = builder.with_single_cert(certificates, key).map_err(pair)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// Whether clients of this listener must, may or need not show a certificate.
-pub(crate) fn client_auth(tls: &ListenerTls) -> ClientAuth {
-    let default = if tls.client_ca.is_some() {
-        ClientAuth::Required
-    } else {
-        ClientAuth::None
-    };
-    tls.client_auth.unwrap_or(default)
+    let mut config = builder.with_single_cert(certificates, key).map_err(pair)?;
+    // Tickets instead of a table of sessions: what a thousand clients could resume costs nothing here.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.ticketer = ring::Ticketer::new().map_err(TlsError::Tickets)?;
+    config.send_tls13_tickets = TICKETS;
+    Ok(config)
 }
 
 fn verifier(
     tls: &ListenerTls,
-    provider: Arc<rustls::crypto::CryptoProvider>,
+    provider: &Arc<CryptoProvider>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
-    let wish = client_auth(tls);
+    let wish = tls.client_auth();
     if wish == ClientAuth::None {
         return Ok(None);
     }
@@ -66,12 +167,16 @@ fn verifier(
         reason,
     };
     let mut anchors = RootCertStore::empty();
-    for certificate in certificates(path, "a trust anchor")? {
+    for certificate in pem_items(path, "a trust anchor")? {
         anchors
             .add(certificate)
             .map_err(|error| unusable(error.to_string()))?;
     }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider);
+    // Once there are lists, each certificate below an anchor needs one that speaks for it. An old
+    // list is better than a plant that stops: its own expiry is not enforced.
+    let builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), Arc::clone(provider))
+            .with_crls(revocation_lists(tls)?);
     let builder = match wish {
         ClientAuth::Optional => builder.allow_unauthenticated(),
         ClientAuth::Required | ClientAuth::None => builder,
@@ -82,19 +187,27 @@ fn verifier(
         .map_err(|error| unusable(error.to_string()))
 }
 
-fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |error: rustls::pki_types::pem::Error| unreadable(what, path, &error);
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(unreadable)?
-        .collect();
+fn revocation_lists(
+    tls: &ListenerTls,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let mut lists = Vec::new();
+    for path in &tls.crl {
+        lists.extend(pem_items(path, "a certificate revocation list")?);
+    }
+    Ok(lists)
+}
+
+fn pem_items<T: PemObject>(path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
+    let unreadable = |error: PemError| unreadable(what, path, &error);
+    let found: Result<Vec<_>, _> = T::pem_file_iter(path).map_err(unreadable)?.collect();
     let found = found.map_err(unreadable)?;
     if found.is_empty() {
-        return Err(unreadable(rustls::pki_types::pem::Error::NoItemsFound));
+        return Err(unreadable(PemError::NoItemsFound));
     }
     Ok(found)
 }
 
-fn unreadable(what: &'static str, path: &Path, error: &rustls::pki_types::pem::Error) -> TlsError {
+fn unreadable(what: &'static str, path: &Path, error: &PemError) -> TlsError {
     TlsError::File {
         what,
         path: path.to_owned(),
@@ -102,29 +215,52 @@ fn unreadable(what: &'static str, path: &Path, error: &rustls::pki_types::pem::E
     }
 }
 
-/// The name in a client's certificate: its common name, else its first URI as alternative name.
-pub(crate) fn identity(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let common_name = certificate.subject().iter_common_name().next();
-    if let Some(name) = common_name {
-        // One that is not text names nobody, rather than whom its readable part resembles.
-        return name
-            .as_str()
-            .ok()
-            .filter(|name| is_plain(name))
-            .map(str::to_owned);
+/// The name that a client's certificate gives it; `Err` says why it gives none.
+fn identity(certificate: &CertificateDer<'_>, wanted: CertificateName) -> Result<String, String> {
+    let (_, certificate) = X509Certificate::from_der(certificate)
+        .map_err(|error| format!("the client's certificate cannot be read: {error}"))?;
+    match wanted {
+        CertificateName::CommonName => {
+            let names = certificate.subject().iter_common_name();
+            // One that is not text names nobody, rather than whom its readable part resembles.
+            let names = names.map(|name| name.as_str().map_err(|_| "is not UTF-8 text"));
+            only_name(names, "common name")
+        }
+        CertificateName::Uri => {
+            let names = certificate.subject_alternative_name();
+            let names = names.map_err(|error| {
+                format!("the client's certificate has unreadable alternative names: {error}")
+            })?;
+            let listed = names.iter().flat_map(|names| &names.value.general_names);
+            let uris = listed.filter_map(|name| match name {
+                GeneralName::URI(uri) => Some(Ok(*uri)),
+                _ => None,
+            });
+            only_name(uris, "URI")
+        }
     }
-    let names = certificate.subject_alternative_name().ok()??;
-    names
-        .value
-        .general_names
-        .iter()
-        .find_map(|name| match name {
-            GeneralName::URI(uri) if is_plain(uri) => Some((*uri).to_owned()),
-            _ => None,
-        })
 }
 
-fn is_plain(name: &str) -> bool {
-    !name.is_empty() && !name.chars().any(char::is_control)
+/// The one name there is, if it can stand for a user.
+fn only_name<'a>(
+    mut names: impl Iterator<Item = Result<&'a str, &'static str>>,
+    what: &str,
+) -> Result<String, String> {
+    let name = names
+        .next()
+        .ok_or_else(|| format!("the client's certificate has no {what}"))?;
+    if names.next().is_some() {
+        return Err(format!("the client's certificate has more than one {what}"));
+    }
+    let refused = |why| format!("the {what} of the client's certificate {why}");
+    let name = name.map_err(refused)?;
+    if name.is_empty() {
+        Err(refused("is empty"))
+    } else if name.chars().any(char::is_control) {
+        Err(refused("holds control characters"))
+    } else if name.contains(['+', '#']) {
+        Err(refused("holds + or #, the wildcards of topic filters"))
+    } else {
+        Ok(name.to_owned())
+    }
 }

@@ -13,7 +13,10 @@ use std::{
 };
 
 use broker_lite::{
-    config::{AccessRule, ClientAuth, Config, Limits, Listener, ListenerTls, TopicPattern},
+    config::{
+        AccessRule, CertificateName, ClientAuth, Config, Limits, Listener, ListenerTls,
+        TopicPattern,
+    },
     keeper::{Keeper, Kept, Receipt},
     message::Message,
     packet::QoS,
@@ -39,9 +42,8 @@ fn plain() -> Config {
 
 fn listener(tls: Option<ListenerTls>) -> Listener {
     Listener {
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         tls,
-        anonymous: None,
+        ..Listener::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 }
 
@@ -429,6 +431,7 @@ impl Pki {
             key: self.path("server", "key"),
             client_ca: Some(self.path("ca", "crt")),
             client_auth,
+            ..ListenerTls::default()
         }
     }
 
@@ -473,7 +476,13 @@ async fn a_certificate_names_its_client_and_none_is_no_way_in() {
     pki.client("press-3");
     pki.client_by_uri("by-uri", "urn:plant:robot");
     let config = Config {
-        listeners: vec![listener(Some(pki.tls(None)))],
+        listeners: vec![
+            listener(Some(pki.tls(None))),
+            Listener {
+                certificate_name: CertificateName::Uri,
+                ..listener(Some(pki.tls(None)))
+            },
+        ],
         access: vec![
             rule("press-3", "telemetry/%u/#", "telemetry/#"),
             rule("urn:plant:robot", "robot", "robot"),
@@ -509,7 +518,8 @@ async fn a_certificate_names_its_client_and_none_is_no_way_in() {
     assert_eq!(refused(&broker, "publish-not-allowed"), 1);
 
     let uri = pki.arguments(Some("by-uri"));
-    assert!(publishes_with(port, &uri, &["-t", "robot", "-q", "1", "-m", "1"]).await);
+    let by_uri = broker.addresses()[1].address.port();
+    assert!(publishes_with(by_uri, &uri, &["-t", "robot", "-q", "1", "-m", "1"]).await);
     assert_eq!(refused(&broker, "publish-not-allowed"), 1);
 
     let nobody = pki.arguments(None);
@@ -565,6 +575,11 @@ async fn a_reload_swaps_rules_and_listeners_without_a_pause_for_the_rest() {
     ));
     assert_eq!(broker.addresses().len(), 2);
 
+    // mosquitto_pub has ended; the broker may not have seen that yet.
+    wait_for("the subscriber to be the only client", || {
+        (broker.status().clients.len() == 1).then_some(())
+    })
+    .await;
     config.access = vec![rule("nobody", "#", "#")];
     config.listeners.pop();
     let reloaded = broker.reload(&config).await.unwrap();
@@ -579,7 +594,7 @@ async fn a_stopped_broker_frees_its_address_at_once() {
     subscriptions(&broker, 1).await;
     broker.shutdown().await;
     let mut again = plain();
-    again.listeners[0].address.set_port(port);
+    again.listeners[0].address = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let (second, _) = started(&again).await;
     let taken = Broker::start(&again, None).await;
     assert!(matches!(taken, Err(StartError::Bind { .. })));

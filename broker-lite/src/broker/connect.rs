@@ -3,7 +3,7 @@
 //! Core. Invariant: a session belongs to one user.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use crate::{
         durable::UNREAD,
         link::{Link, Peer, Terms},
     },
+    config::IdentitySource,
     packet::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Version},
     session,
 };
@@ -41,8 +42,7 @@ fn rejected(code: ReasonCode, refusal: Refusal, why: impl Into<String>) -> Rejec
 impl Core {
     /// A peer has connected; `Err` when it has to go away at once.
     pub(crate) fn open(&mut self, peer: Peer, now: Instant) -> Result<ConnectionId, Refusal> {
-        let address = peer.address.ip();
-        if let Some((refusal, why)) = self.why_not_open(address, now) {
+        if let Some((refusal, why)) = self.why_not_open(&peer, now) {
             let who = Who {
                 address: Some(peer.address),
                 ..Who::default()
@@ -50,7 +50,10 @@ impl Core {
             self.refuse(who, refusal, None, why);
             return Err(refusal);
         }
-        *self.by_address.entry(address).or_insert(0) += 1;
+        if let Some(address) = peer.address.ip() {
+            *self.by_address.entry(address).or_insert(0) += 1;
+        }
+        *self.by_listener.entry(peer.listener).or_insert(0) += 1;
         let limits = &self.rules.limits;
         let patience =
             limits.handshake_timeout.as_duration() + limits.connect_timeout.as_duration();
@@ -59,7 +62,7 @@ impl Core {
         Ok(connection)
     }
 
-    /// The TLS handshake is done; from here on a whole CONNECT is awaited.
+    /// The handshakes below MQTT are done; from here on a whole CONNECT is awaited.
     pub(crate) fn handle_secured(
         &mut self,
         connection: ConnectionId,
@@ -73,18 +76,19 @@ impl Core {
         }
     }
 
-    /// The TLS handshake failed: counted like a failed login.
+    /// A handshake below MQTT failed: counted like a failed login, unless it was not its turn.
     pub(crate) fn handle_handshake_failed(
         &mut self,
         connection: ConnectionId,
+        refusal: Refusal,
         why: String,
         now: Instant,
     ) {
         let who = self.who(connection);
-        let address = who.address;
-        self.refuse(who, Refusal::Handshake, None, why);
-        if let Some(address) = address {
-            self.count_failure(address.ip(), now);
+        let address = who.address.and_then(|address| address.ip());
+        self.refuse(who, refusal, None, why);
+        if let Some(address) = address.filter(|_| refusal != Refusal::TooManyHandshakes) {
+            self.count_failure(address, now);
         }
     }
 
@@ -110,9 +114,10 @@ impl Core {
         }
     }
 
-    fn why_not_open(&self, address: IpAddr, now: Instant) -> Option<(Refusal, String)> {
+    fn why_not_open(&self, peer: &Peer, now: Instant) -> Option<(Refusal, String)> {
         let limits = &self.rules.limits;
-        if self.bans.is_banned(address, now) {
+        let address = peer.address.ip();
+        if address.is_some_and(|address| self.bans.is_banned(address, now)) {
             return Some((Refusal::Banned, "too many failed logins".to_owned()));
         }
         if self.links.len() >= limits.connections as usize {
@@ -122,7 +127,16 @@ impl Core {
             );
             return Some((Refusal::TooManyConnections, why));
         }
-        let from_there = self.by_address.get(&address).copied().unwrap_or(0);
+        let on_listener = self.by_listener.get(&peer.listener).copied().unwrap_or(0);
+        if peer
+            .admission
+            .connections
+            .is_some_and(|maximum| on_listener >= maximum)
+        {
+            let why = format!("{on_listener} connections are open there (listener.connections)");
+            return Some((Refusal::TooManyConnectionsOnListener, why));
+        }
+        let from_there = self.by_address.get(&address?).copied().unwrap_or(0);
         (from_there >= limits.connections_per_address).then(|| {
             let why =
                 format!("{from_there} connections from there (limits.connections_per_address)");
@@ -152,7 +166,7 @@ impl Core {
             ));
         };
         let address = link.peer.address.ip();
-        if self.bans.is_banned(address, now) {
+        if address.is_some_and(|address| self.bans.is_banned(address, now)) {
             return Err(rejected(
                 ReasonCode::Banned,
                 Refusal::Banned,
@@ -162,7 +176,9 @@ impl Core {
         let user = match authenticate(&link.peer, connect, &self.rules.logins) {
             Ok(user) => user,
             Err(failure) => {
-                self.count_failure(address, now);
+                if let Some(address) = address {
+                    self.count_failure(address, now);
+                }
                 return Err(failure);
             }
         };
@@ -173,7 +189,7 @@ impl Core {
         let identity = Identity {
             user,
             client,
-            address,
+            address: address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         };
         let permissions = Permissions::of(&identity, &self.rules.access);
         if permissions.is_nothing() {
@@ -200,7 +216,7 @@ impl Core {
         }
         if let Some(ban) = self.bans.failed(address, &self.rules.limits, now) {
             let who = Who {
-                address: Some((address, 0).into()),
+                address: Some(SocketAddr::from((address, 0)).into()),
                 ..Who::default()
             };
             let why = format!("failed too often; not served for {} s", ban.as_secs());
@@ -340,28 +356,42 @@ impl Core {
     }
 }
 
-/// Who the client is: the name in its certificate, else the user whose password it knows, else,
-/// where the listener allows it, nobody.
+/// Who the client is, by what its listener goes by; nobody, where that is allowed.
 fn authenticate(
     peer: &Peer,
     connect: &Connect,
     logins: &[Login],
 ) -> Result<Option<String>, Rejected> {
-    if let Some(name) = &peer.certificate {
-        return Ok(Some(name.clone()));
+    let refused = |why| rejected(ReasonCode::NotAuthorized, Refusal::Authentication, why);
+    let user = connect.user_name.as_ref().map(|name| name.as_str());
+    match (peer.admission.identity, &peer.certificate, user) {
+        (IdentitySource::Either | IdentitySource::Certificate, Some(name), _) => {
+            Ok(Some(name.clone()))
+        }
+        (IdentitySource::Both, Some(name), Some(user)) if name == user => {
+            check_password(connect, user, logins)
+        }
+        (IdentitySource::Both, Some(name), _) => Err(refused(format!(
+            "this listener asks for the password of the certificate's user, {name:?}"
+        ))),
+        (IdentitySource::Either | IdentitySource::Password, _, Some(user)) => {
+            check_password(connect, user, logins)
+        }
+        (_, _, None) if peer.admission.anonymous => Ok(None),
+        (IdentitySource::Certificate | IdentitySource::Both, None, _) => Err(refused(
+            "this listener serves nobody without a certificate".to_owned(),
+        )),
+        (_, _, None) => Err(refused(
+            "this listener serves no anonymous clients".to_owned(),
+        )),
     }
-    let Some(user) = &connect.user_name else {
-        return if peer.anonymous {
-            Ok(None)
-        } else {
-            let why = "this listener serves no anonymous clients";
-            Err(rejected(
-                ReasonCode::NotAuthorized,
-                Refusal::Authentication,
-                why,
-            ))
-        };
-    };
+}
+
+fn check_password(
+    connect: &Connect,
+    user: &str,
+    logins: &[Login],
+) -> Result<Option<String>, Rejected> {
     let given = connect
         .password
         .as_ref()
@@ -369,12 +399,12 @@ fn authenticate(
     // Every login is compared in full, so that time tells neither names nor passwords.
     let mut known = false;
     for login in logins {
-        let name_fits = equal_in_constant_time(login.name.as_bytes(), user.as_str().as_bytes());
+        let name_fits = equal_in_constant_time(login.name.as_bytes(), user.as_bytes());
         let password_fits = equal_in_constant_time(login.password.expose().as_bytes(), given);
         known |= name_fits & password_fits;
     }
     if known {
-        Ok(Some(user.as_str().to_owned()))
+        Ok(Some(user.to_owned()))
     } else {
         let why = "unknown user name or wrong password";
         Err(rejected(

@@ -4,6 +4,8 @@
 //! [MQTT-3.1.2-10].
 
 use std::{
+    collections::HashMap,
+    hash::Hash,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,13 +25,10 @@ impl Core {
             return;
         };
         self.set_timer(link.timer, None, Timer::Connection(connection));
-        let address = link.peer.address.ip();
-        if let Some(count) = self.by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&address);
-            }
+        if let Some(address) = link.peer.address.ip() {
+            uncount(&mut self.by_address, &address);
         }
+        uncount(&mut self.by_listener, &link.peer.listener);
     }
 
     /// DISCONNECT from a client.
@@ -195,5 +194,14 @@ impl Core {
         };
         let publication = self.publication(message, now);
         self.publish(publication, origin, Waiter::Nobody, now);
+    }
+}
+
+fn uncount<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }

@@ -2,15 +2,14 @@
 //!
 //! Core. Invariant: no packet larger than the client's maximum is ever encoded [MQTT-3.1.2-24].
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
 use crate::{
-    ids::SessionId,
+    address::Address,
+    config::{IdentitySource, Listener},
+    ids::{ListenerId, SessionId},
     packet::{self, Packet, Publish, TopicAlias, Version},
     topic::TopicName,
 };
@@ -31,12 +30,30 @@ const ALIAS_BYTES: usize = 5;
 /// Who is at the other end of a connection, before any packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
-    /// The listener's own address, which names it.
-    pub(crate) listener: SocketAddr,
-    pub(crate) anonymous: bool,
+    pub(crate) address: Address,
+    pub(crate) listener: ListenerId,
+    pub(crate) admission: Admission,
     /// The name in the client's certificate, if it showed one that was accepted.
     pub(crate) certificate: Option<String>,
+}
+
+/// Whom a listener lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Admission {
+    pub(crate) anonymous: bool,
+    pub(crate) identity: IdentitySource,
+    /// Connections at once; absent: no bound of the listener's own.
+    pub(crate) connections: Option<u32>,
+}
+
+impl Admission {
+    pub(crate) fn of(listener: &Listener) -> Admission {
+        Admission {
+            anonymous: listener.allows_anonymous(),
+            identity: listener.identity,
+            connections: listener.connections,
+        }
+    }
 }
 
 /// What the client's CONNECT says about the packets it takes.

@@ -3,7 +3,6 @@
 //! Core. Invariant: other rules take nothing from a client that they still allow.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +10,8 @@ use std::{
 use crate::{
     access::Permissions,
     audit::Refusal,
-    broker::{ConnectionId, Core, Rules, SessionId, welcome::level},
+    broker::{Admission, ConnectionId, Core, ListenerId, Rules, SessionId, welcome::level},
+    config::IdentitySource,
     packet::ReasonCode,
     status::{ClientStatus, Counters, Status},
 };
@@ -114,10 +114,49 @@ impl Core {
         ended
     }
 
-    /// Ends every connection that came by one of these listeners.
+    /// Lets other clients in by a listener from now on; those that it no longer lets in go.
+    pub(crate) fn replace_admission(
+        &mut self,
+        listener: ListenerId,
+        admission: Admission,
+        now: Instant,
+    ) -> usize {
+        let mut uninvited = Vec::new();
+        for (id, link) in self.links.iter_mut() {
+            if link.peer.listener != listener {
+                continue;
+            }
+            link.peer.admission = admission;
+            let session = link
+                .session()
+                .and_then(|session| self.sessions.get(session.0));
+            let is_anonymous = session.is_some_and(|session| session.identity.user.is_none());
+            if is_anonymous && !admission.anonymous {
+                uninvited.push(ConnectionId(id));
+            }
+        }
+        let why = "its listener no longer serves anonymous clients";
+        self.send_away(&uninvited, Refusal::ConfigurationChanged, why, now)
+    }
+
+    /// Ends connections whose clients are no longer allowed to be there.
+    pub(crate) fn send_away(
+        &mut self,
+        connections: &[ConnectionId],
+        refusal: Refusal,
+        why: &str,
+        now: Instant,
+    ) -> usize {
+        for connection in connections {
+            self.break_off(*connection, ReasonCode::NotAuthorized, refusal, why, now);
+        }
+        connections.len()
+    }
+
+    /// Ends every connection that came by a listener.
     pub(crate) fn close_listener(
         &mut self,
-        listener: SocketAddr,
+        listener: ListenerId,
         reason: ReasonCode,
         now: Instant,
     ) -> usize {
@@ -175,7 +214,11 @@ impl Core {
         else {
             return false;
         };
-        let by_password = link.peer.certificate.is_none();
+        let by_password = link.peer.certificate.is_none()
+            || matches!(
+                link.peer.admission.identity,
+                IdentitySource::Password | IdentitySource::Both
+            );
         let login_changed = by_password
             && session
                 .identity

@@ -10,11 +10,12 @@ use std::{
 use bytes::BytesMut;
 
 use super::{
-    ConnectionId, Core, Login, Output, Peer, Rules, SessionId, Stored, StoredSession, Ticket,
+    Admission, ConnectionId, Core, ListenerId, Login, Output, Peer, Rules, SessionId, Stored,
+    StoredSession, Ticket,
 };
 use crate::{
     audit::{Event, Refusal},
-    config::{AccessRule, Limits, TopicPattern},
+    config::{AccessRule, IdentitySource, Limits, TopicPattern},
     ids::{DeliveryKey, MessageKey, SessionKey},
     journal::{Batch, DeliveryChange, DeliveryRecord, LastKeys, MessageChange, RetainedRecord},
     keeper::{Keeper, Kept, Receipt},
@@ -437,9 +438,13 @@ pub(super) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
 
 pub(super) fn peer() -> Peer {
     Peer {
-        address: "127.0.0.1:50000".parse().unwrap(),
-        listener: "127.0.0.1:1883".parse::<SocketAddr>().unwrap(),
-        anonymous: true,
+        address: SocketAddr::from(([127, 0, 0, 1], 50_000)).into(),
+        listener: ListenerId(1),
+        admission: Admission {
+            anonymous: true,
+            identity: IdentitySource::Either,
+            connections: None,
+        },
         certificate: None,
     }
 }

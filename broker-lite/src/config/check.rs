@@ -2,12 +2,10 @@
 //!
 //! Invariant: every problem is found in one pass and stands at its place in the file.
 
-use std::net::SocketAddr;
-
 use settings::{Document, Problem};
 
-use super::{ClientAuth, Config, Listener};
-use crate::topic::TopicFilter;
+use super::{Config, IdentitySource, Listener, ListenerTls};
+use crate::{address::Endpoint, topic::TopicFilter};
 
 /// Checks `config`, which stands at `prefix` (`broker.`, or nothing) in `document`.
 pub fn check(config: &Config, document: &Document, prefix: &str) -> Vec<Problem> {
@@ -17,15 +15,17 @@ pub fn check(config: &Config, document: &Document, prefix: &str) -> Vec<Problem>
         check_listener(listener, document, &path, &mut problems);
         if let Some(earlier) = config.listeners[..index]
             .iter()
-            .find(|other| overlap(other.address, listener.address))
+            .find_map(|other| overlap(&other.endpoint()?, &listener.endpoint()?))
         {
+            let key = if listener.path.is_some() {
+                "path"
+            } else {
+                "address"
+            };
             problems.push(document.error(
-                &format!("{path}.address"),
-                format!(
-                    "listeners {} and {} overlap",
-                    earlier.address, listener.address
-                ),
-                "give one of them another port",
+                &format!("{path}.{key}"),
+                earlier,
+                "give one of them another port or path",
             ));
         }
     }
@@ -65,11 +65,26 @@ fn check_listener(
     path: &str,
     problems: &mut Vec<Problem>,
 ) {
-    let loopback = listener.address.ip().is_loopback();
+    let Some(endpoint) = listener.endpoint() else {
+        problems.push(document.error(
+            path,
+            "a listener serves either an address or a Unix socket's path",
+            "give exactly one of address and path",
+        ));
+        return;
+    };
+    let is_local = endpoint.is_local();
+    check_identity(listener, document, path, problems);
     match &listener.tls {
         Some(tls) => {
-            let asks = tls.client_auth.is_some_and(|auth| auth != ClientAuth::None);
-            if asks && tls.client_ca.is_none() {
+            if !tls.crl.is_empty() && !tls.asks_for_certificates() {
+                problems.push(document.error(
+                    &format!("{path}.tls.crl"),
+                    "nothing can be revoked: client certificates are not asked for",
+                    "name the authority's PEM file in client_ca",
+                ));
+            }
+            if tls.asks_for_certificates() && tls.client_ca.is_none() {
                 problems.push(document.error(
                     &format!("{path}.tls.client_auth"),
                     "client certificates are asked for, but nobody is trusted to issue them",
@@ -77,17 +92,16 @@ fn check_listener(
                 ));
             }
         }
-        None if !loopback => problems.push(document.warning(
+        None if !is_local => problems.push(document.warning(
             &format!("{path}.address"),
             format!(
-                "{} is served without TLS: passwords and values cross the network readably",
-                listener.address
+                "{endpoint} is served without TLS: passwords and values cross the network readably"
             ),
             "add tls = { certificate = …, key = … }, or listen on 127.0.0.1",
         )),
         None => {}
     }
-    if listener.anonymous == Some(true) && !loopback {
+    if listener.anonymous == Some(true) && !is_local {
         problems.push(document.warning(
             &format!("{path}.anonymous"),
             "clients of the network need no identity here",
@@ -96,10 +110,39 @@ fn check_listener(
     }
 }
 
-/// Whether the second bind would fail: the same port on the same or on every address.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || everywhere)
+fn check_identity(
+    listener: &Listener,
+    document: &Document,
+    path: &str,
+    problems: &mut Vec<Problem>,
+) {
+    let needs_certificates = matches!(
+        listener.identity,
+        IdentitySource::Certificate | IdentitySource::Both
+    );
+    let asks_for_them = listener
+        .tls
+        .as_ref()
+        .is_some_and(ListenerTls::asks_for_certificates);
+    if needs_certificates && !asks_for_them {
+        problems.push(document.error(
+            &format!("{path}.identity"),
+            "clients are to be known by certificates that this listener does not ask for",
+            "give it tls with client_ca, or let identity be \"password\"",
+        ));
+    }
+}
+
+/// Why the second bind would fail: the same path, or the same port on the same or on every address.
+fn overlap(one: &Endpoint, other: &Endpoint) -> Option<String> {
+    let meet = match (one, other) {
+        (Endpoint::Network(a), Endpoint::Network(b)) => {
+            let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+            a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || everywhere)
+        }
+        _ => one == other,
+    };
+    meet.then(|| format!("listeners {one} and {other} overlap"))
 }
 
 fn pattern_is_filter(pattern: &str) -> Result<(), String> {

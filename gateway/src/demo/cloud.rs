@@ -31,6 +31,7 @@ impl Cloud {
             key: pki.server.key.clone(),
             client_ca: Some(pki.ca.clone()),
             client_auth: Some(ClientAuth::Required),
+            ..ListenerTls::default()
         };
         let rule = AccessRule {
             user: Some(gateway_id.to_owned()),
@@ -39,9 +40,8 @@ impl Cloud {
             ..AccessRule::default()
         };
         let listener = Listener {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             tls: Some(tls),
-            anonymous: None,
+            ..Listener::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         };
         let mut cloud = Cloud {
             config: Config {
@@ -75,7 +75,7 @@ impl Cloud {
             .await
             .context("cannot open the upstream broker")?;
         if let Some(bound) = broker.addresses().first() {
-            self.config.listeners[0].address = bound.address;
+            self.config.listeners[0].address = bound.address.socket_address();
         }
         self.running = Some(broker);
         Ok(observer)
@@ -91,6 +91,7 @@ impl Cloud {
 
     /// Where it listens.
     pub(super) fn address(&self) -> SocketAddr {
-        self.config.listeners[0].address
+        let address = self.config.listeners[0].address;
+        address.expect("the cloud listens on a port")
     }
 }

@@ -121,7 +121,8 @@ impl Demo {
             .addresses()
             .first()
             .context("the local broker has no listener")?
-            .address;
+            .address
+            .clone();
         let attach = format!(
             "mosquitto_sub -h 127.0.0.1 -p {} -t 'telemetry/#' -v",
             local.port()

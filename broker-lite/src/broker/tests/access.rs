@@ -1,5 +1,7 @@
 //! What MQTT and we promise: access.
 
+use std::net::SocketAddr;
+
 use super::*;
 
 fn named(user: &str, password: &str, id: &str) -> Connect {
@@ -84,7 +86,7 @@ fn a_session_is_not_taken_over_by_another_user() {
 fn failed_logins_from_afar_bring_a_ban() {
     let mut sim = Sim::new();
     let mut far = peer();
-    far.address = "10.0.0.9:1000".parse().unwrap();
+    far.address = "10.0.0.9:1000".parse::<SocketAddr>().unwrap().into();
     for _ in 0..5 {
         let connection = sim.open(far.clone()).unwrap();
         let connect = Packet::Connect(Box::new(named("ann", "guess", "c")));
@@ -142,7 +144,7 @@ fn connections_are_counted_in_all_and_by_address() {
     let mut sim = Sim::limited(limits);
     let from = |address: &str| {
         let mut peer = peer();
-        peer.address = address.parse().unwrap();
+        peer.address = address.parse::<SocketAddr>().unwrap().into();
         peer
     };
     let first = sim.open(from("10.0.0.1:1")).unwrap();
