@@ -22,3 +22,5 @@ mod malformed;
 mod slow;
 
 mod floods;
+
+mod access;

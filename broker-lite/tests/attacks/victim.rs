@@ -130,10 +130,13 @@ fn spawn(config: &Path) -> Child {
 /// a full pipe holds up nobody.
 fn addresses(process: &mut Child, listeners: usize) -> Vec<SocketAddr> {
     let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
-    let mut addresses = Vec::new();
+    let (mut addresses, mut said) = (Vec::new(), String::new());
     while addresses.len() < listeners {
-        let line = log.next().expect("the broker starts").unwrap();
+        let Some(Ok(line)) = log.next() else {
+            panic!("the broker did not start:\n{said}");
+        };
         addresses.extend(listening(&line));
+        said += &(line + "\n");
     }
     thread::spawn(move || log.map_while(Result::ok).for_each(drop));
     addresses
