@@ -21,12 +21,16 @@ mod deliver;
 mod durable;
 
 mod leave;
+mod wills;
+
 mod local;
 mod manage;
 
 #[cfg(test)]
 mod crashes;
 mod link;
+#[cfg(test)]
+mod restarts;
 #[cfg(test)]
 pub(crate) mod sim;
 #[cfg(test)]

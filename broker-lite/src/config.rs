@@ -147,7 +147,8 @@ pub struct Limits {
     /// Bytes of retained messages.
     pub retained_bytes: Size,
     /// Longest session expiry granted. Without `persistence` sessions end with the broker; with it
-    /// a restart begins the time anew.
+    /// their time goes on over a restart. An absence of more than 30 days is not believed, so that
+    /// a wrong clock ends no session.
     pub session_expiry: Period,
     /// Longest keep alive granted; also what a client that asks for none is given.
     pub keep_alive: Period,

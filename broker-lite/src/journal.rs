@@ -11,11 +11,16 @@
 
 mod batch;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     access::Identity,
     ids::{DeliveryKey, MessageKey, SessionKey},
+    message::Message,
     packet::{PacketId, QoS, SubscribeOptions, SubscriptionId},
     publication::{Outgoing, Publication},
     topic::{SubscriptionFilter, TopicName},
@@ -29,6 +34,19 @@ pub(crate) struct SessionRecord {
     pub(crate) identity: Arc<Identity>,
     /// How long it outlives its connection.
     pub(crate) expiry: Duration,
+    /// When it ends, unless its client comes back; absent while that is connected.
+    pub(crate) expires_at: Option<Instant>,
+}
+
+/// A will as it is stored, one for each client identifier.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct WillRecord {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) message: Message,
+    /// How long after the connection's end it is published.
+    pub(crate) delay: Duration,
+    /// When it is published, unless the client comes back; absent while that is connected.
+    pub(crate) due: Option<Instant>,
 }
 
 /// A subscription as it is stored, beside its filter.
@@ -88,6 +106,10 @@ pub(crate) enum Change {
     Delivered(DeliveryKey),
     Retained(TopicName, RetainedRecord),
     RetainedGone(TopicName),
+    /// A client has a will, or another one, or the time of it is known.
+    WillLeft(WillRecord),
+    /// By client identifier: it was published or called off.
+    WillGone(String),
 }
 
 /// What the store is to put on disk together.

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     access::{Identity, Permissions},
     ids::{ConnectionId, SessionKey, Ticket},
+    journal::SessionRecord,
     message::Message,
     outbox::Outbox,
     packet::{PacketId, QoS, ReasonCode},
@@ -147,6 +148,15 @@ impl Session {
             overflowing: false,
             outbox: None,
             inbox: None,
+        }
+    }
+
+    /// As it is stored.
+    pub(crate) fn record(&self) -> SessionRecord {
+        SessionRecord {
+            identity: Arc::clone(&self.identity),
+            expiry: self.expiry,
+            expires_at: self.expires_at,
         }
     }
 

@@ -11,6 +11,7 @@
 mod inbox;
 mod rows;
 mod schema;
+mod time;
 mod writer;
 
 use std::{

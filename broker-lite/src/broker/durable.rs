@@ -15,6 +15,7 @@ use crate::{
     ids::{DeliveryKey, MessageKey, SessionKey},
     journal::{
         Change, Changes, DeliveryRecord, LastKeys, Progress, SessionRecord, SubscriptionRecord,
+        WillRecord,
     },
     outbox::Stage,
     packet::{Packet, PacketId, ReasonCode},
@@ -43,6 +44,7 @@ pub(crate) struct Stored {
     pub(crate) messages: HashMap<MessageKey, Arc<Publication>>,
     pub(crate) sessions: Vec<StoredSession>,
     pub(crate) retained: Vec<(MessageKey, Option<Arc<Identity>>)>,
+    pub(crate) wills: Vec<WillRecord>,
 }
 
 impl Core {
@@ -101,6 +103,8 @@ impl Core {
                 .by_client
                 .contains_key(&*session.record.identity.client)
         });
+        let is_back = |record: &WillRecord| self.by_client.contains_key(&*record.identity.client);
+        stored.wills.retain(|record| !is_back(record));
         let messages = &stored.messages;
         stored.retained.retain(|(message, _)| {
             messages
@@ -141,17 +145,24 @@ impl Core {
         let Some(session) = self.sessions.get_mut(id.0) else {
             return;
         };
-        let record = SessionRecord {
-            identity: Arc::clone(&session.identity),
-            expiry,
-        };
         let changed = session.expiry != expiry;
         session.expiry = expiry;
+        let record = session.record();
         match session.key {
             None if !expiry.is_zero() => session.key = self.journal.session_begins(record),
             Some(_) if expiry.is_zero() => self.forget(id),
             Some(key) if changed => self.journal.record(Change::SessionChanges(key, record)),
             _ => {}
+        }
+    }
+
+    /// Enters when a session ends, or that its client is back.
+    pub(super) fn record_expiry(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get(id.0)
+            && let Some(key) = session.key
+        {
+            let change = Change::SessionChanges(key, session.record());
+            self.journal.record(change);
         }
     }
 
@@ -192,6 +203,7 @@ impl Core {
             messages,
             sessions,
             retained,
+            wills,
             ..
         } = stored;
         for (message, publisher) in retained {
@@ -207,6 +219,7 @@ impl Core {
             self.put_back_session(session, &messages, now);
         }
         self.recheck_retained();
+        self.put_back_wills(wills, now);
     }
 
     fn put_back_session(
@@ -221,9 +234,11 @@ impl Core {
         let mut session = Session::new(identity, Arc::new(permissions), session::Link::Absent);
         session.key = Some(stored.key);
         session.expiry = stored.record.expiry;
-        // How long the broker was away is not known to a monotonic clock: the time begins anew.
-        session.expires_at = now.checked_add(session.expiry);
-        let expires_at = session.expires_at;
+        // A connection that ended with the broker begins its session's time now.
+        let counts_already = stored.record.expires_at.is_some();
+        let expires_at = stored.record.expires_at;
+        let expires_at = expires_at.or_else(|| now.checked_add(session.expiry));
+        session.expires_at = expires_at;
         if !stored.taken.is_empty() {
             session.inbox().received.extend(stored.taken);
         }
@@ -233,6 +248,9 @@ impl Core {
         let id = SessionId(self.sessions.insert(session));
         self.by_client.insert(client, id);
         self.set_timer(None, expires_at, Timer::Expiry(id));
+        if !counts_already {
+            self.record_expiry(id);
+        }
         for (filter, record) in stored.subscriptions {
             let subscriber = Subscriber {
                 session: id,
@@ -263,6 +281,10 @@ impl Core {
         let sessions: Vec<SessionId> = self.by_client.values().copied().collect();
         for id in sessions {
             self.record_session(id, &undecided);
+            let session = self.sessions.get(id.0);
+            if session.is_some_and(|session| session.will.is_some()) {
+                self.record_will(id);
+            }
         }
         if self.journal.is_on() {
             // Whatever waits, waits for this state.
@@ -278,11 +300,7 @@ impl Core {
         if session.is_transient() {
             return;
         }
-        let record = SessionRecord {
-            identity: Arc::clone(&session.identity),
-            expiry: session.expiry,
-        };
-        session.key = journal.session_begins(record);
+        session.key = journal.session_begins(session.record());
         let Some(key) = session.key else { return };
         for filter in &session.subscriptions {
             if let Some(found) = router.find(filter, id) {

@@ -1,20 +1,18 @@
-//! Ends: of connections, of sessions, and the wills that they release.
+//! Ends: of connections and of sessions.
 //!
-//! Core. Invariant: a will is published once or called off, never both [MQTT-3.1.2-8]
-//! [MQTT-3.1.2-10].
+//! Core. Invariant: a session ends once, and nothing of it is left behind.
 
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    audit::{Event, Refusal},
-    broker::{ConnectionId, Core, Origin, Output, SessionId, Timer, Waiter},
+    audit::Event,
+    broker::{ConnectionId, Core, Output, SessionId, Timer},
     packet::{Details, Disconnect, Packet, ReasonCode, Text, Version},
-    session::{Link, Will},
+    session::Link,
 };
 
 impl Core {
@@ -54,8 +52,8 @@ impl Core {
         let Some(state) = self.sessions.get_mut(session.0) else {
             return;
         };
-        if disconnect.reason == ReasonCode::Success {
-            state.will = None;
+        if disconnect.reason == ReasonCode::Success && state.will.take().is_some() {
+            self.record_will(session);
         }
         self.detach(connection, disconnect.reason.text(), now);
         self.close(connection);
@@ -123,6 +121,7 @@ impl Core {
         let expires_at = now.checked_add(state.expiry);
         let will_delay = state.will.as_ref().map(|will| will.delay);
         state.expires_at = expires_at;
+        self.record_expiry(session);
         self.set_timer(None, expires_at, Timer::Expiry(session));
         match will_delay {
             Some(Duration::ZERO) => self.publish_will(session, now),
@@ -151,13 +150,6 @@ impl Core {
         self.set_timer(state.expires_at, None, Timer::Expiry(session));
     }
 
-    pub(super) fn will_is_due(&mut self, session: SessionId, now: Instant) {
-        if let Some(state) = self.sessions.get_mut(session.0) {
-            state.will_at = None;
-            self.publish_will(session, now);
-        }
-    }
-
     pub(super) fn expiry_is_due(&mut self, session: SessionId, now: Instant) {
         if let Some(state) = self.sessions.get_mut(session.0) {
             state.expires_at = None;
@@ -165,35 +157,6 @@ impl Core {
                 self.end_session(session, now);
             }
         }
-    }
-
-    fn delay_will(&mut self, session: SessionId, at: Instant) {
-        if let Some(state) = self.sessions.get_mut(session.0) {
-            state.will_at = Some(at);
-            self.set_timer(None, Some(at), Timer::Will(session));
-        }
-    }
-
-    fn publish_will(&mut self, session: SessionId, now: Instant) {
-        let Some(state) = self.sessions.get_mut(session.0) else {
-            return;
-        };
-        let Some(will) = state.will.take() else {
-            return;
-        };
-        let (identity, permissions) = (Arc::clone(&state.identity), Arc::clone(&state.permissions));
-        let Will { message, .. } = *will;
-        if !permissions.may_publish(&message.topic) {
-            let who = self.who_is(session);
-            let why = "the access rules no longer allow its will".to_owned();
-            return self.refuse(who, Refusal::Will, Some(message.topic.as_str()), why);
-        }
-        let origin = Origin {
-            session: Some(session),
-            identity: Some(identity),
-        };
-        let publication = self.publication(message, now);
-        self.publish(publication, origin, Waiter::Nobody, now);
     }
 }
 

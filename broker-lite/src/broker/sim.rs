@@ -17,7 +17,9 @@ use crate::{
     audit::{Event, Refusal},
     config::{AccessRule, IdentitySource, Limits, TopicPattern},
     ids::{DeliveryKey, MessageKey, SessionKey},
-    journal::{Batch, DeliveryChange, DeliveryRecord, LastKeys, MessageChange, RetainedRecord},
+    journal::{
+        Batch, DeliveryChange, DeliveryRecord, LastKeys, MessageChange, RetainedRecord, WillRecord,
+    },
     keeper::{Keeper, Kept, Receipt},
     message::Message,
     packet::{
@@ -150,6 +152,10 @@ impl Sim {
     /// Connects and takes CONNACK, which must be a success; says whether a session was present.
     pub(super) fn connect(&mut self, connect: Connect) -> (Client, bool) {
         let client = self.try_connect(connect);
+        if self.disk.is_some() && !self.inboxes.contains_key(&client.0) {
+            // A client waits for its CONNACK, and that for the disk.
+            self.commit();
+        }
         match self
             .inboxes
             .get_mut(&client.0)
@@ -317,6 +323,7 @@ pub(super) struct Disk {
     messages: HashMap<MessageKey, Arc<Publication>>,
     deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,
     retained: BTreeMap<TopicName, RetainedRecord>,
+    wills: BTreeMap<String, WillRecord>,
 }
 
 impl Disk {
@@ -358,6 +365,12 @@ impl Disk {
             match record {
                 Some(record) => drop(self.retained.insert(topic, record)),
                 None => drop(self.retained.remove(&topic)),
+            }
+        }
+        for (client, record) in batch.wills {
+            match record {
+                Some(record) => drop(self.wills.insert(client, record)),
+                None => drop(self.wills.remove(&client)),
             }
         }
         through
@@ -420,6 +433,7 @@ impl Disk {
             retained: retained
                 .map(|record| (record.message, record.publisher.clone()))
                 .collect(),
+            wills: self.wills.values().cloned().collect(),
         }
     }
 }

@@ -13,7 +13,6 @@ use crate::{
     access::{Identity, Permissions},
     audit::Event,
     broker::{ConnectionId, Core, Gated, Output, SessionId, Timer, link::Link},
-    message::Message,
     packet::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Text, Version},
     session::{self, Session, Will},
 };
@@ -42,8 +41,17 @@ impl Core {
             .client_id
             .is_empty()
             .then(|| Text::lossy(&identity.client));
+        let before = self.journal.recorded();
         let (session, present) = self.claim(&connect, identity, permissions, now);
+        if let Some(will) = &connect.will {
+            self.record_announced_will(session, will);
+        }
         let begun = self.sessions.get(session.0).map_or(0, |state| state.begun);
+        let gate = match self.journal.recorded() {
+            recorded if recorded > before && !self.journal.is_failing() => recorded,
+            // A session that is on disk goes on without it; its will is stored when that is back.
+            _ => begun,
+        };
         let welcome = Welcome {
             connection,
             session,
@@ -51,12 +59,12 @@ impl Core {
             assigned,
             present,
         };
-        if self.journal.is_committed(begun) {
+        if self.journal.is_committed(gate) {
             return self.enter(welcome, now);
         }
         if let Some(link) = self.links.get_mut(connection.0) {
             link.waits = true;
-            self.gate_at(begun, Gated::Welcome(Box::new(welcome)));
+            self.gate_at(gate, Gated::Welcome(Box::new(welcome)));
         }
     }
 
@@ -71,16 +79,19 @@ impl Core {
         } = welcome;
         let is_there = |link: &&mut Link| !link.is_closing();
         let Some(link) = self.links.get_mut(connection.0).filter(is_there) else {
-            return self.abandon(session, now);
+            return self.abandon(session, connect.will.is_some(), now);
         };
         link.waits = false;
         let connect = &connect;
         // Another connection may have come for it meanwhile.
-        self.take_over(session, now);
+        let taken_over = self.take_over(session, now);
         if self.sessions.get(session.0).is_none() {
             return self.close(connection);
         }
         self.agree(session, connection, connect);
+        if taken_over && connect.will.is_some() {
+            self.record_will(session);
+        }
         if let Some(link) = self.links.get_mut(connection.0) {
             link.serve(session);
             let due = link.gone_at();
@@ -106,7 +117,10 @@ impl Core {
     }
 
     /// The client did not wait for its CONNACK.
-    fn abandon(&mut self, id: SessionId, now: Instant) {
+    fn abandon(&mut self, id: SessionId, had_will: bool, now: Instant) {
+        if had_will {
+            self.record_will(id);
+        }
         let Some(session) = self.sessions.get_mut(id.0) else {
             return;
         };
@@ -118,6 +132,7 @@ impl Core {
         }
         let expires_at = now.checked_add(session.expiry);
         session.expires_at = expires_at;
+        self.record_expiry(id);
         self.set_timer(None, expires_at, Timer::Expiry(id));
     }
 
@@ -161,18 +176,19 @@ impl Core {
         (session, false)
     }
 
-    fn take_over(&mut self, existing: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(existing.0) else {
-            return;
+    /// Ends the connection that serves a session; tells whether there was one.
+    fn take_over(&mut self, existing: SessionId, now: Instant) -> bool {
+        let session = self.sessions.get(existing.0);
+        let Some(session::Link::Connected(old)) = session.map(|session| session.link) else {
+            return false;
         };
-        if let session::Link::Connected(old) = session.link {
-            self.disconnect(
-                old,
-                ReasonCode::SessionTakenOver,
-                "the client connected again",
-                now,
-            );
-        }
+        self.disconnect(
+            old,
+            ReasonCode::SessionTakenOver,
+            "the client connected again",
+            now,
+        );
+        true
     }
 
     /// A known session goes on: its will and its end are called off [MQTT-3.1.3-9], and
@@ -183,10 +199,17 @@ impl Core {
         };
         session.identity = Arc::new(identity);
         session.permissions = Arc::new(permissions);
-        session.will = None;
+        let had_will = session.will.take().is_some();
         let (will_at, expires_at) = (session.will_at.take(), session.expires_at.take());
         self.set_timer(will_at, None, Timer::Will(existing));
         self.set_timer(expires_at, None, Timer::Expiry(existing));
+        if had_will {
+            self.record_will(existing);
+        }
+        if expires_at.is_some() {
+            // A crash from now on must find a session that was connected.
+            self.record_expiry(existing);
+        }
         self.drop_forbidden_subscriptions(existing);
     }
 
@@ -202,20 +225,8 @@ impl Core {
         };
         session.link = session::Link::Connected(connection);
         session.window = window;
-        session.will = connect.will.as_ref().map(|will| {
-            Box::new(Will {
-                message: Message {
-                    topic: will.topic.clone(),
-                    payload: will.payload.clone(),
-                    qos: will.qos,
-                    retain: will.retain,
-                    expiry_s: will.message_expiry_s,
-                    properties: will.properties.clone(),
-                    sequence: None,
-                },
-                delay: Duration::from_secs(will.delay_s.unwrap_or(0).into()),
-            })
-        });
+        let will = connect.will.as_ref();
+        session.will = will.map(|will| Box::new(Will::of(will)));
     }
 
     /// How long the session outlives its connection: what the client asks for, up to our maximum.

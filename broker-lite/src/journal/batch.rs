@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Change, Changes, DeliveryRecord, Progress, RetainedRecord, SessionRecord, SubscriptionRecord,
+    WillRecord,
 };
 use crate::{
     ids::{DeliveryKey, MessageKey, SessionKey},
@@ -59,6 +60,8 @@ pub(crate) struct Batch {
     pub(crate) deliveries: HashMap<DeliveryKey, DeliveryChange>,
     /// `None`: cleared.
     pub(crate) retained: HashMap<TopicName, Option<RetainedRecord>>,
+    /// By client identifier; `None`: published or called off.
+    pub(crate) wills: HashMap<String, Option<WillRecord>>,
 }
 
 impl Batch {
@@ -68,7 +71,8 @@ impl Batch {
             || !(self.sessions.is_empty()
                 && self.messages.is_empty()
                 && self.deliveries.is_empty()
-                && self.retained.is_empty())
+                && self.retained.is_empty()
+                && self.wills.is_empty())
     }
 
     /// Adds what the core handed over; the whole state takes the place of what was gathered.
@@ -118,6 +122,13 @@ impl Batch {
             }
             Change::RetainedGone(topic) => {
                 self.retained.insert(topic, None);
+            }
+            Change::WillLeft(record) => {
+                let client = record.identity.client.clone();
+                self.wills.insert(client, Some(record));
+            }
+            Change::WillGone(client) => {
+                self.wills.insert(client, None);
             }
         }
     }

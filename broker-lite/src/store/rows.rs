@@ -12,16 +12,19 @@ use std::{
 };
 
 use bytes::BytesMut;
-use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+};
 use tracing::error;
 
+use super::time::{Mark, OwnTime};
 use crate::{
     access::Identity,
     broker::{Stored, StoredSession},
     ids::{DeliveryKey, MessageKey, SessionKey},
     journal::{
         Batch, DeliveryChange, DeliveryRecord, LastKeys, MessageChange, Progress, RetainedRecord,
-        SessionChange, SessionRecord, SubscriptionRecord,
+        SessionChange, SessionRecord, SubscriptionRecord, WillRecord,
     },
     message::Message,
     packet::{
@@ -34,22 +37,26 @@ use crate::{
 
 type Result<T> = std::result::Result<T, rusqlite::Error>;
 
-/// One moment on both clocks: expiry is monotonic in memory, and of the calendar on disk.
+/// One moment, and how it stands in the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
-    pub(super) monotonic: Instant,
-    pub(super) wall: SystemTime,
+    pub(super) now: Instant,
+    pub(super) time: OwnTime,
 }
 
 impl Moment {
-    fn wall_ms(self) -> u64 {
-        let since = self.wall.duration_since(SystemTime::UNIX_EPOCH);
-        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+    fn instant(self, at_ms: Option<u64>) -> Option<Instant> {
+        at_ms.and_then(|at_ms| self.time.moment(at_ms, self.now))
     }
 }
 
 /// Puts the whole batch on disk, or nothing of it.
-pub(super) fn write(connection: &mut Connection, batch: &Batch, now: Moment) -> Result<()> {
+pub(super) fn write(
+    connection: &mut Connection,
+    batch: &Batch,
+    time: OwnTime,
+    mark: Option<Mark>,
+) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if batch.whole {
         for table in [
@@ -59,17 +66,18 @@ pub(super) fn write(connection: &mut Connection, batch: &Batch, now: Moment) -> 
             "message",
             "delivery",
             "retained",
+            "will",
         ] {
             transaction.execute(&format!("DELETE FROM {table}"), [])?;
         }
     }
     for (key, session) in &batch.sessions {
-        write_session(&transaction, *key, session)?;
+        write_session(&transaction, *key, session, time)?;
     }
     for (key, message) in &batch.messages {
         match message {
             MessageChange::Insert(publication) | MessageChange::Replace(publication) => {
-                write_message(&transaction, publication, now)?;
+                write_message(&transaction, publication, time)?;
             }
             MessageChange::Delete => {
                 run(&transaction, "DELETE FROM message WHERE id = ?1", [key.0])?;
@@ -82,6 +90,13 @@ pub(super) fn write(connection: &mut Connection, batch: &Batch, now: Moment) -> 
     for (topic, record) in &batch.retained {
         write_retained(&transaction, topic, record.as_ref())?;
     }
+    for (client, record) in &batch.wills {
+        write_will(&transaction, client, record.as_ref(), time)?;
+    }
+    if let Some(Mark { own_ms, wall_ms }) = mark {
+        let sql = "INSERT OR REPLACE INTO time VALUES (1, ?1, ?2)";
+        run(&transaction, sql, [own_ms, wall_ms])?;
+    }
     transaction.commit()
 }
 
@@ -93,6 +108,7 @@ fn write_session(
     transaction: &Transaction<'_>,
     key: SessionKey,
     change: &SessionChange,
+    time: OwnTime,
 ) -> Result<()> {
     if change.ended {
         run(transaction, "DELETE FROM session WHERE id = ?1", [key.0])?;
@@ -105,13 +121,14 @@ fn write_session(
         let identity = &record.identity;
         run(
             transaction,
-            "INSERT OR REPLACE INTO session VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
                 key.0,
                 identity.client,
                 identity.user,
                 identity.address.to_string(),
                 record.expiry.as_secs(),
+                record.expires_at.map(|at| time.at_ms(at)),
             ],
         )?;
     }
@@ -157,9 +174,51 @@ fn write_subscription(
 fn write_message(
     transaction: &Transaction<'_>,
     publication: &Publication,
-    now: Moment,
+    time: OwnTime,
 ) -> Result<()> {
     let message = &publication.message;
+    let Some(packet) = encoded(message) else {
+        return Ok(());
+    };
+    run(
+        transaction,
+        "INSERT OR REPLACE INTO message VALUES (?1, ?2, ?3, ?4)",
+        params![
+            publication.key().0,
+            message.qos as u8,
+            publication.expires_at().map(|at| time.at_ms(at)),
+            packet
+        ],
+    )
+}
+
+fn write_will(
+    transaction: &Transaction<'_>,
+    client: &str,
+    record: Option<&WillRecord>,
+    time: OwnTime,
+) -> Result<()> {
+    let will = record.and_then(|record| Some((record, encoded(&record.message)?)));
+    let Some((record, packet)) = will else {
+        return run(transaction, "DELETE FROM will WHERE client = ?1", [client]);
+    };
+    run(
+        transaction,
+        "INSERT OR REPLACE INTO will VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            client,
+            record.identity.user,
+            record.identity.address.to_string(),
+            record.delay.as_secs(),
+            record.due.map(|at| time.at_ms(at)),
+            record.message.qos as u8,
+            packet
+        ],
+    )
+}
+
+/// The PUBLISH by which a message would travel.
+fn encoded(message: &Message) -> Option<Vec<u8>> {
     let packet = Packet::Publish(Publish {
         dup: false,
         retain: message.retain,
@@ -175,22 +234,9 @@ fn write_message(
     if let Err(error) = packet::encode(&packet, Version::V5, &mut bytes) {
         // Only a publisher in this process can make such a message; it must not hold up others.
         error!(topic = %message.topic, %error, "a message cannot be stored and will not outlive the broker");
-        return Ok(());
+        return None;
     }
-    let expires_ms = publication.expires_at().map(|at| {
-        let left = at.saturating_duration_since(now.monotonic);
-        now.wall_ms() + u64::try_from(left.as_millis()).unwrap_or(0)
-    });
-    run(
-        transaction,
-        "INSERT OR REPLACE INTO message VALUES (?1, ?2, ?3, ?4)",
-        params![
-            publication.key().0,
-            message.qos as u8,
-            expires_ms,
-            &bytes[..]
-        ],
-    )
+    Some(bytes.to_vec())
 }
 
 fn write_delivery(
@@ -259,6 +305,18 @@ fn write_retained(
     )
 }
 
+/// Our time as the last run has left it.
+pub(super) fn last_mark(connection: &Connection) -> Result<Option<Mark>> {
+    let read = |row: &Row<'_>| {
+        Ok(Mark {
+            own_ms: row.get(0)?,
+            wall_ms: row.get(1)?,
+        })
+    };
+    let sql = "SELECT own_ms, wall_ms FROM time";
+    connection.query_row(sql, [], read).optional()
+}
+
 /// Everything that is stored.
 pub(super) fn load(connection: &Connection, now: Moment) -> Result<Stored> {
     Loader {
@@ -269,8 +327,9 @@ pub(super) fn load(connection: &Connection, now: Moment) -> Result<Stored> {
     .load()
 }
 
-/// What reads of a damaged file, which stays as it is; perhaps nothing.
-pub(super) fn load_damaged(path: &Path, now: Moment) -> Stored {
+/// What reads of a damaged file, which stays as it is, and its time; perhaps nothing.
+pub(super) fn load_damaged(path: &Path, now: Instant, wall: SystemTime) -> (Stored, OwnTime) {
+    let unmarked = OwnTime::resume(None, now, wall);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let loaded = Connection::open_with_flags(path, flags).and_then(|connection| {
         // Closing must not write the log into a file that is evidence.
@@ -278,14 +337,16 @@ pub(super) fn load_damaged(path: &Path, now: Moment) -> Stored {
             rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
             true,
         )?;
-        Loader {
+        let mark = last_mark(&connection).unwrap_or_default();
+        let time = OwnTime::resume(mark, now, wall);
+        let loader = Loader {
             connection: &connection,
-            now,
+            now: Moment { now, time },
             lenient: true,
-        }
-        .load()
+        };
+        Ok((loader.load()?, time))
     });
-    loaded.unwrap_or_default()
+    loaded.unwrap_or_else(|_| (Stored::default(), unmarked))
 }
 
 struct Loader<'a> {
@@ -305,7 +366,9 @@ impl Loader<'_> {
             message: messages.iter().map(|(key, _)| key.0).max().unwrap_or(0),
             ..LastKeys::default()
         };
-        let sessions = self.rows("SELECT * FROM session ORDER BY id", read_session)?;
+        let sessions = self.rows("SELECT * FROM session ORDER BY id", |row| {
+            read_session(row, now)
+        })?;
         let mut by_key: HashMap<SessionKey, StoredSession> = HashMap::new();
         for session in sessions {
             last.session = last.session.max(session.key.0);
@@ -332,6 +395,7 @@ impl Loader<'_> {
             messages: messages.into_iter().collect(),
             sessions: by_key.into_values().collect(),
             retained: self.rows("SELECT * FROM retained", read_retained)?,
+            wills: self.rows("SELECT * FROM will", |row| read_will(row, now))?,
         })
     }
 
@@ -381,32 +445,52 @@ fn packet_id(row: &Row<'_>, column: usize) -> Result<PacketId> {
 
 fn read_message(row: &Row<'_>, now: Moment) -> Result<(MessageKey, Arc<Publication>)> {
     let key = MessageKey(row.get(0)?);
-    let bytes: Vec<u8> = row.get(3)?;
+    let message = decoded(row, 3, qos(row, 1)?)?;
+    let lives = message.expiry_s.map(|whole_s| {
+        let whole = Duration::from_secs(whole_s.into());
+        let at_ms = row.get::<_, u64>(2).ok();
+        let left = now.instant(at_ms).map(|at| at - now.now);
+        // However our time went, it does not live longer than its publisher said.
+        left.map_or(whole, |left| left.min(whole))
+    });
+    let publication = Publication::restored(message, key, lives, now.now);
+    Ok((key, Arc::new(publication)))
+}
+
+fn read_will(row: &Row<'_>, now: Moment) -> Result<WillRecord> {
+    let identity = Identity {
+        client: row.get(0)?,
+        user: row.get(1)?,
+        address: parsed::<IpAddr>(row, 2)?,
+    };
+    Ok(WillRecord {
+        identity: Arc::new(identity),
+        delay: Duration::from_secs(row.get(3)?),
+        due: now.instant(row.get(4)?),
+        message: decoded(row, 6, qos(row, 5)?)?,
+    })
+}
+
+/// Reads what [`encoded`] wrote.
+fn decoded(row: &Row<'_>, column: usize, qos: QoS) -> Result<Message> {
+    let bytes: Vec<u8> = row.get(column)?;
     let mut bytes = BytesMut::from(&bytes[..]);
     let expect = Expect::from_server(Version::V5, usize::MAX);
     let Ok(Some(Packet::Publish(publish))) = packet::decode(&mut bytes, expect) else {
-        return Err(unreadable(3));
+        return Err(unreadable(column));
     };
-    let message = Message {
-        topic: publish.topic.ok_or_else(|| unreadable(3))?,
+    Ok(Message {
+        topic: publish.topic.ok_or_else(|| unreadable(column))?,
         payload: publish.payload,
-        qos: qos(row, 1)?,
+        qos,
         retain: publish.retain,
         expiry_s: publish.message_expiry_s,
         properties: publish.properties,
         sequence: None,
-    };
-    let lives = message.expiry_s.map(|whole_s| {
-        let whole = Duration::from_secs(whole_s.into());
-        let left = |at: u64| Duration::from_millis(at.saturating_sub(now.wall_ms()));
-        // A clock that was set back must not make it live longer than its publisher said.
-        row.get::<_, u64>(2).map_or(whole, left).min(whole)
-    });
-    let publication = Publication::restored(message, key, lives, now.monotonic);
-    Ok((key, Arc::new(publication)))
+    })
 }
 
-fn read_session(row: &Row<'_>) -> Result<StoredSession> {
+fn read_session(row: &Row<'_>, now: Moment) -> Result<StoredSession> {
     let identity = Identity {
         client: row.get(1)?,
         user: row.get(2)?,
@@ -417,6 +501,7 @@ fn read_session(row: &Row<'_>) -> Result<StoredSession> {
         record: SessionRecord {
             identity: Arc::new(identity),
             expiry: Duration::from_secs(row.get(4)?),
+            expires_at: now.instant(row.get(5)?),
         },
         subscriptions: Vec::new(),
         taken: Vec::new(),

@@ -16,7 +16,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i32 = 0x6272_6b6c;
 
 /// Step `n` leads from `user_version` n to n + 1.
-const MIGRATIONS: &[&str] = &[TABLES];
+const MIGRATIONS: &[&str] = &[TABLES, WILLS_AND_TIME];
 
 /// A message stands once, however many sessions it waits for; it is the PUBLISH packet by which
 /// it would travel. Of a delivery, `stage` is 0 queued, 1 published, 2 received.
@@ -67,6 +67,26 @@ CREATE TABLE retained (
     user TEXT,
     address TEXT
 ) STRICT, WITHOUT ROWID;
+";
+
+/// `expires_ms` and `due_ms` are in the store's own time, and absent while the client is connected;
+/// a will stands there for every client that has left one, lasting session or not.
+const WILLS_AND_TIME: &str = "
+ALTER TABLE session ADD COLUMN expires_ms INTEGER;
+CREATE TABLE will (
+    client TEXT PRIMARY KEY,
+    user TEXT,
+    address TEXT NOT NULL,
+    delay_s INTEGER NOT NULL,
+    due_ms INTEGER,
+    qos INTEGER NOT NULL,
+    packet BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE time (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    own_ms INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL
+) STRICT;
 ";
 
 /// Pages in the log after which a commit copies them into the file: 4 MiB.

@@ -1,11 +1,15 @@
 //! The file itself: what is written reads back, a cut or torn log loses nothing committed, damage
 //! and failures are got over.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the file's time goes on with the real clock"
+)]
 
 use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Found, Notice, Store, schema::beside};
@@ -16,7 +20,7 @@ use crate::{
     ids::{DeliveryKey, MessageKey, SessionKey},
     journal::{
         Change, Changes, DeliveryRecord, Progress, RetainedRecord, SessionRecord,
-        SubscriptionRecord,
+        SubscriptionRecord, WillRecord,
     },
     message::Message,
     packet::{
@@ -91,6 +95,7 @@ fn session(client: &str) -> SessionRecord {
     SessionRecord {
         identity: identity(client),
         expiry: Duration::from_secs(3_600),
+        expires_at: None,
     }
 }
 
@@ -136,6 +141,55 @@ fn subscription() -> SubscriptionRecord {
     }
 }
 
+fn will(client: &str, due: Option<Instant>) -> WillRecord {
+    WillRecord {
+        identity: identity(client),
+        message: message(0).message.clone(),
+        delay: Duration::from_secs(7),
+        due,
+    }
+}
+
+/// A session and a will that end in 100 s, written as if that were how a run ended.
+fn expiring(path: &Path) {
+    let at = Instant::now() + Duration::from_secs(100);
+    let session = SessionRecord {
+        expires_at: Some(at),
+        ..session("client")
+    };
+    let running = open(path);
+    let begins = Change::SessionBegins(SessionKey(1), session);
+    let will = Change::WillLeft(will("client", Some(at)));
+    running.commit(1, false, vec![begins, will]);
+}
+
+fn shift_calendar(path: &Path, seconds: i64) {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let sql = "UPDATE time SET wall_ms = wall_ms - ?1";
+    assert_eq!(connection.execute(sql, [seconds * 1_000]).unwrap(), 1);
+}
+
+#[test]
+fn an_absence_that_can_be_believed_counts_and_a_wrong_calendar_ends_nothing() {
+    let year = 365 * 86_400;
+    for (away_s, left_s) in [(0, 100), (40, 60), (500, 0), (10 * year, 100), (-year, 100)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broker.db");
+        expiring(&path);
+        shift_calendar(&path, away_s);
+        let found = stored(open(&path).found);
+        let (session, will) = (&found.sessions[0].record, &found.wills[0]);
+        for at in [session.expires_at, will.due] {
+            let left = at.unwrap().saturating_duration_since(Instant::now());
+            let late = Duration::from_secs(left_s).abs_diff(left);
+            assert!(
+                late < Duration::from_secs(10),
+                "away {away_s} s: {left:?} left"
+            );
+        }
+    }
+}
+
 #[test]
 fn everything_that_is_written_reads_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -156,10 +210,19 @@ fn everything_that_is_written_reads_back() {
             Change::Queued(DeliveryKey(1), delivery(5, Progress::Queued)),
             Change::Queued(DeliveryKey(2), delivery(5, Progress::Queued)),
             Change::Retained(TopicName::parse("t/x").unwrap(), retained),
+            Change::WillLeft(will("waits", None)),
+            Change::WillLeft(will("gone", None)),
         ],
     );
     let second = Progress::Received(packet_id(4));
-    running.commit(2, false, vec![Change::Progressed(DeliveryKey(2), second)]);
+    running.commit(
+        2,
+        false,
+        vec![
+            Change::Progressed(DeliveryKey(2), second),
+            Change::WillGone("gone".to_owned()),
+        ],
+    );
     drop(running);
 
     let found = stored(open(&path).found);
@@ -185,6 +248,7 @@ fn everything_that_is_written_reads_back() {
         found.retained,
         [(MessageKey(5), Some(identity("publisher")))]
     );
+    assert_eq!(found.wills, [will("waits", None)]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::{
     inbox::{Inbox, Work},
     rows::{self, Moment},
     schema::{self, SchemaError},
+    time::OwnTime,
 };
 use crate::{broker::Stored, journal::Batch};
 
@@ -25,6 +26,9 @@ use crate::{broker::Stored, journal::Batch};
 const RETRY: Duration = Duration::from_millis(100);
 /// Longest pause, and so the longest that a recovered disk waits for us.
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often a commit also says what time it is: by so much may what expires live on after a
+/// crash, and more often would cost a page of each commit.
+const MARK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// See the module's description.
 pub(super) struct Writer {
@@ -34,6 +38,9 @@ pub(super) struct Writer {
     tell: Tell,
     connection: Option<Connection>,
     retry: Duration,
+    time: OwnTime,
+    /// When the file was last told our time and the calendar's.
+    marked: Option<Instant>,
     /// The failure that was told last.
     fault: Option<String>,
 }
@@ -47,6 +54,8 @@ impl Writer {
             tell,
             connection: None,
             retry: RETRY,
+            time: OwnTime::resume(None, Instant::now(), SystemTime::now()),
+            marked: None,
             fault: None,
         }
     }
@@ -89,16 +98,20 @@ impl Writer {
 
     fn try_open(&mut self) -> Result<Found, SchemaError> {
         let opened = schema::open(&self.path).and_then(|connection| {
-            let stored = rows::load(&connection, moment())?;
-            Ok((connection, stored))
+            let (now, wall) = (Instant::now(), SystemTime::now());
+            let time = OwnTime::resume(rows::last_mark(&connection)?, now, wall);
+            let stored = rows::load(&connection, Moment { now, time })?;
+            Ok((connection, stored, time))
         });
         match opened {
-            Ok((connection, stored)) => {
+            Ok((connection, stored, time)) => {
                 self.connection = Some(connection);
+                self.time = time;
                 Ok(Found::Stored(Box::new(stored)))
             }
             Err(error) if error.is_damage() => {
-                let stored = self.salvage(&error)?;
+                let (stored, time) = self.salvage(&error)?;
+                self.time = time;
                 self.inbox.require_whole();
                 Ok(Found::Salvaged(Box::new(stored)))
             }
@@ -120,9 +133,9 @@ impl Writer {
     }
 
     /// Reads what reads of a damaged file, sets it aside, and begins a fresh one.
-    fn salvage(&mut self, damage: &SchemaError) -> Result<Stored, SchemaError> {
+    fn salvage(&mut self, damage: &SchemaError) -> Result<(Stored, OwnTime), SchemaError> {
         self.connection = None;
-        let stored = rows::load_damaged(&self.path, moment());
+        let (stored, time) = rows::load_damaged(&self.path, Instant::now(), SystemTime::now());
         let aside = schema::set_aside(&self.path)?;
         error!(
             path = %self.path.display(), aside = %aside.display(), %damage,
@@ -130,7 +143,8 @@ impl Writer {
             "the broker's file was damaged; it is kept aside, and what could be read goes into a fresh one"
         );
         self.connection = Some(schema::open(&self.path)?);
-        Ok(stored)
+        self.marked = None;
+        Ok((stored, time))
     }
 
     /// Tries until the batch is on disk; false when the broker stopped before.
@@ -158,10 +172,18 @@ impl Writer {
         if !batch.writes() {
             return Ok(());
         }
-        match &mut self.connection {
-            Some(connection) => Ok(rows::write(connection, batch, moment())?),
-            None => Err(SchemaError::Closed),
+        let Some(connection) = &mut self.connection else {
+            return Err(SchemaError::Closed);
+        };
+        let now = Instant::now();
+        let is_due = |marked| now.saturating_duration_since(marked) >= MARK_INTERVAL;
+        let is_due = self.marked.is_none_or(is_due);
+        let mark = is_due.then(|| self.time.mark(now, SystemTime::now()));
+        rows::write(connection, batch, self.time, mark)?;
+        if is_due {
+            self.marked = Some(now);
         }
+        Ok(())
     }
 
     /// The broker has everything in memory: it goes into a fresh file.
@@ -216,12 +238,5 @@ impl Writer {
         let retry = self.retry;
         self.retry = (retry * 2).min(RETRY_MAX);
         self.inbox.pause(retry)
-    }
-}
-
-fn moment() -> Moment {
-    Moment {
-        monotonic: Instant::now(),
-        wall: SystemTime::now(),
     }
 }
