@@ -26,6 +26,9 @@ mod wills;
 mod local;
 mod manage;
 
+mod observe;
+mod sys;
+
 #[cfg(test)]
 mod crashes;
 mod link;
@@ -42,7 +45,7 @@ use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use settings::SecretText;
@@ -79,6 +82,8 @@ enum Timer {
     Will(SessionId),
     /// A session has outlived its connection for long enough.
     Expiry(SessionId),
+    /// Somebody listens to the `$SYS` topics.
+    Sys,
 }
 
 /// What the core asks of its driver.
@@ -161,6 +166,8 @@ pub(crate) struct Rules {
     pub(crate) limits: Limits,
     pub(crate) access: Vec<AccessRule>,
     pub(crate) logins: Vec<Login>,
+    /// Between two rounds of the `$SYS` topics; zero: there are none.
+    pub(crate) sys_interval: Duration,
 }
 
 /// The broker without its sockets.
@@ -183,6 +190,12 @@ pub(crate) struct Core {
     timers: BTreeSet<(Instant, Timer)>,
     outputs: VecDeque<Output>,
     counters: Counters,
+    load: Option<observe::LoadAverages>,
+    sys: sys::Sys,
+    listeners: HashMap<ListenerId, Arc<str>>,
+    started: Option<Instant>,
+    /// Clients that are served now.
+    connected: u64,
     /// Refusals by kind; named only when asked.
     refused: [u64; Refusal::ALL.len()],
     /// Prefix of the client identifiers we assign, different at each start.
@@ -219,6 +232,11 @@ impl Core {
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
+            load: None,
+            sys: sys::Sys::default(),
+            listeners: HashMap::new(),
+            started: None,
+            connected: 0,
             refused: [0; Refusal::ALL.len()],
             assigned_prefix,
             assigned: 0,
@@ -260,6 +278,7 @@ impl Core {
                 Timer::Connection(connection) => self.connection_is_due(connection, now),
                 Timer::Will(session) => self.will_is_due(session, now),
                 Timer::Expiry(session) => self.expiry_is_due(session, now),
+                Timer::Sys => self.sys_is_due(now),
             }
         }
     }
@@ -279,7 +298,10 @@ impl Core {
             return;
         };
         link.heard(now);
-        let Some(session) = link.session() else {
+        let session = link.session();
+        self.note_event(now);
+        self.counters.packets_received += 1;
+        let Some(session) = session else {
             return match packet {
                 Packet::Connect(connect) => self.connect(connection, *connect, now),
                 _ => self.violated(
@@ -337,10 +359,11 @@ impl Core {
 
     /// Encodes a packet for a connection and asks for a flush, once until the bytes are taken.
     fn send(&mut self, connection: ConnectionId, packet: Packet) {
-        if let Some(link) = self.links.get_mut(connection.0)
-            && link.send(packet)
-        {
-            self.outputs.push_back(Output::Flush(connection));
+        if let Some(link) = self.links.get_mut(connection.0) {
+            self.counters.packets_sent += 1;
+            if link.send(packet) {
+                self.outputs.push_back(Output::Flush(connection));
+            }
         }
     }
 

@@ -35,8 +35,18 @@ pub struct Config {
     pub users: Vec<User>,
     /// Keep sessions and retained messages on disk; absent: they end with the broker.
     pub persistence: Option<Persistence>,
+    /// While somebody listens to the `$SYS` topics, they are told anew at this interval; `"0s"`: there
+    /// are none. Default: 10 s.
+    pub sys_interval: Option<Period>,
     /// Bounds against faults and floods.
     pub limits: Limits,
+}
+
+impl Config {
+    /// Between two rounds of the `$SYS` topics; zero: there are none.
+    pub fn sys_interval(&self) -> Period {
+        self.sys_interval.unwrap_or(Period::from_secs(10))
+    }
 }
 
 /// Where sessions and retained messages are kept, and how soon.

@@ -60,6 +60,8 @@ struct Wire<S> {
     connection: ConnectionId,
     /// Bytes of a packet whose rest has not come.
     input: BytesMut,
+    /// Bytes read that the core does not know of.
+    uncounted: usize,
     /// Decoded, but not taken by the core yet.
     waiting: VecDeque<Packet>,
     /// What ends the stream once everything before it is handled.
@@ -86,6 +88,7 @@ pub(crate) async fn serve<S>(
         stream,
         connection,
         input: BytesMut::new(),
+        uncounted: 0,
         waiting: VecDeque::new(),
         fault: None,
         output: BytesMut::new(),
@@ -107,7 +110,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         loop {
             match poll_fn(|cx| self.poll(called.as_mut(), cx)).await {
                 Ok(Progress::Read(0)) | Err(_) => return false,
-                Ok(Progress::Read(_)) => self.decode(),
+                Ok(Progress::Read(count)) => {
+                    self.uncounted += count;
+                    self.decode();
+                }
                 Ok(Progress::Wrote(count)) => {
                     self.output.advance(count);
                     self.unflushed = true;
@@ -198,6 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         let mut locked = shared.lock();
         let now = Instant::now();
+        locked.core.note_read(std::mem::take(&mut self.uncounted));
         self.hand_over(&mut locked.core, now);
         let closing = locked.core.is_closing(self.connection);
         if self.output.is_empty() {

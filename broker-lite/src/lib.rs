@@ -52,6 +52,9 @@ mod access;
 mod bans;
 
 mod session;
+mod traffic;
+
+mod sys;
 
 mod broker;
 

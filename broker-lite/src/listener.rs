@@ -159,6 +159,7 @@ impl Listeners {
         for open in before {
             open.stop.cancel();
             reloaded.disconnected += shared.leave_listener(open.door.id);
+            shared.lock().core.forget_listener(open.door.id);
             reloaded.closed.push(open.bound);
         }
         reloaded
@@ -195,6 +196,7 @@ impl Open {
             door: Arc::new(Door::new(id, service)),
             stop: shared.stop.child_token(),
         };
+        shared.lock().core.name_listener(id, &open.bound);
         let accepting = accept(
             Arc::clone(shared),
             socket,

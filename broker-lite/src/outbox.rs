@@ -84,6 +84,16 @@ impl Outbox {
         self.queue.len()
     }
 
+    /// Bytes of those, about.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Messages that were sent, or are about to be, and are not acknowledged.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// Adds a message at the end, unless a limit of the queue is reached.
     /// One for a session with a `key` is entered in the journal.
     pub(crate) fn push(

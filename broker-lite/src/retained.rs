@@ -36,6 +36,11 @@ impl RetainedMessages {
         self.by_topic.len()
     }
 
+    /// Bytes that they occupy, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Keeps a message as its topic's value; one without payload clears it [MQTT-3.3.1-6].
     pub(crate) fn set(
         &mut self,

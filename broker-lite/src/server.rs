@@ -92,7 +92,7 @@ impl Broker {
 
     /// The state at this moment.
     pub fn status(&self) -> Status {
-        self.shared.lock().core.status()
+        self.shared.status()
     }
 
     /// Stops: no new clients, acknowledgements that wait for the keeper get two seconds, clients

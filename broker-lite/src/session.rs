@@ -100,6 +100,14 @@ fn is_refusal(verdict: Verdict) -> bool {
     }
 }
 
+/// What is on its way to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) queued: usize,
+    pub(crate) queued_bytes: usize,
+    pub(crate) in_flight: usize,
+}
+
 /// One client's state: subscriptions, what is on its way in both directions, and its will.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -185,9 +193,14 @@ impl Session {
         self.inbox.as_deref_mut()
     }
 
-    /// Messages queued for the client.
-    pub(crate) fn queued(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.queued())
+    /// What waits for the client and what it has not acknowledged.
+    pub(crate) fn waiting(&self) -> Waiting {
+        let outbox = self.outbox.as_deref();
+        Waiting {
+            queued: outbox.map_or(0, Outbox::queued),
+            queued_bytes: outbox.map_or(0, Outbox::queued_bytes),
+            in_flight: outbox.map_or(0, Outbox::in_flight),
+        }
     }
 
     /// Gives back the memory of sides that hold nothing.

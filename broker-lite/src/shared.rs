@@ -32,6 +32,7 @@ use crate::{
     keeper::{Keeper, Kept, Published, Receipt},
     log::{self, Entry},
     start::StartError,
+    status::Status,
     store::{Found, Notice, Store, Tell},
 };
 
@@ -135,7 +136,8 @@ impl Shared {
         let (rules, prefix) = (rules(config)?, assigned_prefix());
         let mailbox = Arc::new(Mailbox::default());
         let Some(persistence) = &config.persistence else {
-            let core = Core::new(rules, keeper.clone(), prefix);
+            let mut core = Core::new(rules, keeper.clone(), prefix);
+            core.begin(Instant::now());
             return Ok(Shared::new(core, keeper, None, mailbox));
         };
         let mut core = Core::storing(rules, keeper.clone(), prefix);
@@ -143,6 +145,7 @@ impl Shared {
         let tell: Tell = Box::new(move |notice| told.put(Word::Store(notice)));
         let (store, found) = Store::start(persistence, tell).map_err(StartError::Thread)?;
         let now = Instant::now();
+        core.begin(now);
         match found {
             Found::Stored(stored) => core.restore(*stored, now),
             Found::Salvaged(stored) => core.adopt(*stored, now),
@@ -289,6 +292,13 @@ impl Shared {
         }
     }
 
+    /// The state at this moment, the store's included.
+    pub(crate) fn status(&self) -> Status {
+        let mut status = self.lock().core.status(Instant::now());
+        status.store = self.store.as_ref().map(|store| store.status());
+        status
+    }
+
     fn receipt(&self, ticket: Ticket) -> Receipt {
         let mailbox = Arc::clone(&self.mailbox);
         Receipt::new(move |kept| mailbox.put(Word::Kept(ticket, kept)))
@@ -389,6 +399,7 @@ pub(crate) fn rules(config: &Config) -> Result<Rules, StartError> {
     Ok(Rules {
         limits: config.limits.clone(),
         access: config.access.clone(),
+        sys_interval: config.sys_interval().as_duration(),
         logins: config
             .users
             .iter()

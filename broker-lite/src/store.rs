@@ -8,6 +8,7 @@
 //! Driver. Invariant: `Committed` is told only after the transaction is on disk, and a file that
 //! cannot be used never keeps the broker from starting.
 
+mod health;
 mod inbox;
 mod rows;
 mod schema;
@@ -23,8 +24,8 @@ use std::{
 
 use tracing::error;
 
-use self::{inbox::Inbox, writer::Writer};
-use crate::{broker::Stored, config::Persistence, journal::Changes};
+use self::{health::Health, inbox::Inbox, writer::Writer};
+use crate::{broker::Stored, config::Persistence, journal::Changes, status::StoreStatus};
 
 /// What the store tells the core.
 #[derive(Debug)]
@@ -57,6 +58,7 @@ pub(crate) enum Found {
 #[derive(Debug)]
 pub(crate) struct Store {
     inbox: Arc<Inbox>,
+    health: Arc<Health>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -64,10 +66,12 @@ impl Store {
     /// Opens or makes the file, and starts the writer. Fails only if there is no thread to have.
     pub(crate) fn start(config: &Persistence, tell: Tell) -> std::io::Result<(Store, Found)> {
         let inbox = Arc::new(Inbox::default());
+        let health = Arc::new(Health::default());
         let mut writer = Writer::new(
             PathBuf::from(&config.path),
             config.commit_delay.as_duration(),
             Arc::clone(&inbox),
+            Arc::clone(&health),
             tell,
         );
         let found = writer.open();
@@ -76,6 +80,7 @@ impl Store {
             .spawn(move || writer.run())?;
         let store = Store {
             inbox,
+            health,
             thread: Mutex::new(Some(thread)),
         };
         Ok((store, found))
@@ -84,6 +89,11 @@ impl Store {
     /// Hands over what the core has recorded.
     pub(crate) fn submit(&self, changes: Changes) {
         self.inbox.submit(changes);
+    }
+
+    /// Whether it can commit, and what it wrote.
+    pub(crate) fn status(&self) -> StoreStatus {
+        self.health.status()
     }
 
     /// Commits what was submitted and closes the file. Blocks on the disk.

@@ -42,6 +42,8 @@ fn rejected(code: ReasonCode, refusal: Refusal, why: impl Into<String>) -> Rejec
 impl Core {
     /// A peer has connected; `Err` when it has to go away at once.
     pub(crate) fn open(&mut self, peer: Peer, now: Instant) -> Result<ConnectionId, Refusal> {
+        self.note_event(now);
+        self.counters.sockets += 1;
         if let Some((refusal, why)) = self.why_not_open(&peer, now) {
             let who = Who {
                 address: Some(peer.address),
@@ -102,6 +104,7 @@ impl Core {
     }
 
     pub(super) fn connect(&mut self, connection: ConnectionId, connect: Connect, now: Instant) {
+        self.counters.connects += 1;
         let terms = terms(&connect, self.rules.limits.keep_alive.as_duration());
         if let Some(link) = self.links.get_mut(connection.0) {
             link.terms = terms;

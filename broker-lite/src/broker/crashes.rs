@@ -394,5 +394,5 @@ fn a_store_that_was_lost_gets_the_whole_state_anew() {
         sim.payloads(absent).is_empty(),
         "it is known as a duplicate"
     );
-    assert_eq!(sim.core.status().retained, 1);
+    assert_eq!(sim.core.status(sim.now).retained, 1);
 }

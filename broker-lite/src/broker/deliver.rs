@@ -24,6 +24,7 @@ impl Core {
             return BytesMut::new();
         };
         let bytes = link.take();
+        self.counters.bytes_sent += bytes.len() as u64;
         if let Some(session) = link.session() {
             self.pump(session, now);
         }
@@ -281,6 +282,7 @@ impl Core {
             return;
         }
         session.dropped += 1;
+        self.counters.dropped += 1;
         if std::mem::replace(&mut session.overflowing, true) {
             // Told once until the queue was empty again: this may be every message.
             self.refused[Refusal::QueueFull as usize] += 1;
@@ -314,6 +316,12 @@ impl Core {
         let sent = link.send_publish(publish(outgoing, packet_id, dup, link.terms.version, now));
         if sent == Some(true) {
             self.outputs.push_back(Output::Flush(connection));
+        }
+        if sent.is_some() {
+            let len = outgoing.publication.message.payload.len();
+            link.traffic(now).send(len, now);
+            self.counters.packets_sent += 1;
+            self.counters.payload_sent += len as u64;
         }
         if sent.is_none() {
             let who = self.who(connection);

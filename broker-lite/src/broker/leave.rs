@@ -108,6 +108,7 @@ impl Core {
         }));
         if let Some(link) = self.links.get_mut(connection.0) {
             link.close();
+            self.connected -= 1;
             self.outputs.push_back(Output::Close(connection));
             self.arm(connection, None);
         }
@@ -154,6 +155,7 @@ impl Core {
         if let Some(state) = self.sessions.get_mut(session.0) {
             state.expires_at = None;
             if state.link == Link::Absent {
+                self.counters.sessions_expired += 1;
                 self.end_session(session, now);
             }
         }

@@ -12,6 +12,7 @@ use crate::{
     ids::{ListenerId, SessionId},
     packet::{self, Packet, Publish, TopicAlias, Version},
     topic::TopicName,
+    traffic::ClientTraffic,
 };
 
 /// Past this many waiting bytes messages stay in their queue, where limits apply.
@@ -96,6 +97,9 @@ pub(crate) struct Link {
     pub(crate) held: u16,
     /// Its CONNACK waits for a commit.
     pub(crate) waits: bool,
+    pub(crate) opened_at: Instant,
+    /// Absent until it sends or gets a message.
+    pub(crate) traffic: Option<Box<ClientTraffic>>,
     state: State,
     heard: Instant,
     out: BytesMut,
@@ -118,6 +122,8 @@ impl Link {
             timer: None,
             held: 0,
             waits: false,
+            opened_at: now,
+            traffic: None,
             state: State::Opened,
             heard: now,
             out: BytesMut::new(),
@@ -162,6 +168,12 @@ impl Link {
     /// Whether it leaves our answers untaken.
     pub(crate) fn is_stalled(&self) -> bool {
         self.out.len() >= STALLED_BYTES
+    }
+
+    /// What it sent and got.
+    pub(crate) fn traffic(&mut self, now: Instant) -> &mut ClientTraffic {
+        self.traffic
+            .get_or_insert_with(|| Box::new(ClientTraffic::new(now)))
     }
 
     /// Hands over the bytes that wait.

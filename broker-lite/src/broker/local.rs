@@ -43,7 +43,9 @@ impl Core {
         message: Message,
         now: Instant,
     ) -> Option<Ticket> {
+        self.note_event(now);
         self.counters.received += 1;
+        self.counters.payload_received += message.payload.len() as u64;
         let origin = Origin {
             session: Some(session),
             identity: None,

@@ -10,40 +10,12 @@ use std::{
 use crate::{
     access::Permissions,
     audit::Refusal,
-    broker::{Admission, ConnectionId, Core, ListenerId, Rules, SessionId, welcome::level},
+    broker::{Admission, ConnectionId, Core, ListenerId, Rules, SessionId},
     config::IdentitySource,
     packet::ReasonCode,
-    status::{ClientStatus, Counters, Status},
 };
 
 impl Core {
-    /// The state at this moment.
-    pub(crate) fn status(&self) -> Status {
-        let mut clients: Vec<ClientStatus> = self
-            .links
-            .iter()
-            .filter_map(|(_, link)| {
-                let session = self.sessions.get(link.session()?.0)?;
-                Some(ClientStatus {
-                    id: session.identity.client.clone(),
-                    identity: session.identity.user.clone(),
-                    address: link.peer.address,
-                    version: level(link.terms.version),
-                    queued: session.queued(),
-                    dropped: session.dropped,
-                })
-            })
-            .collect();
-        clients.sort_by(|a, b| a.id.cmp(&b.id));
-        Status {
-            clients,
-            sessions: self.by_client.len(),
-            subscriptions: self.router.len(),
-            retained: self.retained.len(),
-            counters: self.counters(),
-        }
-    }
-
     /// The limits in force.
     #[cfg(test)]
     pub(crate) fn limits(&self) -> &crate::config::Limits {
@@ -226,16 +198,6 @@ impl Core {
                 .as_ref()
                 .is_some_and(|user| changed.contains(user));
         login_changed || session.permissions.is_nothing()
-    }
-
-    fn counters(&self) -> Counters {
-        let named = Refusal::ALL
-            .iter()
-            .map(|kind| (kind.name(), self.refused[*kind as usize]));
-        Counters {
-            refused: named.filter(|(_, count)| *count > 0).collect(),
-            ..self.counters.clone()
-        }
     }
 }
 

@@ -54,11 +54,14 @@ impl Core {
         publish: Publish,
         now: Instant,
     ) {
+        let payload_len = publish.payload.len();
         self.counters.received += 1;
+        self.counters.payload_received += payload_len as u64;
         let aliases = self.rules.limits.topic_aliases;
         let Some(link) = self.links.get_mut(connection.0) else {
             return;
         };
+        link.traffic(now).receive(payload_len, now);
         let Ok(topic) = link.resolve(publish.topic, publish.topic_alias, aliases) else {
             let why = "the topic alias stands for no topic [MQTT-3.3.2-9]";
             return self.break_off(

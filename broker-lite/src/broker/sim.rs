@@ -447,6 +447,7 @@ pub(super) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
             name: "ann".to_owned(),
             password,
         }],
+        sys_interval: Duration::from_secs(10),
     }
 }
 

@@ -175,6 +175,7 @@ impl Core {
         id: Option<SubscriptionId>,
         now: Instant,
     ) {
+        self.watch_sys(&request.filter.filter, now);
         let wanted = match request.options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => is_new,
@@ -183,7 +184,8 @@ impl Core {
         if !wanted || request.filter.share.is_some() {
             return;
         }
-        let found = self.retained.matching(&request.filter.filter, now);
+        let mut found = self.retained.matching(&request.filter.filter, now);
+        found.extend(self.sys_matching(&request.filter.filter, now));
         for publication in found {
             let qos = publication.message.qos.min(request.options.qos);
             let subscription_ids = id.into_iter().collect();

@@ -96,6 +96,7 @@ impl Core {
             link.serve(session);
             let due = link.gone_at();
             self.arm(connection, due);
+            self.client_came();
         }
         let properties = match connect.version {
             Version::V3 => ConnAckProperties::default(),
@@ -113,6 +114,7 @@ impl Core {
             version,
             resumed: present,
         }));
+        self.watch_sys_again(session, now);
         self.pump(session, now);
     }
 

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Found, Notice, Tell,
+    health::Health,
     inbox::{Inbox, Work},
     rows::{self, Moment},
     schema::{self, SchemaError},
@@ -35,6 +36,7 @@ pub(super) struct Writer {
     path: PathBuf,
     delay: Duration,
     inbox: Arc<Inbox>,
+    health: Arc<Health>,
     tell: Tell,
     connection: Option<Connection>,
     retry: Duration,
@@ -46,11 +48,18 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(path: PathBuf, delay: Duration, inbox: Arc<Inbox>, tell: Tell) -> Writer {
+    pub(super) fn new(
+        path: PathBuf,
+        delay: Duration,
+        inbox: Arc<Inbox>,
+        health: Arc<Health>,
+        tell: Tell,
+    ) -> Writer {
         Writer {
             path,
             delay,
             inbox,
+            health,
             tell,
             connection: None,
             retry: RETRY,
@@ -153,6 +162,9 @@ impl Writer {
         loop {
             match self.try_commit(batch) {
                 Ok(()) => {
+                    if batch.writes() {
+                        self.health.committed(batch);
+                    }
                     (self.tell)(Notice::Committed(batch.through));
                     self.recovered();
                     return true;
@@ -216,6 +228,7 @@ impl Writer {
     }
 
     fn failed(&mut self, cause: &str) {
+        self.health.failed(cause);
         if self.fault.is_none() {
             (self.tell)(Notice::Failing(true));
         }
@@ -228,6 +241,7 @@ impl Writer {
     fn recovered(&mut self) {
         self.retry = RETRY;
         if self.fault.take().is_some() {
+            self.health.recovered();
             (self.tell)(Notice::Failing(false));
             info!(path = %self.path.display(), "the broker stores its sessions again");
         }

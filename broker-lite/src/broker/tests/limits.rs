@@ -20,7 +20,7 @@ fn a_slow_consumer_loses_its_own_messages_and_delays_nobody() {
         sim.send(publisher, once("t", &payload));
     }
     assert_eq!(sim.publishes(fast).len(), 200);
-    let status = sim.core.status();
+    let status = sim.core.status(sim.now);
     let slow_status = status
         .clients
         .iter()
@@ -168,7 +168,7 @@ fn a_full_queue_is_told_once_until_it_was_empty_again() {
         assert_eq!(taken, 2);
     }
     assert_eq!(sim.refusals, [Refusal::QueueFull, Refusal::QueueFull]);
-    assert_eq!(sim.core.status().counters.refused["queue-full"], 6);
+    assert_eq!(sim.core.status(sim.now).counters.refused["queue-full"], 6);
 }
 
 #[test]
@@ -180,6 +180,6 @@ fn retained_messages_are_bounded() {
     let client = sim.client(V5, "c");
     sim.send(client, retained("a", "x"));
     sim.send(client, retained("b", "x"));
-    assert_eq!(sim.core.status().retained, 1);
+    assert_eq!(sim.core.status(sim.now).retained, 1);
     assert_eq!(sim.refusals, [Refusal::RetainedFull]);
 }

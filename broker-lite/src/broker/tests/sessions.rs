@@ -105,7 +105,7 @@ fn no_timer_is_left_when_everyone_is_gone() {
     let client = sim.client(V3, "c");
     sim.send(client, goodbye());
     assert_eq!(sim.core.poll_timeout(), None);
-    let status = sim.core.status();
+    let status = sim.core.status(sim.now);
     assert_eq!(
         (status.sessions, status.subscriptions, status.clients.len()),
         (0, 0, 0)

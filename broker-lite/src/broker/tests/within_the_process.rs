@@ -38,7 +38,7 @@ fn a_local_consumer_receives_even_under_reserved_topics() {
     let delivery = sim.core.take_delivery(local, sim.now).unwrap();
     assert_eq!(delivery.publication.message.topic, topic);
     sim.core.close_local(local, sim.now);
-    assert_eq!(sim.core.status().subscriptions, 0);
+    assert_eq!(sim.core.status(sim.now).subscriptions, 0);
 }
 
 #[test]

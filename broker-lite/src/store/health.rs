@@ -1,0 +1,67 @@
+//! How the store does: whether it can commit, and what that costs the medium.
+//!
+//! Driver: reads what the kernel counted for the writing thread. Invariant: looking never waits for
+//! the disk.
+#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
+
+use std::{
+    fs,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use crate::{
+    journal::{Batch, MessageChange},
+    status::{StoreFault, StoreStatus},
+};
+
+/// Bytes that this thread has handed to the kernel, by proc_pid_io(5).
+const WRITTEN: &str = "/proc/thread-self/io";
+
+/// Written by the store's thread, read by anybody.
+#[derive(Debug, Default)]
+pub(super) struct Health(Mutex<StoreStatus>);
+
+impl Health {
+    pub(super) fn status(&self) -> StoreStatus {
+        self.lock().clone()
+    }
+
+    /// A batch is on disk; told by the thread that wrote it.
+    pub(super) fn committed(&self, batch: &Batch) {
+        let inserts = |change: &&MessageChange| !matches!(change, MessageChange::Delete);
+        let messages = batch.messages.values().filter(inserts).count() as u64;
+        let written = written_by_this_thread();
+        let mut status = self.lock();
+        status.commits += 1;
+        status.messages += messages;
+        status.bytes_written = written.unwrap_or(status.bytes_written);
+    }
+
+    /// Nothing can be committed.
+    pub(super) fn failed(&self, cause: &str) {
+        let mut status = self.lock();
+        let since = match &status.fault {
+            Some(fault) => fault.since,
+            None => SystemTime::now(),
+        };
+        let cause = cause.to_owned();
+        status.fault = Some(StoreFault { cause, since });
+    }
+
+    pub(super) fn recovered(&self) {
+        self.lock().fault = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, StoreStatus> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn written_by_this_thread() -> Option<u64> {
+    let text = fs::read_to_string(WRITTEN).ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("wchar: "))?
+        .parse()
+        .ok()
+}
