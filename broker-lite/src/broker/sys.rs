@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     broker::{Core, SessionId, Timer},
     message::Message,
-    outbox::Publication,
     packet::QoS,
+    publication::Publication,
     session::Link,
     sys::{self, Value},
     topic::TopicFilter,

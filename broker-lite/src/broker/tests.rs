@@ -56,6 +56,8 @@ mod limits;
 
 mod within_the_process;
 
+mod observing;
+
 #[test]
 fn a_refused_pubrec_frees_the_window() {
     let mut sim = Sim::new();
