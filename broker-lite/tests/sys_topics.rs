@@ -83,11 +83,7 @@ fn mosquitto(folder: &Path) -> (Running, u16) {
 
 async fn ours() -> BTreeMap<String, String> {
     let config = Config {
-        listeners: vec![Listener {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            tls: None,
-            anonymous: None,
-        }],
+        listeners: vec![Listener::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))],
         access: vec![AccessRule::everything()],
         ..Config::default()
     };
