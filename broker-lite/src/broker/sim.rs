@@ -1,4 +1,8 @@
 //! One core with clients that speak packets to it, in memory and on a clock of its own. Tests only.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops where it stands"
+)]
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -174,6 +178,11 @@ impl Sim {
         let client = Client(connection);
         self.send(client, Packet::Connect(Box::new(connect)));
         client
+    }
+
+    /// What is written to this connection is of this version.
+    pub(super) fn speaks(&mut self, connection: ConnectionId, version: Version) {
+        self.versions.insert(connection, version);
     }
 
     pub(super) fn client(&mut self, version: Version, id: &str) -> Client {
