@@ -447,7 +447,7 @@ impl Disk {
     }
 }
 
-pub(super) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
+pub(crate) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
     let password = "secret".to_owned().into();
     Rules {
         limits,
@@ -460,7 +460,7 @@ pub(super) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
     }
 }
 
-pub(super) fn peer() -> Peer {
+pub(crate) fn peer() -> Peer {
     Peer {
         address: SocketAddr::from(([127, 0, 0, 1], 50_000)).into(),
         listener: ListenerId(1),

@@ -3,19 +3,18 @@
 //!
 //! Driver. Invariant: both runs begin with the same core and end with the stream.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 
 use super::Script;
 use crate::{
-    broker::{Admission, Core, Peer, Rules},
-    config::{AccessRule, IdentitySource, Limits},
+    broker::{
+        Core,
+        sim::{peer, rules},
+    },
+    config::{AccessRule, Limits},
     connection,
-    ids::ListenerId,
     packet::{Expect, Version, decode},
     shared::Shared,
 };
@@ -57,22 +56,9 @@ fn cut<'a>(mut sent: &'a [u8], cuts: &'a [u8]) -> impl Iterator<Item = &'a [u8]>
 
 /// What a broker answers to these pieces.
 async fn converse(pieces: impl Iterator<Item = &[u8]>) -> Vec<u8> {
-    let rules = Rules {
-        limits: Limits::default(),
-        access: vec![AccessRule::everything()],
-        logins: Vec::new(),
-    };
+    let rules = rules(Limits::default(), vec![AccessRule::everything()]);
     let shared = Arc::new(Shared::around(Core::new(rules, None, "auto-0".to_owned())));
-    let peer = Peer {
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)).into(),
-        listener: ListenerId(1),
-        admission: Admission {
-            anonymous: true,
-            identity: IdentitySource::Either,
-            connections: None,
-        },
-        certificate: None,
-    };
+    let peer = peer();
     let (connection, call) = shared.open(peer).expect("an empty broker has room");
     let (client, server) = duplex(PIPE_BYTES);
     let served = async {
