@@ -3,6 +3,8 @@
 //! Shell. Invariant: an error is printed once, with its chain; exit code 2 means the
 //! configuration, 1 anything else.
 
+mod cli;
+
 use std::{
     io::IsTerminal,
     net::{Ipv4Addr, SocketAddr},
@@ -15,7 +17,7 @@ use broker_lite::{
     config::{self, AccessRule, Config, Listener},
     server::Broker,
 };
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use settings::{Checks, Formats};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -23,14 +25,28 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 /// A small, secured MQTT 3.1.1 and 5.0 broker.
 #[derive(Parser)]
-#[command(version, group = clap::ArgGroup::new("what").required(true))]
+#[command(
+    version,
+    group = clap::ArgGroup::new("what").required(true),
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The configuration file; SIGHUP reads it again.
     #[arg(long, value_name = "FILE", group = "what")]
     config: Option<PathBuf>,
     /// Serve anonymous clients on this port of the loopback, without a configuration.
     #[arg(long, value_name = "PORT", group = "what")]
     port: Option<u16>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make and change password files.
+    #[command(subcommand)]
+    Passwd(cli::passwd::Passwd),
 }
 
 /// A fault of the configuration, which has an exit code of its own.
@@ -41,6 +57,9 @@ struct BadConfiguration(String);
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Passwd(command)) = &arguments.command {
+        return cli::passwd::main(command);
+    }
     log_to_journal_or_terminal();
     match run(&arguments).await {
         Ok(()) => ExitCode::SUCCESS,

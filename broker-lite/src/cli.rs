@@ -1,0 +1,4 @@
+//! The program's commands beside serving. Shell.
+
+pub(crate) mod passwd;
+mod terminal;
