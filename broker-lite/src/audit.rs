@@ -30,6 +30,7 @@ pub(crate) enum Refusal {
     Malformed,
     ProtocolViolation,
     Authentication,
+    TooManyLogins,
     ClientId,
     ForeignSession,
     Publish,
@@ -48,7 +49,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Every kind, in the order of their numbers.
-    pub(crate) const ALL: [Refusal; 26] = [
+    pub(crate) const ALL: [Refusal; 27] = [
         Refusal::TooManyConnections,
         Refusal::TooManyConnectionsFromAddress,
         Refusal::TooManyConnectionsOnListener,
@@ -61,6 +62,7 @@ impl Refusal {
         Refusal::Malformed,
         Refusal::ProtocolViolation,
         Refusal::Authentication,
+        Refusal::TooManyLogins,
         Refusal::ClientId,
         Refusal::ForeignSession,
         Refusal::Publish,
@@ -92,6 +94,7 @@ impl Refusal {
             Refusal::Malformed => "malformed-packet",
             Refusal::ProtocolViolation => "protocol-violation",
             Refusal::Authentication => "authentication",
+            Refusal::TooManyLogins => "too-many-logins",
             Refusal::ClientId => "client-id",
             Refusal::ForeignSession => "foreign-session",
             Refusal::Publish => "publish-not-allowed",

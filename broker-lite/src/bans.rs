@@ -4,11 +4,11 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
-use crate::config::Limits;
+use crate::{address::Address, config::Limits};
 
 /// Addresses remembered at once: 64 bytes each, a quarter of a megabyte in all.
 const TRACKED_MAX: usize = 4_096;
@@ -25,7 +25,23 @@ struct Record {
     banned_until: Option<Instant>,
 }
 
-/// Failed logins and handshakes by address.
+/// Where failures are counted: an IPv4 address, or the network of an IPv6 address, for each host
+/// of that may take any of its 2^64 addresses.
+fn source(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
+/// The same of a client's address; none for those on this machine's own sockets.
+pub(crate) fn source_of(address: &Address) -> Option<IpAddr> {
+    address.ip().map(source)
+}
+
+/// Failed logins and handshakes by source.
 #[derive(Debug, Default)]
 pub(crate) struct Bans {
     records: HashMap<IpAddr, Record>,
@@ -35,7 +51,7 @@ impl Bans {
     /// Whether the address has to stay away now.
     pub(crate) fn is_banned(&self, address: IpAddr, now: Instant) -> bool {
         self.records
-            .get(&address)
+            .get(&source(address))
             .and_then(|record| record.banned_until)
             .is_some_and(|until| now < until)
     }
@@ -47,6 +63,7 @@ impl Bans {
         limits: &Limits,
         now: Instant,
     ) -> Option<Duration> {
+        let address = source(address);
         self.make_room(address, limits, now);
         let record = self.records.entry(address).or_insert(Record {
             failures: 0,

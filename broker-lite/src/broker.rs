@@ -12,6 +12,9 @@
 //! do costs the others nothing but the time of its own calls.
 
 mod connect;
+
+mod authenticate;
+
 mod welcome;
 
 mod publish;
@@ -31,18 +34,13 @@ mod sys;
 
 #[cfg(test)]
 mod crashes;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod exchange;
-#[cfg(any(test, feature = "fuzzing"))]
-mod invariants;
 mod link;
 #[cfg(test)]
 mod restarts;
-#[cfg(any(test, feature = "fuzzing"))]
-#[cfg_attr(not(test), expect(dead_code, reason = "tests use the rest of it"))]
+#[cfg(test)]
 pub(crate) mod sim;
 #[cfg(test)]
-pub(crate) mod simulation;
+mod simulation;
 #[cfg(test)]
 mod tests;
 
@@ -53,17 +51,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use settings::SecretText;
-
 use crate::{
     access::Identity,
     arena::Arena,
     audit::{Event, Refusal, Who},
     bans::Bans,
     broker::link::Link,
+    checks::Checks,
     config::{AccessRule, Limits},
     journal::Journal,
     keeper::{Keeper, Kept},
+    login::{Check, Logins},
     message::Message,
     packet::{DecodeError, Packet, PacketId, ReasonCode},
     publication::Publication,
@@ -107,6 +105,12 @@ pub(crate) enum Output {
     Settled { ticket: Ticket, kept: Kept },
     /// Deliveries wait for a consumer in this process: [`Core::take_delivery`].
     Ready(SessionId),
+    /// Check a password where nobody waits for it; the answer comes back by
+    /// [`Core::handle_verified`].
+    Verify {
+        connection: ConnectionId,
+        check: Check,
+    },
     /// Something to log.
     Tell(Event),
 }
@@ -158,19 +162,12 @@ struct Origin {
     identity: Option<Arc<Identity>>,
 }
 
-/// One user name with its password.
-#[derive(Debug)]
-pub(crate) struct Login {
-    pub(crate) name: String,
-    pub(crate) password: SecretText,
-}
-
 /// The part of the configuration that the core applies.
 #[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) limits: Limits,
     pub(crate) access: Vec<AccessRule>,
-    pub(crate) logins: Vec<Login>,
+    pub(crate) logins: Logins,
     /// Between two rounds of the `$SYS` topics; zero: there are none.
     pub(crate) sys_interval: Duration,
 }
@@ -183,6 +180,9 @@ pub(crate) struct Core {
     by_address: HashMap<IpAddr, u32>,
     by_listener: HashMap<ListenerId, u32>,
     bans: Bans,
+    checks: Checks,
+    /// Nonces given so far.
+    nonces: u64,
     sessions: Arena<Session>,
     by_client: HashMap<Arc<str>, SessionId>,
     router: Router,
@@ -226,6 +226,8 @@ impl Core {
             by_address: HashMap::new(),
             by_listener: HashMap::new(),
             bans: Bans::default(),
+            checks: Checks::default(),
+            nonces: 0,
             sessions: Arena::new(),
             by_client: HashMap::new(),
             router: Router::default(),
@@ -308,7 +310,8 @@ impl Core {
         self.counters.packets_received += 1;
         let Some(session) = session else {
             return match packet {
-                Packet::Connect(connect) => self.connect(connection, *connect, now),
+                _ if self.handle_proof(connection, &packet, now) => {}
+                Packet::Connect(connect) => self.connect(connection, connect, now),
                 _ => self.violated(
                     connection,
                     "the first packet is no CONNECT [MQTT-3.1.0-1]",
@@ -328,11 +331,7 @@ impl Core {
             Packet::Disconnect(disconnect) => {
                 self.client_leaves(connection, session, &disconnect, now)
             }
-            Packet::Auth(_) => self.violated(
-                connection,
-                "AUTH without an authentication method [MQTT-4.12.0-1]",
-                now,
-            ),
+            Packet::Auth(auth) => self.prove_again(connection, session, &auth, now),
             Packet::Connect(_) => self.violated(connection, "a second CONNECT [MQTT-3.1.0-2]", now),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 self.violated(connection, "a packet that only servers send", now);

@@ -30,9 +30,13 @@ pub struct Config {
     /// published to by clients.
     #[serde(rename = "access")]
     pub access: Vec<AccessRule>,
-    /// User names and passwords.
+    /// Users whose passwords are in secrets of their own, such as systemd credentials. Most users
+    /// belong into `password_file`, where passwords are hashed.
     #[serde(rename = "user")]
     pub users: Vec<User>,
+    /// Users with their hashed passwords, as `broker-lite passwd` writes them. It is read again at
+    /// a reload; who is no longer in it, or has another password, is disconnected then.
+    pub password_file: Option<PathBuf>,
     /// Keep sessions and retained messages on disk; absent: they end with the broker.
     pub persistence: Option<Persistence>,
     /// While somebody listens to the `$SYS` topics, they are told anew at this interval; `"0s"`: there
@@ -168,6 +172,12 @@ pub struct Limits {
     /// never is, for one program there would lock out all.
     #[schemars(range(min = 1, max = 1_000))]
     pub authentication_failures: u32,
+    /// Hashed passwords checked at once; each check takes a processor and about 19 MiB for a moment.
+    #[schemars(range(min = 1, max = 64))]
+    pub password_checks: u32,
+    /// Logins that wait for such a check; beyond, those of the address with the most are refused.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub password_checks_waiting: u32,
     /// First ban; it doubles up to `ban_max`.
     pub ban: Period,
     /// Longest ban.
@@ -195,6 +205,8 @@ impl Default for Limits {
             keep_alive: Period::from_secs(3_600),
             topic_aliases: 16,
             authentication_failures: 5,
+            password_checks: 2,
+            password_checks_waiting: 256,
             ban: Period::from_secs(60),
             ban_max: Period::from_secs(3_600),
         }

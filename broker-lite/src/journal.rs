@@ -10,8 +10,6 @@
 //! was in between two packets, as long as the store keeps what was taken at once together.
 
 mod batch;
-#[cfg(any(test, feature = "fuzzing"))]
-mod invariants;
 
 use std::{
     collections::HashMap,

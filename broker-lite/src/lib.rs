@@ -12,8 +12,11 @@
 //! What is to outlive the broker leaves `broker` as changes (`journal`) for the disk (`store`), and
 //! what promises it waits for their commit.
 //!
-//! Values and cores decide; `listener`, `socket`, `entrance`, `tls`, `connection`, `shared`, `store` and `server` are the drivers that give
-//! them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
+//! A user's name and password, or the steps of an exchange (`auth`, `scram`), are held against its
+//! `login`; hashed passwords (`password`) take their turn (`checks`) on a thread beside.
+//!
+//! Values and cores decide; `listener`, `socket`, `entrance`, `tls`, `connection`, `shared`, `store`, `credentials`
+//! and `server` are the drivers that give them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
 //! same path as a socket.
 
 pub mod address;
@@ -48,6 +51,18 @@ mod local;
 
 mod shared;
 
+mod credentials;
+
+pub mod password;
+
+mod login;
+
+mod auth;
+
+mod scram;
+
+mod checks;
+
 mod access;
 mod bans;
 
@@ -74,7 +89,3 @@ mod log;
 pub mod status;
 
 pub mod server;
-
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;

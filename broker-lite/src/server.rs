@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
@@ -70,7 +70,9 @@ impl Broker {
     /// clients; certificates are read again in any case. An error changes nothing.
     pub async fn reload(&self, config: &Config) -> Result<Reloaded, StartError> {
         let mut listeners = self.listeners.lock().await;
-        let rules = rules(config)?;
+        let (chance, read) = (self.shared.chance, config.clone());
+        let rules = spawn_blocking(move || rules(&read, chance)).await;
+        let rules = rules.map_err(|_| StartError::Stopped)??;
         if config.persistence != self.shared.persistence {
             warn!(target: "broker_lite::server", "[broker.persistence] changed; that takes effect at the next start");
         }

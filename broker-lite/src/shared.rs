@@ -27,10 +27,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     audit::{Event, Limiter, Logging},
-    broker::{ConnectionId, Core, Login, Output, Peer, Rules, SessionId, Ticket},
+    broker::{ConnectionId, Core, Output, Peer, Rules, SessionId, Ticket},
     config::{Config, Persistence},
+    credentials,
     keeper::{Keeper, Kept, Published, Receipt},
     log::{self, Entry},
+    login::Check,
+    password::Key,
     start::StartError,
     status::Status,
     store::{Found, Notice, Store, Tell},
@@ -49,6 +52,8 @@ pub(crate) struct Shared {
     store: Option<Arc<Store>>,
     /// As it was at the start, and stays.
     pub(crate) persistence: Option<Persistence>,
+    /// What strangers are told from, until the broker starts anew.
+    pub(crate) chance: Key,
     mailbox: Arc<Mailbox>,
     /// The broker task has entered settlements.
     settled: Notify,
@@ -68,6 +73,8 @@ struct Mailbox {
 enum Word {
     Kept(Ticket, Kept),
     Store(Notice),
+    /// A password was checked.
+    Verified(ConnectionId, bool),
 }
 
 impl Mailbox {
@@ -133,12 +140,13 @@ impl Shared {
         config: &Config,
         keeper: Option<Arc<dyn Keeper>>,
     ) -> Result<Shared, StartError> {
-        let (rules, prefix) = (rules(config)?, assigned_prefix());
+        let chance = credentials::chance()?;
+        let (rules, prefix) = (rules(config, chance)?, assigned_prefix());
         let mailbox = Arc::new(Mailbox::default());
         let Some(persistence) = &config.persistence else {
             let mut core = Core::new(rules, keeper.clone(), prefix);
             core.begin(Instant::now());
-            return Ok(Shared::new(core, keeper, None, mailbox));
+            return Ok(Shared::new(core, keeper, None, mailbox, chance));
         };
         let mut core = Core::storing(rules, keeper.clone(), prefix);
         let told = Arc::clone(&mailbox);
@@ -153,14 +161,8 @@ impl Shared {
         }
         Ok(Shared {
             persistence: Some(persistence.clone()),
-            ..Shared::new(core, keeper, Some(Arc::new(store)), mailbox)
+            ..Shared::new(core, keeper, Some(Arc::new(store)), mailbox, chance)
         })
-    }
-
-    /// A core by itself: no keeper, no store, no broker task.
-    #[cfg(any(test, feature = "fuzzing"))]
-    pub(crate) fn around(core: Core) -> Shared {
-        Shared::new(core, None, None, Arc::new(Mailbox::default()))
     }
 
     fn new(
@@ -168,6 +170,7 @@ impl Shared {
         keeper: Option<Arc<dyn Keeper>>,
         store: Option<Arc<Store>>,
         mailbox: Arc<Mailbox>,
+        chance: Key,
     ) -> Shared {
         Shared {
             locked: Mutex::new(Locked {
@@ -182,6 +185,7 @@ impl Shared {
             keeper,
             store,
             persistence: None,
+            chance,
             mailbox,
             settled: Notify::new(),
             stop: CancellationToken::new(),
@@ -264,6 +268,7 @@ impl Shared {
                         call.notify_one();
                     }
                 }
+                Output::Verify { connection, check } => self.verify(connection, check),
                 Output::Tell(event) => self.note(locked, event, now),
             }
         }
@@ -277,6 +282,13 @@ impl Shared {
             locked.armed = due;
             self.mailbox.work.notify_one();
         }
+    }
+
+    /// Checks a password on a thread that may take its time. The core bounds how many run.
+    fn verify(&self, connection: ConnectionId, check: Check) {
+        let mailbox = Arc::clone(&self.mailbox);
+        self.tasks
+            .spawn_blocking(move || mailbox.put(Word::Verified(connection, check.run())));
     }
 
     fn note(&self, locked: &mut Locked, event: Event, now: Instant) {
@@ -380,6 +392,7 @@ impl Shared {
 
 fn enter(core: &mut Core, word: Word, now: Instant) {
     match word {
+        Word::Verified(connection, fits) => core.handle_verified(connection, fits, now),
         Word::Kept(ticket, kept) => core.handle_kept(ticket, kept, now),
         Word::Store(Notice::Committed(through)) => core.handle_committed(through, now),
         Word::Store(Notice::Failing(failing)) => core.handle_store_failing(failing),
@@ -388,29 +401,15 @@ fn enter(core: &mut Core, word: Word, now: Instant) {
     }
 }
 
-/// Reads what the core needs of the configuration, passwords from their files.
-pub(crate) fn rules(config: &Config) -> Result<Rules, StartError> {
+/// Reads what the core needs of the configuration, passwords from their files; `chance` is the
+/// same each time.
+pub(crate) fn rules(config: &Config, chance: Key) -> Result<Rules, StartError> {
     check_patterns(config)?;
-    let login = |user: &crate::config::User| {
-        let password = user.password.read();
-        let password = password.map_err(|source| StartError::Password {
-            user: user.name.clone(),
-            source,
-        })?;
-        Ok(Login {
-            name: user.name.clone(),
-            password,
-        })
-    };
     Ok(Rules {
         limits: config.limits.clone(),
         access: config.access.clone(),
         sys_interval: config.sys_interval().as_duration(),
-        logins: config
-            .users
-            .iter()
-            .map(login)
-            .collect::<Result<_, StartError>>()?,
+        logins: credentials::read(config, chance)?,
     })
 }
 

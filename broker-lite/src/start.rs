@@ -40,6 +40,23 @@ pub enum StartError {
         /// Why.
         source: settings::SecretError,
     },
+    /// The password file cannot be taken.
+    #[error(transparent)]
+    PasswordFile(#[from] crate::password::disk::PasswordFileError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+    /// The program ends while passwords are read.
+    #[error("the program stopped while passwords were read")]
+    Stopped,
+    /// A user has two passwords.
+    #[error("user {user:?} stands in [[broker.user]] and in {path} (remove it from one of them)", path = path.display())]
+    TwoPasswords {
+        /// The user.
+        user: String,
+        /// The password file.
+        path: PathBuf,
+    },
     /// A pattern of an access rule is no topic filter.
     #[error("access rule {rule}: {pattern:?} is no topic filter: {reason}")]
     Pattern {

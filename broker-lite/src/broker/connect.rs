@@ -1,4 +1,4 @@
-//! From an open connection to an accepted CONNECT: who it is, and whether it may.
+//! From an open connection to an accepted CONNECT: whether it may connect, and as what.
 //!
 //! Core. Invariant: a session belongs to one user.
 
@@ -10,13 +10,13 @@ use std::{
 
 use crate::{
     access::{Identity, Permissions},
+    address::Address,
     audit::{Refusal, Who},
     broker::{
-        ConnectionId, Core, Login, Timer,
+        ConnectionId, Core, Timer,
         durable::UNREAD,
         link::{Link, Peer, Terms},
     },
-    config::IdentitySource,
     packet::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Version},
     session,
 };
@@ -25,13 +25,13 @@ use crate::{
 const CLIENT_ID_BYTES_MAX: usize = 256;
 
 /// A CONNECT that is not accepted.
-struct Rejected {
+pub(super) struct Rejected {
     code: ReasonCode,
     refusal: Refusal,
     why: String,
 }
 
-fn rejected(code: ReasonCode, refusal: Refusal, why: impl Into<String>) -> Rejected {
+pub(super) fn rejected(code: ReasonCode, refusal: Refusal, why: impl Into<String>) -> Rejected {
     Rejected {
         code,
         refusal,
@@ -87,10 +87,9 @@ impl Core {
         now: Instant,
     ) {
         let who = self.who(connection);
-        let address = who.address.and_then(|address| address.ip());
         self.refuse(who, refusal, None, why);
-        if let Some(address) = address.filter(|_| refusal != Refusal::TooManyHandshakes) {
-            self.count_failure(address, now);
+        if refusal != Refusal::TooManyHandshakes {
+            self.count_failure_of(connection, now);
         }
     }
 
@@ -103,13 +102,29 @@ impl Core {
         self.set_timer(old, at, Timer::Connection(connection));
     }
 
-    pub(super) fn connect(&mut self, connection: ConnectionId, connect: Connect, now: Instant) {
+    pub(super) fn connect(
+        &mut self,
+        connection: ConnectionId,
+        connect: Box<Connect>,
+        now: Instant,
+    ) {
         self.counters.connects += 1;
         let terms = terms(&connect, self.rules.limits.keep_alive.as_duration());
         if let Some(link) = self.links.get_mut(connection.0) {
             link.terms = terms;
         }
-        match self.admit(connection, &connect, now) {
+        self.authenticate(connection, connect, now);
+    }
+
+    /// It is known who the client is; anonymous ones have no user.
+    pub(super) fn identified(
+        &mut self,
+        connection: ConnectionId,
+        connect: Box<Connect>,
+        user: Option<String>,
+        now: Instant,
+    ) {
+        match self.admit(connection, &connect, user) {
             Ok((identity, permissions)) => {
                 self.welcome(connection, connect, identity, permissions, now)
             }
@@ -120,7 +135,7 @@ impl Core {
     fn why_not_open(&self, peer: &Peer, now: Instant) -> Option<(Refusal, String)> {
         let limits = &self.rules.limits;
         let address = peer.address.ip();
-        if address.is_some_and(|address| self.bans.is_banned(address, now)) {
+        if self.is_banned(&peer.address, now) {
             return Some((Refusal::Banned, "too many failed logins".to_owned()));
         }
         if self.links.len() >= limits.connections as usize {
@@ -147,20 +162,13 @@ impl Core {
         })
     }
 
-    /// Decides whether a CONNECT is accepted, and as whom.
+    /// Decides whether a CONNECT of this user is accepted.
     fn admit(
         &mut self,
         connection: ConnectionId,
         connect: &Connect,
-        now: Instant,
+        user: Option<String>,
     ) -> Result<(Identity, Permissions), Rejected> {
-        if connect.properties.authentication.is_some() {
-            return Err(rejected(
-                ReasonCode::BadAuthenticationMethod,
-                Refusal::Authentication,
-                "no enhanced authentication method is offered [MQTT-4.12.0-1]",
-            ));
-        }
         let Some(link) = self.links.get(connection.0) else {
             return Err(rejected(
                 ReasonCode::UnspecifiedError,
@@ -169,22 +177,6 @@ impl Core {
             ));
         };
         let address = link.peer.address.ip();
-        if address.is_some_and(|address| self.bans.is_banned(address, now)) {
-            return Err(rejected(
-                ReasonCode::Banned,
-                Refusal::Banned,
-                "too many failed logins",
-            ));
-        }
-        let user = match authenticate(&link.peer, connect, &self.rules.logins) {
-            Ok(user) => user,
-            Err(failure) => {
-                if let Some(address) = address {
-                    self.count_failure(address, now);
-                }
-                return Err(failure);
-            }
-        };
         let client = self.client_id(connect)?;
         self.check_owner(&client, user.as_deref())?;
         self.check_room(&client)?;
@@ -212,11 +204,21 @@ impl Core {
         Ok((identity, permissions))
     }
 
-    fn count_failure(&mut self, address: IpAddr, now: Instant) {
-        if address.is_loopback() {
-            // Whoever is on this machine already would lock out everyone else on it.
+    pub(super) fn is_banned(&self, address: &Address, now: Instant) -> bool {
+        let address = address.ip();
+        address.is_some_and(|address| self.bans.is_banned(address, now))
+    }
+
+    /// Counts a failed login or handshake against where it came from. Whoever is on this machine
+    /// already would lock out everyone else on it, so that counts nothing.
+    pub(super) fn count_failure_of(&mut self, connection: ConnectionId, now: Instant) {
+        let address = self
+            .links
+            .get(connection.0)
+            .and_then(|link| link.peer.address.ip());
+        let Some(address) = address.filter(|address| !address.is_loopback()) else {
             return;
-        }
+        };
         if let Some(ban) = self.bans.failed(address, &self.rules.limits, now) {
             let who = Who {
                 address: Some(SocketAddr::from((address, 0)).into()),
@@ -312,7 +314,12 @@ impl Core {
         ))
     }
 
-    fn turn_away(&mut self, connection: ConnectionId, connect: &Connect, rejected: Rejected) {
+    pub(super) fn turn_away(
+        &mut self,
+        connection: ConnectionId,
+        connect: &Connect,
+        rejected: Rejected,
+    ) {
         let mut who = self.who(connection);
         who.client = Some(connect.client_id.as_str().into());
         who.user = connect
@@ -343,6 +350,7 @@ impl Core {
         };
         link.timer = None;
         let serving = link.session().is_some();
+        let has_connected = link.stage.is_some();
         if serving && let Some(due) = link.gone_at().filter(|due| *due > now) {
             return self.arm(connection, Some(due));
         }
@@ -352,79 +360,14 @@ impl Core {
             self.refuse(who, Refusal::KeepAlive, None, why.to_owned());
             self.disconnect(connection, ReasonCode::KeepAliveTimeout, why, now);
         } else {
-            let why = "no whole CONNECT came (limits.connect_timeout)";
+            let why = match has_connected {
+                true => "it was not known in time who the client is (limits.connect_timeout)",
+                false => "no whole CONNECT came (limits.connect_timeout)",
+            };
             self.refuse(who, Refusal::ConnectTimeout, None, why.to_owned());
             self.close(connection);
         }
     }
-}
-
-/// Who the client is, by what its listener goes by; nobody, where that is allowed.
-fn authenticate(
-    peer: &Peer,
-    connect: &Connect,
-    logins: &[Login],
-) -> Result<Option<String>, Rejected> {
-    let refused = |why| rejected(ReasonCode::NotAuthorized, Refusal::Authentication, why);
-    let user = connect.user_name.as_ref().map(|name| name.as_str());
-    match (peer.admission.identity, &peer.certificate, user) {
-        (IdentitySource::Either | IdentitySource::Certificate, Some(name), _) => {
-            Ok(Some(name.clone()))
-        }
-        (IdentitySource::Both, Some(name), Some(user)) if name == user => {
-            check_password(connect, user, logins)
-        }
-        (IdentitySource::Both, Some(name), _) => Err(refused(format!(
-            "this listener asks for the password of the certificate's user, {name:?}"
-        ))),
-        (IdentitySource::Either | IdentitySource::Password, _, Some(user)) => {
-            check_password(connect, user, logins)
-        }
-        (_, _, None) if peer.admission.anonymous => Ok(None),
-        (IdentitySource::Certificate | IdentitySource::Both, None, _) => Err(refused(
-            "this listener serves nobody without a certificate".to_owned(),
-        )),
-        (_, _, None) => Err(refused(
-            "this listener serves no anonymous clients".to_owned(),
-        )),
-    }
-}
-
-fn check_password(
-    connect: &Connect,
-    user: &str,
-    logins: &[Login],
-) -> Result<Option<String>, Rejected> {
-    let given = connect
-        .password
-        .as_ref()
-        .map_or(&[][..], |password| &password.0[..]);
-    // Every login is compared in full, so that time tells neither names nor passwords.
-    let mut known = false;
-    for login in logins {
-        let name_fits = equal_in_constant_time(login.name.as_bytes(), user.as_bytes());
-        let password_fits = equal_in_constant_time(login.password.expose().as_bytes(), given);
-        known |= name_fits & password_fits;
-    }
-    if known {
-        Ok(Some(user.to_owned()))
-    } else {
-        let why = "unknown user name or wrong password";
-        Err(rejected(
-            ReasonCode::BadUserNameOrPassword,
-            Refusal::Authentication,
-            why,
-        ))
-    }
-}
-
-/// Takes a time that depends on the lengths alone.
-fn equal_in_constant_time(expected: &[u8], given: &[u8]) -> bool {
-    let mut difference = u8::from(expected.len() != given.len());
-    for (index, byte) in given.iter().enumerate() {
-        difference |= byte ^ expected.get(index).copied().unwrap_or(0);
-    }
-    std::hint::black_box(difference) == 0
 }
 
 /// Reads the agreement about packets out of CONNECT. A 3.1.1 client cannot be told another keep

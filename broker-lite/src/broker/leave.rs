@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     audit::Event,
+    bans::source_of,
     broker::{ConnectionId, Core, Output, SessionId, Timer},
     packet::{Details, Disconnect, Packet, ReasonCode, Text, Version},
     session::Link,
@@ -23,6 +24,9 @@ impl Core {
             return;
         };
         self.set_timer(link.timer, None, Timer::Connection(connection));
+        if link.stage.is_some() {
+            self.checks.leave(source_of(&link.peer.address), connection);
+        }
         if let Some(address) = link.peer.address.ip() {
             uncount(&mut self.by_address, &address);
         }

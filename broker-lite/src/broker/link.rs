@@ -8,6 +8,7 @@ use bytes::BytesMut;
 
 use crate::{
     address::Address,
+    broker::authenticate::Stage,
     config::{IdentitySource, Listener},
     ids::{ListenerId, SessionId},
     packet::{self, Packet, Publish, TopicAlias, Version},
@@ -95,11 +96,13 @@ pub(crate) struct Link {
     pub(crate) timer: Option<Instant>,
     /// Answers to it that wait for a commit.
     pub(crate) held: u16,
-    /// Its CONNACK waits for a commit.
+    /// Its CONNACK waits for a commit, or for the check of its password.
     pub(crate) waits: bool,
     pub(crate) opened_at: Instant,
     /// Absent until it sends or gets a message.
     pub(crate) traffic: Option<Box<ClientTraffic>>,
+    /// How it says who it is, where its CONNECT alone does not tell.
+    pub(crate) stage: Option<Box<Stage>>,
     state: State,
     heard: Instant,
     out: BytesMut,
@@ -124,6 +127,7 @@ impl Link {
             waits: false,
             opened_at: now,
             traffic: None,
+            stage: None,
             state: State::Opened,
             heard: now,
             out: BytesMut::new(),

@@ -3,6 +3,7 @@
 //! Core. Invariant: other rules take nothing from a client that they still allow.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use crate::{
 
 impl Core {
     /// The limits in force.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(test)]
     pub(crate) fn limits(&self) -> &crate::config::Limits {
         &self.rules.limits
     }
@@ -52,16 +53,7 @@ impl Core {
     /// Puts other rules in force: clients that may no longer connect are disconnected, and
     /// subscriptions that are no longer covered end.
     pub(crate) fn replace_rules(&mut self, rules: Rules, now: Instant) -> usize {
-        let known_before: Vec<String> = self
-            .rules
-            .logins
-            .iter()
-            .map(|login| login.name.clone())
-            .collect();
-        let changed: Vec<String> = known_before
-            .into_iter()
-            .filter(|name| password_of(&self.rules, name) != password_of(&rules, name))
-            .collect();
+        let changed = self.rules.logins.changed_in(&rules.logins);
         self.rules = rules;
         self.apply_access();
         let connected: Vec<(ConnectionId, SessionId)> = self
@@ -179,7 +171,7 @@ impl Core {
         &self,
         connection: ConnectionId,
         session: SessionId,
-        changed: &[String],
+        changed: &HashSet<String>,
     ) -> bool {
         let (Some(link), Some(session)) =
             (self.links.get(connection.0), self.sessions.get(session.0))
@@ -199,12 +191,4 @@ impl Core {
                 .is_some_and(|user| changed.contains(user));
         login_changed || session.permissions.is_nothing()
     }
-}
-
-fn password_of<'a>(rules: &'a Rules, name: &str) -> Option<&'a str> {
-    rules
-        .logins
-        .iter()
-        .find(|login| login.name == name)
-        .map(|login| login.password.expose())
 }

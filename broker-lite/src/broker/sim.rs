@@ -1,8 +1,4 @@
 //! One core with clients that speak packets to it, in memory and on a clock of its own. Tests only.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops where it stands"
-)]
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -14,7 +10,7 @@ use std::{
 use bytes::BytesMut;
 
 use super::{
-    Admission, ConnectionId, Core, ListenerId, Login, Output, Peer, Rules, SessionId, Stored,
+    Admission, ConnectionId, Core, ListenerId, Output, Peer, Rules, SessionId, Stored,
     StoredSession, Ticket,
 };
 use crate::{
@@ -25,6 +21,7 @@ use crate::{
         Batch, DeliveryChange, DeliveryRecord, LastKeys, MessageChange, RetainedRecord, WillRecord,
     },
     keeper::{Keeper, Kept, Receipt},
+    login::{Check, Login, Logins},
     message::Message,
     packet::{
         self, Ack, Connect, ConnectProperties, Delivery, Disconnect, Expect, Packet, PacketId,
@@ -74,6 +71,8 @@ pub(super) struct Sim {
     pub(super) settled: Vec<Kept>,
     pub(super) refusals: Vec<Refusal>,
     pub(super) ready: Vec<SessionId>,
+    /// Passwords that are being checked.
+    pub(super) checks: VecDeque<(ConnectionId, Check)>,
     pub(super) disk: Option<Disk>,
 }
 
@@ -112,6 +111,7 @@ impl Sim {
             settled: Vec::new(),
             refusals: Vec::new(),
             ready: Vec::new(),
+            checks: VecDeque::new(),
             disk: None,
         }
     }
@@ -180,11 +180,6 @@ impl Sim {
         client
     }
 
-    /// What is written to this connection is of this version.
-    pub(super) fn speaks(&mut self, connection: ConnectionId, version: Version) {
-        self.versions.insert(connection, version);
-    }
-
     pub(super) fn client(&mut self, version: Version, id: &str) -> Client {
         self.connect(hello(version, id)).0
     }
@@ -221,6 +216,16 @@ impl Sim {
         self.now = end;
         self.core.handle_timeout(self.now);
         self.drain();
+    }
+
+    /// Ends the password check that began first; false when none runs.
+    pub(super) fn end_check(&mut self) -> bool {
+        let Some((connection, check)) = self.checks.pop_front() else {
+            return false;
+        };
+        self.core.handle_verified(connection, check.run(), self.now);
+        self.drain();
+        true
     }
 
     /// Answers for the message that was handed over first.
@@ -292,6 +297,9 @@ impl Sim {
                     publication,
                 } => {
                     self.kept.push_back((ticket, publication));
+                }
+                Output::Verify { connection, check } => {
+                    self.checks.push_back((connection, check));
                 }
                 Output::Settled { kept, .. } => self.settled.push(kept),
                 Output::Ready(session) => self.ready.push(session),
@@ -447,20 +455,17 @@ impl Disk {
     }
 }
 
-pub(crate) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
+pub(super) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
     let password = "secret".to_owned().into();
     Rules {
         limits,
         access,
-        logins: vec![Login {
-            name: "ann".to_owned(),
-            password,
-        }],
+        logins: Logins::new(vec![Login::plain("ann", password, None)], [7; 32]),
         sys_interval: Duration::from_secs(10),
     }
 }
 
-pub(crate) fn peer() -> Peer {
+pub(super) fn peer() -> Peer {
     Peer {
         address: SocketAddr::from(([127, 0, 0, 1], 50_000)).into(),
         listener: ListenerId(1),

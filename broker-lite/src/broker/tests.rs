@@ -25,6 +25,15 @@ fn at(qos: u8) -> SubscribeOptions {
     SubscribeOptions::at(QoS::from_u8(qos).unwrap())
 }
 
+/// A CONNECT with user name and password.
+fn named(user: &str, password: &str, id: &str) -> Connect {
+    Connect {
+        user_name: Some(Text::parse(user).unwrap()),
+        password: Some(Credential(password.to_owned().into())),
+        ..hello(V5, id)
+    }
+}
+
 /// The reason of a refusal or disconnection, whichever came.
 fn last_reason(sim: &mut Sim, client: Client) -> Option<ReasonCode> {
     sim.take(client)
@@ -51,6 +60,10 @@ mod retention;
 mod wills;
 
 mod access;
+
+mod logins;
+
+mod proofs;
 
 mod limits;
 

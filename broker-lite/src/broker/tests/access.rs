@@ -4,14 +4,6 @@ use std::net::SocketAddr;
 
 use super::*;
 
-fn named(user: &str, password: &str, id: &str) -> Connect {
-    Connect {
-        user_name: Some(Text::parse(user).unwrap()),
-        password: Some(Credential(password.to_owned().into())),
-        ..hello(V5, id)
-    }
-}
-
 #[test]
 fn what_no_rule_allows_is_refused_and_named() {
     let access = vec![allow(None, &["in/#"], &["out/+"])];
