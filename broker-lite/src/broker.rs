@@ -34,13 +34,18 @@ mod sys;
 
 #[cfg(test)]
 mod crashes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+mod invariants;
 mod link;
 #[cfg(test)]
 mod restarts;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "tests use the rest of it"))]
 pub(crate) mod sim;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 #[cfg(test)]
 mod tests;
 

@@ -10,6 +10,8 @@
 //! was in between two packets, as long as the store keeps what was taken at once together.
 
 mod batch;
+#[cfg(any(test, feature = "fuzzing"))]
+mod invariants;
 
 use std::{
     collections::HashMap,

@@ -89,3 +89,7 @@ mod log;
 pub mod status;
 
 pub mod server;
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

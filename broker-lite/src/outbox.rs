@@ -3,6 +3,9 @@
 //! Invariant: messages of one session leave in the order they came in, and after a reconnect the
 //! unacknowledged ones leave first, in their old order [MQTT-4.4.0-1] [MQTT-4.6.0-1].
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod invariants;
+
 use std::{collections::VecDeque, time::Instant};
 
 use crate::{

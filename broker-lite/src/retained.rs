@@ -142,6 +142,22 @@ impl RetainedMessages {
         self.count_bytes();
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Publication> {
+        let publications = self.by_topic.values().map(|retained| &retained.publication);
+        publications.map(|publication| &**publication)
+    }
+
+    /// # Panics
+    /// A limit is exceeded, or the account of the bytes is wrong.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn check(&self, limits: &Limits) {
+        let bytes: usize = self.iter().map(Publication::size).sum();
+        assert_eq!(self.bytes, bytes, "bytes of retained messages");
+        assert!(self.bytes <= limits.retained_bytes.as_len());
+        assert!(self.by_topic.len() <= limits.retained_messages as usize);
+    }
+
     fn count_bytes(&mut self) {
         self.bytes = self
             .by_topic

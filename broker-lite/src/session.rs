@@ -183,6 +183,12 @@ impl Session {
         self.outbox.as_deref_mut()
     }
 
+    /// The outgoing side, to look at.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn peek_outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_deref()
+    }
+
     /// The incoming side; made when first needed.
     pub(crate) fn inbox(&mut self) -> &mut Inbox {
         self.inbox.get_or_insert_default()

@@ -165,6 +165,12 @@ impl Shared {
         })
     }
 
+    /// A core by itself: no keeper, no store, no broker task.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn around(core: Core) -> Shared {
+        Shared::new(core, None, None, Arc::new(Mailbox::default()), [7; 32])
+    }
+
     fn new(
         core: Core,
         keeper: Option<Arc<dyn Keeper>>,

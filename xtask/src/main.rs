@@ -4,7 +4,8 @@
 //! main ── setup ──┬── packages (apt)         what Debian has
 //!         demo    ├── tools (rustup, pip, …) what it does not have
 //!         test ───┼── cross (aarch64 …)      the boards' binaries
-//!         cross   └── steps                  what is said about it: start, duration, summary
+//!         cross   ├── fuzz                   libFuzzer on what strangers write
+//!         fuzz    └── steps                  what is said about it: start, duration, summary
 //! ```
 //! Invariant: nothing is installed before it has been listed, and nothing at all with `--no-install`. Shell.
 
@@ -21,6 +22,7 @@ mod command;
 mod steps;
 
 mod cross;
+mod fuzz;
 mod test;
 
 use std::os::unix::process::CommandExt;
@@ -30,7 +32,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::command::{cargo, run, target_dir};
-use crate::packages::{BUILD, CROSS, Consent, TEST};
+use crate::packages::{BUILD, CROSS, Consent, FUZZ, TEST};
 
 /// The project's own commands. What one of them needs and this machine lacks is listed, then installed.
 #[derive(Parser)]
@@ -60,6 +62,14 @@ enum Task {
         /// Only the tests whose name contains this (for `unit` and `promises`)
         name: Option<String>,
     },
+    /// Fuzz what reads bytes of strangers, with libFuzzer
+    Fuzz {
+        /// A file of broker-lite/fuzz/targets; all of them if left out
+        target: Option<String>,
+        /// How long each target runs, such as 30s, 10m or 2h
+        #[arg(long = "for", default_value = "10m")]
+        time: fuzz::Seconds,
+    },
     /// Build the boards' binaries with Debian's cross compiler and start each under QEMU
     Cross {
         /// A target of cross.toml, by its triple or the triple's first word; all that Debian can build if left out
@@ -85,6 +95,7 @@ fn main() -> ExitCode {
         Some(Task::Setup) => setup(consent),
         Some(Task::Demo { args }) => demo(&args, consent),
         Some(Task::Test { check, name }) => test::all_or_one(check, name.as_deref(), consent),
+        Some(Task::Fuzz { target, time }) => fuzz::long(target.as_deref(), time, consent),
         Some(Task::Cross { target, profile }) => {
             cross::build_and_start(target.as_deref(), &profile, consent)
         }
@@ -99,11 +110,13 @@ fn main() -> ExitCode {
 }
 
 fn setup(consent: Consent) -> Result<()> {
-    packages::need(&[BUILD, TEST, CROSS], consent)?;
+    packages::need(&[BUILD, TEST, CROSS, FUZZ], consent)?;
     tools::rust_components(consent)?;
     tools::cargo_deny(consent)?;
+    tools::cargo_fuzz(consent)?;
     tools::python(consent)?;
     run(cargo("fetch").arg("--locked"))?;
+    run(cargo("fetch").args(["--locked", "--manifest-path", "broker-lite/fuzz/Cargo.toml"]))?;
     println!("everything is there: cargo xtask demo, cargo xtask test");
     Ok(())
 }

@@ -16,6 +16,9 @@ type Package = &'static str;
 /// SQLite and ring are compiled from C.
 pub(crate) const BUILD: &[Package] = &["gcc", "libc6-dev"];
 
+/// libFuzzer is compiled from C++.
+pub(crate) const FUZZ: &[Package] = &["g++"];
+
 /// What the promises in tests/ run against: other people's implementations.
 pub(crate) const TEST: &[Package] = &[
     "mosquitto",         // the upstream

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::command::{cargo, root, run, target_dir};
 use crate::packages::{self, BUILD, CROSS, Consent, TEST};
 use crate::steps::Steps;
-use crate::{cross, tools};
+use crate::{cross, fuzz, tools};
 
 /// The exposure that `systemd-analyze security` may find at most, times ten.
 const MOST_EXPOSED: u32 = 20;
@@ -31,6 +31,8 @@ pub(crate) enum Check {
     Docs,
     /// tests within the crates
     Unit,
+    /// bytes of strangers against the broker, shortly
+    Fuzz,
     /// the gateway for 64-bit ARM
     Arm64,
     /// tests/: real processes
@@ -67,7 +69,7 @@ impl Check {
         match self {
             Check::Format | Check::Deny => &[],
             Check::Service => &[TEST],
-            Check::Lint | Check::Docs | Check::Unit => &[BUILD],
+            Check::Lint | Check::Docs | Check::Unit | Check::Fuzz => &[BUILD],
             Check::Arm64 => &[BUILD, CROSS],
             Check::Promises => &[BUILD, TEST, CROSS],
         }
@@ -85,6 +87,7 @@ impl Check {
             Check::Unit => run(cargo("test")
                 .args(["--locked", "--workspace", "--exclude", "tests"])
                 .args(name)),
+            Check::Fuzz => fuzz::short(),
             Check::Arm64 => cross::arm64_for_tests().map(drop),
             Check::Promises => promises(name, consent),
         }

@@ -1,4 +1,4 @@
-//! Tools that Debian 12 does not package: rustup's components, cargo-deny, and the Python side of the end-to-end tests.
+//! Tools that Debian 12 does not package: rustup's components, cargo-deny, cargo-fuzz, and the Python side of the end-to-end tests.
 //!
 //! Invariant: every version is pinned, so a run tomorrow uses what today's used. A driver.
 
@@ -12,6 +12,8 @@ use crate::packages::Consent;
 
 /// Reads deny.toml as written there; older versions do not know all of its keys.
 const CARGO_DENY: &str = "0.20.2";
+/// Builds libFuzzer's targets.
+const CARGO_FUZZ: &str = "0.13.2";
 
 /// rustfmt and clippy, which a minimal rustup profile leaves out.
 pub(crate) fn rust_components(consent: Consent) -> Result<()> {
@@ -27,22 +29,30 @@ pub(crate) fn rust_components(consent: Consent) -> Result<()> {
     )
 }
 
-/// The `cargo-deny` to run: the one on PATH, or ours in the user's cache, where the next clone finds it.
+/// The `cargo-deny` to run.
 pub(crate) fn cargo_deny(consent: Consent) -> Result<PathBuf> {
-    if succeeds(Command::new("cargo-deny").arg("--version")) {
-        return Ok("cargo-deny".into());
+    cargo_tool("cargo-deny", CARGO_DENY, consent)
+}
+
+/// The `cargo-fuzz` to run.
+pub(crate) fn cargo_fuzz(consent: Consent) -> Result<PathBuf> {
+    cargo_tool("cargo-fuzz", CARGO_FUZZ, consent)
+}
+
+/// A cargo subcommand: the one on PATH, or ours in the user's cache, where the next clone finds it.
+fn cargo_tool(name: &str, version: &str, consent: Consent) -> Result<PathBuf> {
+    if succeeds(Command::new(name).arg("--version")) {
+        return Ok(name.into());
     }
-    let cache = cache_dir()?.join(format!("cargo-deny-{CARGO_DENY}"));
-    let program = cache.join("bin/cargo-deny");
+    let cache = cache_dir()?.join(format!("{name}-{version}"));
+    let program = cache.join("bin").join(name);
     if !program.exists() {
         let mut command = cargo("install");
         command
-            .args(["--locked", "cargo-deny", "--version", CARGO_DENY, "--root"])
+            .args(["--locked", name, "--version", version, "--root"])
             .arg(&cache);
-        command
-            .arg("--target-dir")
-            .arg(target_dir().join("cargo-deny"));
-        // It runs for a second: unoptimised it is built in one minute on two cores instead of five.
+        command.arg("--target-dir").arg(target_dir().join(name));
+        // They do little themselves: cargo-deny is unoptimised built in one minute on two cores instead of five.
         command.envs([
             ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
             ("CARGO_PROFILE_RELEASE_LTO", "off"),
@@ -87,7 +97,7 @@ fn install(command: &mut Command, consent: Consent) -> Result<()> {
     run(command)
 }
 
-/// Outside the tree, because cargo-deny takes a minute to build.
+/// Outside the tree, because the tools take a minute to build.
 fn cache_dir() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)

@@ -18,7 +18,7 @@ use crate::{
 
 impl Core {
     /// The limits in force.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn limits(&self) -> &crate::config::Limits {
         &self.rules.limits
     }

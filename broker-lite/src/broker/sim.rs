@@ -1,4 +1,8 @@
 //! One core with clients that speak packets to it, in memory and on a clock of its own. Tests only.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops where it stands"
+)]
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -178,6 +182,11 @@ impl Sim {
         let client = Client(connection);
         self.send(client, Packet::Connect(Box::new(connect)));
         client
+    }
+
+    /// What is written to this connection is of this version.
+    pub(super) fn speaks(&mut self, connection: ConnectionId, version: Version) {
+        self.versions.insert(connection, version);
     }
 
     pub(super) fn client(&mut self, version: Version, id: &str) -> Client {
@@ -455,7 +464,7 @@ impl Disk {
     }
 }
 
-pub(super) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
+pub(crate) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
     let password = "secret".to_owned().into();
     Rules {
         limits,
@@ -465,7 +474,7 @@ pub(super) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
     }
 }
 
-pub(super) fn peer() -> Peer {
+pub(crate) fn peer() -> Peer {
     Peer {
         address: SocketAddr::from(([127, 0, 0, 1], 50_000)).into(),
         listener: ListenerId(1),

@@ -87,6 +87,9 @@ impl Core {
         if self.sessions.get(session.0).is_none() {
             return self.close(connection);
         }
+        if taken_over {
+            self.call_off_end(session);
+        }
         self.agree(session, connection, connect);
         if taken_over && connect.will.is_some() {
             self.record_will(session);
@@ -195,26 +198,34 @@ impl Core {
         true
     }
 
-    /// A known session goes on: its will and its end are called off [MQTT-3.1.3-9], and
-    /// subscriptions that the rules no longer allow are left behind.
+    /// A known session goes on, without the subscriptions that the rules no longer allow.
     fn resume(&mut self, existing: SessionId, identity: Identity, permissions: Permissions) {
         let Some(session) = self.sessions.get_mut(existing.0) else {
             return;
         };
         session.identity = Arc::new(identity);
         session.permissions = Arc::new(permissions);
+        self.call_off_end(existing);
+        self.drop_forbidden_subscriptions(existing);
+    }
+
+    /// The client is back: neither the will [MQTT-3.1.3-9] nor the end that its last connection
+    /// set in motion comes.
+    fn call_off_end(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id.0) else {
+            return;
+        };
         let had_will = session.will.take().is_some();
         let (will_at, expires_at) = (session.will_at.take(), session.expires_at.take());
-        self.set_timer(will_at, None, Timer::Will(existing));
-        self.set_timer(expires_at, None, Timer::Expiry(existing));
+        self.set_timer(will_at, None, Timer::Will(id));
+        self.set_timer(expires_at, None, Timer::Expiry(id));
         if had_will {
-            self.record_will(existing);
+            self.record_will(id);
         }
         if expires_at.is_some() {
             // A crash from now on must find a session that was connected.
-            self.record_expiry(existing);
+            self.record_expiry(id);
         }
-        self.drop_forbidden_subscriptions(existing);
     }
 
     /// Applies what CONNECT says about the session.
