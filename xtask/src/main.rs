@@ -4,7 +4,8 @@
 //! main ── setup ──┬── packages (apt)         what Debian has
 //!         demo    ├── tools (rustup, pip, …) what it does not have
 //!         test ───┼── cross (aarch64 …)      the boards' binaries
-//!         cross   ├── fuzz                   libFuzzer on what strangers write
+//!         bench   ├── fuzz                   libFuzzer on what strangers write
+//!         cross   ├── bench                  the broker beside others, measured
 //!         fuzz    └── steps                  what is said about it: start, duration, summary
 //! ```
 //! Invariant: nothing is installed before it has been listed, and nothing at all with `--no-install`. Shell.
@@ -21,6 +22,7 @@ mod tools;
 mod command;
 mod steps;
 
+mod bench;
 mod cross;
 mod fuzz;
 mod test;
@@ -70,6 +72,11 @@ enum Task {
         #[arg(long = "for", default_value = "10m")]
         time: fuzz::Seconds,
     },
+    /// Measure beside others' programs, and write the figures to docs/benchmarks
+    Bench {
+        #[command(subcommand)]
+        what: Measured,
+    },
     /// Build the boards' binaries with Debian's cross compiler and start each under QEMU
     Cross {
         /// A target of cross.toml, by its triple or the triple's first word; all that Debian can build if left out
@@ -79,6 +86,12 @@ enum Task {
         #[arg(long, default_value = "release")]
         profile: String,
     },
+}
+
+#[derive(Subcommand)]
+enum Measured {
+    /// broker-lite beside Mosquitto and rumqttd
+    Broker(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -96,6 +109,9 @@ fn main() -> ExitCode {
         Some(Task::Demo { args }) => demo(&args, consent),
         Some(Task::Test { check, name }) => test::all_or_one(check, name.as_deref(), consent),
         Some(Task::Fuzz { target, time }) => fuzz::long(target.as_deref(), time, consent),
+        Some(Task::Bench {
+            what: Measured::Broker(options),
+        }) => bench::broker(&options, consent),
         Some(Task::Cross { target, profile }) => {
             cross::build_and_start(target.as_deref(), &profile, consent)
         }

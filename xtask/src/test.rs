@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::command::{cargo, root, run, target_dir};
 use crate::packages::{self, BUILD, CROSS, Consent, TEST};
 use crate::steps::Steps;
-use crate::{cross, fuzz, tools};
+use crate::{bench, cross, fuzz, tools};
 
 /// The exposure that `systemd-analyze security` may find at most, times ten.
 const MOST_EXPOSED: u32 = 20;
@@ -33,6 +33,8 @@ pub(crate) enum Check {
     Unit,
     /// bytes of strangers against the broker, shortly
     Fuzz,
+    /// a few seconds of the broker's benchmark
+    Bench,
     /// the gateway for 64-bit ARM
     Arm64,
     /// tests/: real processes
@@ -70,6 +72,7 @@ impl Check {
             Check::Format | Check::Deny => &[],
             Check::Service => &[TEST],
             Check::Lint | Check::Docs | Check::Unit | Check::Fuzz => &[BUILD],
+            Check::Bench => &[BUILD, TEST],
             Check::Arm64 => &[BUILD, CROSS],
             Check::Promises => &[BUILD, TEST, CROSS],
         }
@@ -88,6 +91,7 @@ impl Check {
                 .args(["--locked", "--workspace", "--exclude", "tests"])
                 .args(name)),
             Check::Fuzz => fuzz::short(),
+            Check::Bench => bench::smoke(),
             Check::Arm64 => cross::arm64_for_tests().map(drop),
             Check::Promises => promises(name, consent),
         }

@@ -1,4 +1,5 @@
-//! Tools that Debian 12 does not package: rustup's components, cargo-deny, cargo-fuzz, and the Python side of the end-to-end tests.
+//! Tools that Debian 12 does not package: rustup's components, cargo-deny, cargo-fuzz, rumqttd, and the Python side of the
+//! end-to-end tests.
 //!
 //! Invariant: every version is pinned, so a run tomorrow uses what today's used. A driver.
 
@@ -14,6 +15,9 @@ use crate::packages::Consent;
 const CARGO_DENY: &str = "0.20.2";
 /// Builds libFuzzer's targets.
 const CARGO_FUZZ: &str = "0.13.2";
+
+/// The broker in Rust that is measured beside ours.
+const RUMQTTD: &str = "0.20.0";
 
 /// rustfmt and clippy, which a minimal rustup profile leaves out.
 pub(crate) fn rust_components(consent: Consent) -> Result<()> {
@@ -57,6 +61,25 @@ fn cargo_tool(name: &str, version: &str, consent: Consent) -> Result<PathBuf> {
             ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
             ("CARGO_PROFILE_RELEASE_LTO", "off"),
         ]);
+        install(&mut command, consent)?;
+    }
+    Ok(program)
+}
+
+/// The `rumqttd` to compare with, in the user's cache like cargo-deny.
+pub(crate) fn rumqttd(consent: Consent) -> Result<PathBuf> {
+    let cache = cache_dir()?.join(format!("rumqttd-{RUMQTTD}"));
+    let program = cache.join("bin/rumqttd");
+    if !program.exists() {
+        let mut command = cargo("install");
+        // Not `--locked`: that pins a `metrics` which newer compilers refuse. Without the feature it ignores clients'
+        // certificates.
+        command.args(["rumqttd", "--version", RUMQTTD]);
+        command.args(["--features", "verify-client-cert", "--root"]);
+        command.arg(&cache);
+        command
+            .arg("--target-dir")
+            .arg(target_dir().join("rumqttd"));
         install(&mut command, consent)?;
     }
     Ok(program)
