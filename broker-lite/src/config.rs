@@ -132,8 +132,16 @@ pub struct Limits {
     /// Sessions remembered, those of absent clients included.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub sessions: u32,
-    /// Time for a TLS handshake.
+    /// Time for a TLS handshake and a WebSocket's upgrade, the wait for their turn included.
     pub handshake_timeout: Period,
+    /// TLS handshakes and WebSocket upgrades at once, at most a quarter of them from one address;
+    /// others wait for their turn.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub handshakes: u32,
+    /// A TCP peer that vanished is dropped after this, whether bytes wait for it or not. The
+    /// system asks an idle one every half of it, which wakes a client that sleeps with its radio
+    /// off: made for wires and wireless networks of a plant, not for mobile ones. `"0s"`: never.
+    pub half_open_timeout: Period,
     /// Time from connection to a whole CONNECT.
     pub connect_timeout: Period,
     /// Largest packet accepted.
@@ -191,6 +199,8 @@ impl Default for Limits {
             connections_per_address: 256,
             sessions: 4_096,
             handshake_timeout: Period::from_secs(10),
+            handshakes: 32,
+            half_open_timeout: Period::from_secs(10),
             connect_timeout: Period::from_secs(10),
             packet_size: Size::from_kib(256),
             topic_length: 512,

@@ -109,7 +109,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let mut called = Box::pin(call.notified());
         loop {
             match poll_fn(|cx| self.poll(called.as_mut(), cx)).await {
-                Ok(Progress::Read(0)) | Err(_) => return false,
+                Ok(Progress::Read(0)) => return false,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        let why = error.to_string();
+                        shared.visit(|core, _now| core.handle_garbled(self.connection, why));
+                    }
+                    return false;
+                }
                 Ok(Progress::Read(count)) => {
                     self.uncounted += count;
                     self.decode();

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,6 +26,7 @@ use crate::{
     shared::Shared,
     socket::Stream,
     tls::{self, Distrusted, Trust},
+    websocket::{self, WebSocket},
 };
 
 /// How new connections are served; exchanged as a whole by a reload.
@@ -134,83 +136,151 @@ impl Shared {
 
 /// Has the core admit the peer, and starts its task.
 pub(crate) fn admit(shared: &Arc<Shared>, stream: Stream, address: Address, door: &Arc<Door>) {
-    let service = door.service();
+    let Service { config, trust } = door.service();
     let peer = Peer {
         address,
         listener: door.id,
-        admission: Admission::of(&service.config),
+        admission: Admission::of(&config),
         certificate: None,
     };
     let Some((connection, call)) = shared.open(peer) else {
         return;
     };
-    let task_shared = Arc::clone(shared);
-    match service.trust {
-        None => shared.tasks.spawn(async move {
-            task_shared.visit(|core, now| core.handle_secured(connection, None, now));
-            attend(task_shared, stream, connection, call).await;
+    stream.notice_silence(shared.lock().core.half_open_timeout());
+    let guest = Guest {
+        shared: Arc::clone(shared),
+        door: Arc::clone(door),
+        connection,
+        address,
+        call,
+    };
+    // One task for each kind of stream, so that none has room for what another needs.
+    match (trust, config.websocket.is_some()) {
+        (None, false) => shared.tasks.spawn(async move {
+            guest
+                .shared
+                .visit(|core, now| core.handle_secured(connection, None, now));
+            guest.attend(stream).await;
         }),
-        Some(trust) => {
-            let door = Arc::clone(door);
-            shared.tasks.spawn(async move {
-                if let Some(stream) = secure(&task_shared, stream, &door, trust, connection).await {
-                    attend(task_shared, *stream, connection, call).await;
-                } else {
-                    task_shared.closed(connection);
-                }
-                door.forget(connection);
-            })
-        }
+        (None, true) => shared.tasks.spawn(async move {
+            let upgraded = async { Ok((None, upgrade(stream, &config).await?)) };
+            guest.shake_hands_and_attend(Box::pin(upgraded)).await;
+        }),
+        (Some(trust), false) => shared.tasks.spawn(async move {
+            let door = Arc::clone(&guest.door);
+            let secured = Box::pin(secure(stream, &door, &trust, connection));
+            guest.shake_hands_and_attend(secured).await;
+        }),
+        (Some(trust), true) => shared.tasks.spawn(async move {
+            let door = Arc::clone(&guest.door);
+            let upgraded = async {
+                let (name, stream) = secure(stream, &door, &trust, connection).await?;
+                Ok((name, upgrade(stream, &config).await?))
+            };
+            guest.shake_hands_and_attend(Box::pin(upgraded)).await;
+        }),
     };
 }
 
-async fn attend<S>(shared: Arc<Shared>, stream: S, connection: ConnectionId, call: Arc<Notify>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    connection::serve(&shared, stream, connection, &call).await;
-    shared.closed(connection);
-}
-
-/// Shakes hands and finds out who the client is.
-async fn secure(
-    shared: &Arc<Shared>,
-    stream: Stream,
-    door: &Door,
-    trust: Arc<Trust>,
+/// A connection with what its task needs.
+struct Guest {
+    shared: Arc<Shared>,
+    door: Arc<Door>,
     connection: ConnectionId,
-) -> Option<Box<TlsStream<Stream>>> {
-    let patience = shared.lock().core.handshake_timeout();
-    let shaken = timeout(patience, Box::pin(trust.acceptor.accept(stream))).await;
-    let entered = match shaken {
-        Ok(Ok(stream)) => door
-            .enter(connection, &trust, &stream)
-            .map(|name| (name, Box::new(stream))),
-        Ok(Err(error)) => Err(failure(&error)),
-        Err(_elapsed) => Err(Distrusted {
-            refusal: Refusal::Handshake,
-            why: "the TLS handshake took too long (limits.handshake_timeout)".to_owned(),
-        }),
-    };
-    match entered {
-        Ok((name, stream)) => {
-            shared.visit(|core, now| core.handle_secured(connection, name, now));
-            Some(stream)
+    address: Address,
+    call: Arc<Notify>,
+}
+
+impl Guest {
+    async fn attend<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
+        connection::serve(&self.shared, stream, self.connection, &self.call).await;
+        self.leave();
+    }
+
+    fn leave(self) {
+        self.shared.closed(self.connection);
+        self.door.forget(self.connection);
+    }
+
+    /// The handshake comes boxed: what it needs is given back before the client is served.
+    async fn shake_hands_and_attend<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        handshake: Pin<Box<impl Future<Output = Result<(Option<String>, S), Distrusted>>>>,
+    ) {
+        match self.shake_hands(handshake).await {
+            Some(stream) => self.attend(*stream).await,
+            None => self.leave(),
         }
-        Err(Distrusted { refusal, why }) => {
-            shared.visit(|core, now| core.handle_handshake_failed(connection, refusal, why, now));
-            None
+    }
+
+    /// Waits for its turn, shakes hands, and tells the core how it went.
+    async fn shake_hands<S>(
+        &self,
+        handshake: Pin<Box<impl Future<Output = Result<(Option<String>, S), Distrusted>>>>,
+    ) -> Option<Box<S>> {
+        let (shared, connection) = (&self.shared, self.connection);
+        let patience = shared.lock().core.handshake_timeout();
+        let mut begun = false;
+        let in_turn = async {
+            let _turn = shared.handshakes.turn(self.address).await;
+            begun = true;
+            handshake.await
+        };
+        let shaken = timeout(patience, Box::pin(in_turn)).await;
+        match shaken.unwrap_or_else(|_elapsed| Err(too_late(begun))) {
+            Ok((name, stream)) => {
+                shared.visit(|core, now| core.handle_secured(connection, name, now));
+                Some(Box::new(stream))
+            }
+            Err(Distrusted { refusal, why }) => {
+                shared.visit(|core, now| {
+                    core.handle_handshake_failed(connection, refusal, why, now);
+                });
+                None
+            }
         }
     }
 }
 
-fn failure(error: &std::io::Error) -> Distrusted {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match inner {
-        Some(error) => tls::distrusted(error),
-        None => Distrusted {
-            refusal: Refusal::Handshake,
-            why: error.to_string(),
-        },
+/// Opens a WebSocket on a stream.
+async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    config: &Listener,
+) -> Result<WebSocket<S>, Distrusted> {
+    websocket::upgrade(stream, config).await.map_err(unshaken)
+}
+
+/// Shakes TLS hands and finds out who the client is.
+async fn secure(
+    stream: Stream,
+    door: &Door,
+    trust: &Arc<Trust>,
+    connection: ConnectionId,
+) -> Result<(Option<String>, TlsStream<Stream>), Distrusted> {
+    let accepted = trust.acceptor.accept(stream).await;
+    let stream = accepted.map_err(|error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        inner.map_or_else(|| unshaken(error.to_string()), tls::distrusted)
+    })?;
+    let name = door.enter(connection, trust, &stream)?;
+    Ok((name, stream))
+}
+
+fn unshaken(why: String) -> Distrusted {
+    Distrusted {
+        refusal: Refusal::Handshake,
+        why,
+    }
+}
+
+fn too_late(begun: bool) -> Distrusted {
+    if begun {
+        unshaken("the handshake took too long (limits.handshake_timeout)".to_owned())
+    } else {
+        Distrusted {
+            refusal: Refusal::TooManyHandshakes,
+            why: "its turn among the handshakes did not come in time (limits.handshakes)"
+                .to_owned(),
+        }
     }
 }

@@ -15,8 +15,8 @@
 //! A user's name and password, or the steps of an exchange (`auth`, `scram`), are held against its
 //! `login`; hashed passwords (`password`) take their turn (`checks`) on a thread beside.
 //!
-//! Values and cores decide; `listener`, `socket`, `entrance`, `tls`, `connection`, `shared`, `store`, `credentials`
-//! and `server` are the drivers that give them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
+//! Values and cores decide; `listener`, `socket`, `entrance`, `tls`, `websocket`, `connection`, `shared`, `store`,
+//! `credentials` and `server` are the drivers that give them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
 //! same path as a socket.
 
 pub mod address;
@@ -39,11 +39,12 @@ mod publication;
 mod start;
 mod tls;
 
+mod listener;
 mod socket;
 
-mod listener;
-
 mod entrance;
+mod handshakes;
+mod websocket;
 
 mod connection;
 

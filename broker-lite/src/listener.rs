@@ -31,13 +31,20 @@ pub struct Bound {
     pub address: Endpoint,
     /// Whether it serves TLS.
     pub tls: bool,
+    /// Whether it speaks MQTT over WebSocket.
+    pub websocket: bool,
 }
 
 /// `127.0.0.1:1883`, or `0.0.0.0:8883 (TLS)`.
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tls = if self.tls { " (TLS)" } else { "" };
-        write!(f, "{}{tls}", self.address)
+        let spoken = match (self.tls, self.websocket) {
+            (false, false) => "",
+            (true, false) => " (TLS)",
+            (false, true) => " (WebSocket)",
+            (true, true) => " (WebSocket over TLS)",
+        };
+        write!(f, "{}{spoken}", self.address)
     }
 }
 
@@ -109,9 +116,13 @@ impl Listeners {
     pub(crate) fn bound(&self) -> Vec<Bound> {
         self.open
             .iter()
-            .map(|open| Bound {
-                address: open.bound.clone(),
-                tls: open.door.service().trust.is_some(),
+            .map(|open| {
+                let service = open.door.service();
+                Bound {
+                    address: open.bound.clone(),
+                    tls: service.trust.is_some(),
+                    websocket: service.config.websocket.is_some(),
+                }
             })
             .collect()
     }
@@ -227,6 +238,8 @@ impl Open {
 
 fn serves_alike(before: &Listener, after: &Listener) -> bool {
     before.tls.is_some() == after.tls.is_some()
+        && before.websocket == after.websocket
+        && before.websocket_origins == after.websocket_origins
         && before.identity == after.identity
         && before.certificate_name == after.certificate_name
 }

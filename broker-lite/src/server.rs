@@ -77,6 +77,7 @@ impl Broker {
             warn!(target: "broker_lite::server", "[broker.persistence] changed; that takes effect at the next start");
         }
         let prepared = listener::prepare(config, &listeners).await?;
+        self.shared.handshakes.limit(config.limits.handshakes);
         let mut reloaded = listeners.apply(prepared, &self.shared);
         *self.bound.lock().unwrap_or_else(PoisonError::into_inner) = listeners.bound();
         reloaded.disconnected += self

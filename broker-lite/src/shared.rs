@@ -30,6 +30,7 @@ use crate::{
     broker::{ConnectionId, Core, Output, Peer, Rules, SessionId, Ticket},
     config::{Config, Persistence},
     credentials,
+    handshakes::Handshakes,
     keeper::{Keeper, Kept, Published, Receipt},
     log::{self, Entry},
     login::Check,
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     mailbox: Arc<Mailbox>,
     /// The broker task has entered settlements.
     settled: Notify,
+    /// Whose turn it is to shake hands.
+    pub(crate) handshakes: Handshakes,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -178,6 +181,7 @@ impl Shared {
         mailbox: Arc<Mailbox>,
         chance: Key,
     ) -> Shared {
+        let handshakes = core.handshakes();
         Shared {
             locked: Mutex::new(Locked {
                 core,
@@ -194,6 +198,7 @@ impl Shared {
             chance,
             mailbox,
             settled: Notify::new(),
+            handshakes: Handshakes::new(handshakes),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

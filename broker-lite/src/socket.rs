@@ -9,9 +9,10 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use socket2::{Domain, SockAddr, Type};
+use socket2::{Domain, SockAddr, SockRef, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -24,6 +25,9 @@ use crate::{
 
 /// Connections that wait for `accept`, as tokio has it for TCP.
 const BACKLOG: i32 = 1_024;
+
+/// The kernel counts keep-alive in whole ones.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The kernel tells no user; none has this number.
 const NOBODY: u32 = u32::MAX;
@@ -80,6 +84,26 @@ impl Socket {
                 Ok((Stream::Unix(stream), Address::Unix { uid }))
             }
         }
+    }
+}
+
+impl Stream {
+    /// Has the kernel end the connection when its peer has vanished for so long: with bytes
+    /// underway by the user time-out, without by keep-alive probes. Zero: it waits for ever.
+    pub(crate) fn notice_silence(&self, after: Duration) {
+        let Stream::Tcp(stream) = self else { return };
+        if after.is_zero() {
+            return;
+        }
+        let socket = SockRef::from(stream);
+        let keep_alive = TcpKeepalive::new()
+            .with_time((after / 2).max(SECOND))
+            .with_interval((after / 10).max(SECOND));
+        // A probe that finds the time-out passed ends the connection: one interval earlier is in time.
+        let given_up = (after.saturating_sub(after / 10)).max(SECOND);
+        // Refused, a vanished peer is found by the keep alive of MQTT, later.
+        let _later = socket.set_tcp_keepalive(&keep_alive);
+        let _later = socket.set_tcp_user_timeout(Some(given_up));
     }
 }
 

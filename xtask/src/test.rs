@@ -71,8 +71,8 @@ impl Check {
         match self {
             Check::Format | Check::Deny => &[],
             Check::Service => &[TEST],
-            Check::Lint | Check::Docs | Check::Unit | Check::Fuzz => &[BUILD],
-            Check::Bench => &[BUILD, TEST],
+            Check::Lint | Check::Docs | Check::Fuzz => &[BUILD],
+            Check::Unit | Check::Bench => &[BUILD, TEST],
             Check::Arm64 => &[BUILD, CROSS],
             Check::Promises => &[BUILD, TEST, CROSS],
         }
@@ -89,7 +89,8 @@ impl Check {
                 .env("RUSTDOCFLAGS", "-Dwarnings")),
             Check::Unit => run(cargo("test")
                 .args(["--locked", "--workspace", "--exclude", "tests"])
-                .args(name)),
+                .args(name)
+                .env("TEST_PYTHON", tools::python(consent)?)),
             Check::Fuzz => fuzz::short(),
             Check::Bench => bench::smoke(),
             Check::Arm64 => cross::arm64_for_tests().map(drop),

@@ -93,6 +93,12 @@ impl Core {
         }
     }
 
+    /// What came is not what its stream may carry: TLS records or WebSocket frames gone wrong.
+    pub(crate) fn handle_garbled(&mut self, connection: ConnectionId, why: String) {
+        let who = self.who(connection);
+        self.refuse(who, Refusal::Malformed, None, why);
+    }
+
     /// Sets when the connection is looked at again.
     pub(super) fn arm(&mut self, connection: ConnectionId, at: Option<Instant>) {
         let Some(link) = self.links.get_mut(connection.0) else {

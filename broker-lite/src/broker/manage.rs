@@ -33,9 +33,19 @@ impl Core {
         self.rules.limits.packet_size.as_len()
     }
 
-    /// How long a TLS handshake may take.
+    /// How long the handshakes below MQTT may take.
     pub(crate) fn handshake_timeout(&self) -> Duration {
         self.rules.limits.handshake_timeout.as_duration()
+    }
+
+    /// How many of them may be under way at once.
+    pub(crate) fn handshakes(&self) -> u32 {
+        self.rules.limits.handshakes
+    }
+
+    /// After how long a peer that vanished is dropped.
+    pub(crate) fn half_open_timeout(&self) -> Duration {
+        self.rules.limits.half_open_timeout.as_duration()
     }
 
     /// Whether a connection has to be closed once its bytes are written.
@@ -117,23 +127,22 @@ impl Core {
         connections.len()
     }
 
-    /// Ends every connection that came by a listener.
+    /// Ends every connection that came by a listener; counts those that served a client.
     pub(crate) fn close_listener(
         &mut self,
         listener: ListenerId,
         reason: ReasonCode,
         now: Instant,
     ) -> usize {
-        let connections: Vec<ConnectionId> = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.peer.listener == listener)
-            .map(|(id, _)| ConnectionId(id))
+        let ours = self.links.iter();
+        let ours = ours.filter(|(_, link)| link.peer.listener == listener);
+        let connections: Vec<(ConnectionId, bool)> = ours
+            .map(|(id, link)| (ConnectionId(id), link.session().is_some()))
             .collect();
-        for connection in &connections {
+        for (connection, _) in &connections {
             self.disconnect(*connection, reason, reason.text(), now);
         }
-        connections.len()
+        connections.iter().filter(|(_, served)| *served).count()
     }
 
     /// Ends every connection, with a word to those that understand it.

@@ -75,6 +75,7 @@ fn check_listener(
     };
     let is_local = endpoint.is_local();
     check_identity(listener, document, path, problems);
+    check_websocket(listener, document, path, problems);
     match &listener.tls {
         Some(tls) => {
             if !tls.crl.is_empty() && !tls.asks_for_certificates() {
@@ -106,6 +107,30 @@ fn check_listener(
             &format!("{path}.anonymous"),
             "clients of the network need no identity here",
             "remove it, and let clients show a certificate or a password",
+        ));
+    }
+}
+
+fn check_websocket(
+    listener: &Listener,
+    document: &Document,
+    path: &str,
+    problems: &mut Vec<Problem>,
+) {
+    if let Some(served) = &listener.websocket
+        && served.contains(['?', '#'])
+    {
+        problems.push(document.error(
+            &format!("{path}.websocket"),
+            format!("{served:?} is more than a path"),
+            "write it without ? and #, such as /mqtt",
+        ));
+    }
+    if listener.websocket.is_none() && !listener.websocket_origins.is_empty() {
+        problems.push(document.error(
+            &format!("{path}.websocket_origins"),
+            "origins are checked where WebSocket is spoken, which it is not here",
+            "add websocket = \"/mqtt\", or remove the origins",
         ));
     }
 }

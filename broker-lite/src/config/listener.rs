@@ -23,6 +23,12 @@ pub struct Listener {
     pub mode: SocketMode,
     /// Serve TLS with this certificate; without it the listener is readable on the wire.
     pub tls: Option<ListenerTls>,
+    /// Speak MQTT over WebSocket, to requests for this path: `"/mqtt"`.
+    #[schemars(regex(pattern = r"^/[!-~]*$"))]
+    pub websocket: Option<String>,
+    /// Origins whose pages may open a WebSocket, such as `"https://panel.plant"`; empty: all. A
+    /// client that is no browser names none, and is not asked.
+    pub websocket_origins: Vec<String>,
     /// What tells who a client is. Default: `"either"`.
     pub identity: IdentitySource,
     /// Which name of a client's certificate counts. Default: `"common-name"`.
