@@ -77,12 +77,26 @@ impl Permissions {
     }
 }
 
+/// The rules that speak for a client, by their places in the list from 1, as an operator reads it.
+pub(crate) fn speaking_for(user: Option<&str>, client: &str, rules: &[AccessRule]) -> String {
+    let fitting = (1..)
+        .zip(rules)
+        .filter(|(_, rule)| names(rule, user, client))
+        .map(|(number, _): (usize, _)| number.to_string());
+    let numbers: Vec<String> = fitting.collect();
+    match numbers.is_empty() {
+        true => "no access rule speaks for it".to_owned(),
+        false => format!("not in access rule {}", numbers.join(", ")),
+    }
+}
+
 fn fits(rule: &AccessRule, identity: &Identity) -> bool {
-    let user_fits = rule.user.is_none() || rule.user == identity.user;
-    let client_fits = rule
-        .client
-        .as_ref()
-        .is_none_or(|client| *client == identity.client);
+    names(rule, identity.user.as_deref(), &identity.client)
+}
+
+fn names(rule: &AccessRule, user: Option<&str>, client: &str) -> bool {
+    let user_fits = rule.user.is_none() || rule.user.as_deref() == user;
+    let client_fits = rule.client.as_deref().is_none_or(|named| named == client);
     user_fits && client_fits
 }
 

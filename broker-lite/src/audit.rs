@@ -4,6 +4,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -125,6 +126,8 @@ pub(crate) struct Who {
     pub(crate) address: Option<Address>,
     pub(crate) client: Option<Arc<str>>,
     pub(crate) user: Option<String>,
+    /// The listener's own address.
+    pub(crate) listener: Option<Arc<str>>,
 }
 
 /// Something an operator may want to know.
@@ -139,9 +142,19 @@ pub(crate) enum Event {
         who: Who,
         reason: String,
     },
+    /// An address is not served for so long.
+    BanBegan {
+        address: IpAddr,
+        length: Duration,
+    },
+    BanEnded {
+        address: IpAddr,
+    },
     Refused {
         who: Who,
         refusal: Refusal,
+        /// The access rules that speak for the client, or the key that decides.
+        rule: String,
         topic: Option<String>,
         reason: String,
     },
@@ -173,7 +186,10 @@ impl Limiter {
     pub(crate) fn admit_event(&mut self, event: &Event, now: Instant) -> Logging {
         match event {
             Event::Refused { refusal, .. } => self.admit(*refusal, now),
-            Event::Connected { .. } | Event::Disconnected { .. } => Logging::Log { left_out: 0 },
+            Event::Connected { .. }
+            | Event::Disconnected { .. }
+            | Event::BanBegan { .. }
+            | Event::BanEnded { .. } => Logging::Log { left_out: 0 },
         }
     }
 

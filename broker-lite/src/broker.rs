@@ -72,7 +72,7 @@ use crate::{
     publication::Publication,
     retained::RetainedMessages,
     router::{Match, Router},
-    session::Session,
+    session::{self, Session},
     status::Counters,
 };
 
@@ -92,6 +92,8 @@ enum Timer {
     Expiry(SessionId),
     /// Somebody listens to the `$SYS` topics.
     Sys,
+    /// An address may come again.
+    Ban(IpAddr),
 }
 
 /// What the core asks of its driver.
@@ -291,6 +293,7 @@ impl Core {
                 Timer::Will(session) => self.will_is_due(session, now),
                 Timer::Expiry(session) => self.expiry_is_due(session, now),
                 Timer::Sys => self.sys_is_due(now),
+                Timer::Ban(address) => self.ban_is_due(address, now),
             }
         }
     }
@@ -387,10 +390,15 @@ impl Core {
 
     fn refuse(&mut self, who: Who, refusal: Refusal, topic: Option<&str>, reason: String) {
         self.refused[refusal as usize] += 1;
+        let rule = match refusal {
+            Refusal::Publish | Refusal::Subscribe | Refusal::Will => self.rules_for(&who),
+            _ => refusal.kind().rule.to_owned(),
+        };
         let topic = topic.map(str::to_owned);
         self.outputs.push_back(Output::Tell(Event::Refused {
             who,
             refusal,
+            rule,
             topic,
             reason,
         }));
@@ -407,6 +415,7 @@ impl Core {
             address: Some(link.peer.address),
             client: session.map(|session| session.identity.client.as_str().into()),
             user: session.and_then(|session| session.identity.user.clone()),
+            listener: Some(self.listener_name(link.peer.listener)),
         }
     }
 
@@ -414,10 +423,13 @@ impl Core {
         let Some(session) = self.sessions.get(session.0) else {
             return Who::default();
         };
+        if let session::Link::Connected(connection) = session.link {
+            return self.who(connection);
+        }
         Who {
-            address: None,
             client: Some(session.identity.client.as_str().into()),
             user: session.identity.user.clone(),
+            ..Who::default()
         }
     }
 }

@@ -85,6 +85,7 @@ mod journal;
 mod store;
 
 mod audit;
+mod catalog;
 mod log;
 
 pub mod status;

@@ -1,12 +1,16 @@
 //! Writes the core's events as log lines with fields. Driver.
 //!
-//! Invariant: state changes are INFO, refusals WARN, and a flood of refusals is cut short.
+//! Invariant: state changes are INFO, refusals WARN, each with the message id of its kind, and a
+//! flood of refusals is cut short.
 
-use std::fmt;
+use std::fmt::{self, Display};
 
 use tracing::{info, warn};
 
-use crate::audit::{Event, Who};
+use crate::{
+    audit::Event,
+    catalog::{self, Kind},
+};
 
 /// An event that is to be written, with how many of its kind were left out before.
 #[derive(Debug)]
@@ -24,44 +28,54 @@ pub(crate) fn write(Entry { event, left_out }: &Entry) {
             resumed,
         } => info!(
             target: "broker_lite::session",
-            client = client(who), identity = identity(who), address = %Address(who), version, resumed,
+            message_id = catalog::CONNECTED.id, kind = catalog::CONNECTED.name,
+            client = %Known(&who.client), identity = %Known(&who.user), address = %Known(&who.address),
+            listener = %Known(&who.listener), version, resumed,
             "client connected"
         ),
         Event::Disconnected { who, reason } => info!(
             target: "broker_lite::session",
-            client = client(who), identity = identity(who), address = %Address(who), reason,
+            message_id = catalog::DISCONNECTED.id, kind = catalog::DISCONNECTED.name,
+            client = %Known(&who.client), identity = %Known(&who.user), address = %Known(&who.address),
+            listener = %Known(&who.listener), reason,
             "client disconnected"
+        ),
+        Event::BanBegan { address, length } => warn!(
+            target: "broker_lite::ban",
+            message_id = catalog::BAN_BEGAN.id, kind = catalog::BAN_BEGAN.name, %address,
+            reason = format!("failed too often; not served for {} s", length.as_secs()),
+            "ban begins"
+        ),
+        Event::BanEnded { address } => info!(
+            target: "broker_lite::ban",
+            message_id = catalog::BAN_ENDED.id, kind = catalog::BAN_ENDED.name, %address,
+            "ban ends"
         ),
         Event::Refused {
             who,
             refusal,
+            rule,
             topic,
             reason,
         } => {
+            let Kind { name, id, .. } = refusal.kind();
             warn!(
                 target: "broker_lite::refused",
-                rule = refusal.name(), client = client(who), identity = identity(who),
-                address = %Address(who), topic = topic.as_deref().unwrap_or("-"), reason, left_out,
+                message_id = id, kind = name,
+                client = %Known(&who.client), identity = %Known(&who.user), address = %Known(&who.address),
+                listener = %Known(&who.listener), topic = %Known(topic), rule, reason, left_out,
                 "refused"
             );
         }
     }
 }
 
-fn client(who: &Who) -> &str {
-    who.client.as_deref().unwrap_or("-")
-}
+struct Known<'a, T>(&'a Option<T>);
 
-fn identity(who: &Who) -> &str {
-    who.user.as_deref().unwrap_or("-")
-}
-
-struct Address<'a>(&'a Who);
-
-impl fmt::Display for Address<'_> {
+impl<T: Display> Display for Known<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.address {
-            Some(address) => address.fmt(f),
+        match self.0 {
+            Some(known) => known.fmt(f),
             None => f.write_str("-"),
         }
     }

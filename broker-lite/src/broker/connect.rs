@@ -3,7 +3,7 @@
 //! Core. Invariant: a session belongs to one user.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     time::{Duration, Instant},
 };
@@ -11,9 +11,9 @@ use std::{
 use crate::{
     access::{Identity, Permissions},
     address::Address,
-    audit::{Refusal, Who},
+    audit::{Event, Refusal, Who},
     broker::{
-        ConnectionId, Core, Timer,
+        ConnectionId, Core, Output, Timer,
         durable::UNREAD,
         link::{Link, Peer, Terms},
     },
@@ -47,6 +47,7 @@ impl Core {
         if let Some((refusal, why)) = self.why_not_open(&peer, now) {
             let who = Who {
                 address: Some(peer.address),
+                listener: Some(self.listener_name(peer.listener)),
                 ..Who::default()
             };
             self.refuse(who, refusal, None, why);
@@ -225,13 +226,17 @@ impl Core {
         let Some(address) = address.filter(|address| !address.is_loopback()) else {
             return;
         };
-        if let Some(ban) = self.bans.failed(address, &self.rules.limits, now) {
-            let who = Who {
-                address: Some(SocketAddr::from((address, 0)).into()),
-                ..Who::default()
-            };
-            let why = format!("failed too often; not served for {} s", ban.as_secs());
-            self.refuse(who, Refusal::Banned, None, why);
+        if let Some(length) = self.bans.failed(address, &self.rules.limits, now) {
+            self.set_timer(None, now.checked_add(length), Timer::Ban(address));
+            let event = Event::BanBegan { address, length };
+            self.outputs.push_back(Output::Tell(event));
+        }
+    }
+
+    pub(super) fn ban_is_due(&mut self, address: IpAddr, now: Instant) {
+        if !self.bans.is_banned(address, now) {
+            let event = Event::BanEnded { address };
+            self.outputs.push_back(Output::Tell(event));
         }
     }
 
@@ -328,10 +333,9 @@ impl Core {
     ) {
         let mut who = self.who(connection);
         who.client = Some(connect.client_id.as_str().into());
-        who.user = connect
-            .user_name
-            .as_ref()
-            .map(|name| name.as_str().to_owned());
+        if who.user.is_none() {
+            who.user = self.name_in(connection, connect);
+        }
         self.refuse(who, rejected.refusal, None, rejected.why);
         let answer = ConnAck {
             session_present: false,
@@ -340,6 +344,18 @@ impl Core {
         };
         self.send(connection, Packet::ConnAck(Box::new(answer)));
         self.close(connection);
+    }
+
+    /// The name that a client gives itself, by certificate or user name.
+    fn name_in(&self, connection: ConnectionId, connect: &Connect) -> Option<String> {
+        let link = self.links.get(connection.0)?;
+        let user_name = || {
+            connect
+                .user_name
+                .as_ref()
+                .map(|name| name.as_str().to_owned())
+        };
+        link.peer.certificate.clone().or_else(user_name)
     }
 
     /// Whether a topic or filter is within the configured length and depth.

@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::{
+    access::speaking_for,
     address::Endpoint,
-    audit::Refusal,
+    audit::{Refusal, Who},
     broker::{Core, ListenerId, link::Link, welcome::level},
     session::Session,
     status::{ClientStatus, Counters, Flow, Load, LoadOver, Rates, Status},
@@ -101,6 +102,12 @@ impl Core {
         self.started.map_or(Duration::ZERO, |started| {
             now.saturating_duration_since(started)
         })
+    }
+
+    /// The access rules that speak for a client, as an operator reads it.
+    pub(super) fn rules_for(&self, who: &Who) -> String {
+        let client = who.client.as_deref().unwrap_or("");
+        speaking_for(who.user.as_deref(), client, &self.rules.access)
     }
 
     pub(super) fn listener_name(&self, id: ListenerId) -> Arc<str> {

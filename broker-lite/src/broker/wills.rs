@@ -104,9 +104,9 @@ impl Core {
                 // Its session ended with the connection, and so did its delay [MQTT-3.1.2-8].
                 let permissions = Permissions::of(&identity, &self.rules.access);
                 let who = Who {
-                    address: None,
                     client: Some(identity.client.as_str().into()),
                     user: identity.user.clone(),
+                    ..Who::default()
                 };
                 self.release(message, None, identity, &permissions, who, now);
                 continue;

@@ -21,7 +21,7 @@ use super::{
     schema::{self, SchemaError},
     time::OwnTime,
 };
-use crate::{broker::Stored, journal::Batch};
+use crate::{broker::Stored, catalog, journal::Batch};
 
 /// First pause after a failure; it doubles.
 const RETRY: Duration = Duration::from_millis(100);
@@ -233,7 +233,11 @@ impl Writer {
             (self.tell)(Notice::Failing(true));
         }
         if self.fault.as_deref() != Some(cause) {
-            error!(path = %self.path.display(), cause, "the broker cannot store its sessions; what would be promised waits, and it is tried again");
+            error!(
+                message_id = catalog::STORE_FAILING.id, kind = catalog::STORE_FAILING.name,
+                path = %self.path.display(), reason = cause,
+                "the broker cannot store its sessions; what would be promised waits, and it is tried again"
+            );
             self.fault = Some(cause.to_owned());
         }
     }
@@ -243,7 +247,10 @@ impl Writer {
         if self.fault.take().is_some() {
             self.health.recovered();
             (self.tell)(Notice::Failing(false));
-            info!(path = %self.path.display(), "the broker stores its sessions again");
+            info!(
+                message_id = catalog::STORE_RECOVERED.id, kind = catalog::STORE_RECOVERED.name,
+                path = %self.path.display(), "the broker stores its sessions again"
+            );
         }
     }
 

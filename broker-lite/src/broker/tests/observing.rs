@@ -161,3 +161,48 @@ fn what_waits_for_absent_clients_is_counted_as_stored() {
     assert_eq!(status.stored.messages, 2);
     assert_eq!((status.sessions, status.connected), (2, 1));
 }
+
+#[test]
+fn a_refusal_names_who_where_and_the_rules_that_speak_for_him() {
+    let rules = vec![
+        allow(Some("bob"), &["b"], &["b"]),
+        allow(Some("ann"), &["a"], &["a"]),
+        allow(None, &["t"], &["t"]),
+    ];
+    let mut sim = Sim::with(Limits::default(), rules, None);
+    let endpoint = "127.0.0.1:1883".parse::<std::net::SocketAddr>().unwrap();
+    let listener = peer().listener;
+    sim.core
+        .name_listener(listener, &crate::address::Endpoint::Network(endpoint));
+    let mut connect = hello(V5, "c");
+    connect.user_name = Some(Text::lossy("ann"));
+    connect.password = Some(Credential("secret".into()));
+    let (client, _) = sim.connect(connect);
+    let connection = client.0;
+    sim.core
+        .handle_packet(connection, qos1("b", "x", 1), sim.now);
+    let mut events = Vec::new();
+    while let Some(output) = sim.core.poll_output() {
+        if let crate::broker::Output::Tell(event) = output {
+            events.push(event);
+        }
+    }
+    let [
+        crate::audit::Event::Refused {
+            who, rule, topic, ..
+        },
+    ] = &events[..]
+    else {
+        panic!("one refusal, not {events:?}");
+    };
+    assert_eq!(rule, "not in access rule 2, 3");
+    assert_eq!(
+        (who.client.as_deref(), who.user.as_deref()),
+        (Some("c"), Some("ann"))
+    );
+    assert_eq!(who.listener.as_deref(), Some("127.0.0.1:1883"));
+    assert_eq!(
+        (topic.as_deref(), who.address),
+        (Some("b"), Some(peer().address))
+    );
+}
