@@ -92,6 +92,10 @@ pub mod status;
 
 pub mod server;
 
+pub mod probe;
+
+pub mod manager;
+
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -1,0 +1,91 @@
+//! Whether a message still finds its way through the broker. Driver.
+//!
+//! Invariant: a probe is answered by its own message, never by one that came late.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::{
+    message::Message,
+    packet::QoS,
+    server::{Broker, LocalClient},
+    topic::{TopicFilter, TopicName},
+};
+
+/// Under `$`, where no wildcard subscription sees it and no client publishes.
+const TOPIC: &str = "$broker/probe";
+
+/// A publisher and subscriber in this process that hears itself.
+#[derive(Debug)]
+pub struct Probe {
+    client: LocalClient,
+    topic: TopicName,
+    sent: u64,
+}
+
+/// Why a probe did not come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// The broker has stopped.
+    #[error("the broker has stopped")]
+    Stopped,
+    /// It did not come in time.
+    #[error("the broker does not deliver")]
+    Late,
+}
+
+impl Probe {
+    /// Joins a broker.
+    pub fn new(broker: &Broker) -> Probe {
+        let topic = TopicName::parse(TOPIC).expect("a constant that the tests read");
+        let client = broker.local("broker-probe");
+        client.subscribe(TopicFilter::from(&topic), QoS::AtMostOnce);
+        Probe {
+            client,
+            topic,
+            sent: 0,
+        }
+    }
+
+    /// Sends a message through the broker's core and waits for it.
+    ///
+    /// # Errors
+    /// It did not come back within `limit`.
+    pub async fn round_trip(&mut self, limit: Duration) -> Result<(), Lost> {
+        self.sent += 1;
+        let payload = self.sent.to_string();
+        let message = Message::new(self.topic.clone(), payload.clone());
+        drop(self.client.publish(message.with_qos(QoS::AtMostOnce)));
+        let back = async {
+            loop {
+                match self.client.recv().await {
+                    Some(delivery) if delivery.message.payload == payload => return Ok(()),
+                    Some(_late) => {}
+                    None => return Err(Lost::Stopped),
+                }
+            }
+        };
+        timeout(limit, back).await.unwrap_or(Err(Lost::Late))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn a_probe_comes_back_while_the_broker_runs_and_not_after() {
+        let broker = Broker::start(&Config::default(), None).await.unwrap();
+        let mut probe = Probe::new(&broker);
+        for _ in 0..3 {
+            assert_eq!(probe.round_trip(Duration::from_secs(5)).await, Ok(()));
+        }
+        broker.shutdown().await;
+        assert_eq!(
+            probe.round_trip(Duration::from_secs(5)).await,
+            Err(Lost::Stopped)
+        );
+    }
+}
