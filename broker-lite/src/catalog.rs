@@ -183,6 +183,12 @@ impl Refusal {
                 "A client was refused because nobody knows its user name and password, it showed none, or no access rule speaks for it.",
                 "Check IDENTITY against the users and the access rules. Many of them from one address: somebody guesses.",
             ),
+            Refusal::TooManyLogins => (
+                "1ba226b603e54f818e2d0a1de31d1dd1",
+                "logins under way",
+                "As many logins are being checked as may be at once; the client was told to come again.",
+                "Many clients come back together after an outage: wait. Otherwise somebody floods the broker with logins from ADDRESS.",
+            ),
             Refusal::ClientId => (
                 "a49c983435cc41e2b563f584112eb3aa",
                 "MQTT",

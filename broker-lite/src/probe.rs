@@ -1,4 +1,4 @@
-//! Whether a message still finds its way through the broker. Driver.
+//! Whether a message still finds its way through the broker, and its own task still runs. Driver.
 //!
 //! Invariant: a probe is answered by its own message, never by one that came late.
 
@@ -19,6 +19,7 @@ const TOPIC: &str = "$broker/probe";
 /// A publisher and subscriber in this process that hears itself.
 #[derive(Debug)]
 pub struct Probe {
+    broker: Broker,
     client: LocalClient,
     topic: TopicName,
     sent: u64,
@@ -42,6 +43,7 @@ impl Probe {
         let client = broker.local("broker-probe");
         client.subscribe(TopicFilter::from(&topic), QoS::AtMostOnce);
         Probe {
+            broker: broker.clone(),
             client,
             topic,
             sent: 0,
@@ -53,11 +55,15 @@ impl Probe {
     /// # Errors
     /// It did not come back within `limit`.
     pub async fn round_trip(&mut self, limit: Duration) -> Result<(), Lost> {
+        if self.broker.has_stopped() {
+            return Err(Lost::Stopped);
+        }
         self.sent += 1;
         let payload = self.sent.to_string();
         let message = Message::new(self.topic.clone(), payload.clone());
         drop(self.client.publish(message.with_qos(QoS::AtMostOnce)));
         let back = async {
+            self.broker.pulse().await;
             loop {
                 match self.client.recv().await {
                     Some(delivery) if delivery.message.payload == payload => return Ok(()),

@@ -98,6 +98,16 @@ impl Broker {
         self.shared.status()
     }
 
+    /// Waits until the task that keeps the broker's time has been round once more.
+    pub(crate) async fn pulse(&self) {
+        self.shared.pulse().await;
+    }
+
+    /// Whether it was told to stop.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.shared.stop.is_cancelled()
+    }
+
     /// Stops: no new clients, acknowledgements that wait for the keeper get two seconds, clients
     /// are told, sockets are closed.
     pub async fn shutdown(&self) {

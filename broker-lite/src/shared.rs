@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     /// What strangers are told from, until the broker starts anew.
     pub(crate) chance: Key,
     mailbox: Arc<Mailbox>,
+    /// The broker task has been round once more.
+    pulse: Notify,
     /// The broker task has entered settlements.
     settled: Notify,
     /// Whose turn it is to shake hands.
@@ -197,6 +199,7 @@ impl Shared {
             persistence: None,
             chance,
             mailbox,
+            pulse: Notify::new(),
             settled: Notify::new(),
             handshakes: Handshakes::new(handshakes),
             stop: CancellationToken::new(),
@@ -338,6 +341,7 @@ impl Shared {
         loop {
             let armed = self.catch_up();
             self.write_events();
+            self.pulse.notify_waiters();
             let due = async {
                 match armed {
                     Some(at) => sleep_until(at.into()).await,
@@ -350,6 +354,13 @@ impl Shared {
                 () = due => {}
             }
         }
+    }
+
+    /// Waits until the broker task has been round once more; for ever once it has ended.
+    pub(crate) async fn pulse(&self) {
+        let round = self.pulse.notified();
+        self.mailbox.work.notify_one();
+        round.await;
     }
 
     fn catch_up(self: &Arc<Self>) -> Option<Instant> {
