@@ -48,6 +48,9 @@ impl Permissions {
                 .subscribe
                 .extend(rule.subscribe.iter().filter_map(filled));
         }
+        // Every client has a copy for as long as it stays.
+        permissions.publish.shrink_to_fit();
+        permissions.subscribe.shrink_to_fit();
         permissions
     }
 

@@ -3,11 +3,14 @@
 //! Invariant: a node without subscribers and children does not exist, so memory follows the
 //! number of subscriptions down as well as up.
 
-use std::{collections::HashMap, sync::Arc};
+mod children;
+
+use std::sync::Arc;
 
 use crate::{
     ids::SessionId,
     packet::{SubscribeOptions, SubscriptionId},
+    router::children::Children,
     topic::{SubscriptionFilter, TopicName},
 };
 
@@ -88,6 +91,10 @@ impl Subscribers {
                 false
             }
             None => {
+                if members.is_empty() {
+                    // Most filters have one subscriber.
+                    members.reserve_exact(1);
+                }
                 members.push(subscriber);
                 true
             }
@@ -140,20 +147,37 @@ fn remove_member(members: &mut Vec<Subscriber>, session: SessionId) -> bool {
     true
 }
 
+/// A level of filters. Small, for nearly every subscription has nodes of its own.
 #[derive(Debug, Default)]
 struct Node {
-    /// Next levels by their text, `+` included.
-    children: HashMap<Box<str>, Node>,
+    /// Next levels, `+` included.
+    children: Children<Node>,
     /// Whose filter ends at this level.
-    here: Subscribers,
+    here: Option<Box<Subscribers>>,
     /// Whose filter ends with `#` below this level.
-    below: Subscribers,
+    below: Option<Box<Subscribers>>,
 }
 
 impl Node {
     fn is_empty(&self) -> bool {
-        self.children.is_empty() && self.here.is_empty() && self.below.is_empty()
+        self.children.is_empty() && self.here.is_none() && self.below.is_none()
     }
+}
+
+/// Removes a subscription, and with the last one the place for them.
+fn remove_from(
+    place: &mut Option<Box<Subscribers>>,
+    filter: &SubscriptionFilter,
+    session: SessionId,
+) -> bool {
+    let Some(subscribers) = place else {
+        return false;
+    };
+    let removed = subscribers.remove(filter, session);
+    if subscribers.is_empty() {
+        *place = None;
+    }
+    removed
 }
 
 /// All subscriptions.
@@ -178,16 +202,15 @@ impl Router {
         let mut node = &mut self.root;
         for level in filter.filter.as_str().split('/') {
             if level == "#" {
-                let new = node.below.insert(filter, subscriber);
+                let below = node.below.get_or_insert_default();
+                let new = below.insert(filter, subscriber);
                 self.count += usize::from(new);
                 return new;
             }
-            if !node.children.contains_key(level) {
-                node.children.insert(level.into(), Node::default());
-            }
-            node = node.children.get_mut(level).expect("inserted above");
+            node = node.children.get_or_insert(level);
         }
-        let new = node.here.insert(filter, subscriber);
+        let here = node.here.get_or_insert_default();
+        let new = here.insert(filter, subscriber);
         self.count += usize::from(new);
         new
     }
@@ -227,7 +250,8 @@ impl Router {
                 node = node.children.get(level)?;
             }
         }
-        let subscribers = if below { &node.below } else { &node.here };
+        let place = if below { &node.below } else { &node.here };
+        let subscribers = place.as_ref()?;
         let group = || {
             let mut groups = subscribers.groups.iter();
             groups.find(|group| *group.filter == *filter)
@@ -255,11 +279,12 @@ impl Router {
                 node = node.children.get_mut(level)?;
             }
         }
-        let subscribers = if below {
+        let place = if below {
             &mut node.below
         } else {
             &mut node.here
         };
+        let subscribers = place.as_mut()?;
         let group = subscribers
             .groups
             .iter_mut()
@@ -276,11 +301,13 @@ struct Search<'a> {
 impl Search<'_> {
     /// Recursion is as deep as the deepest filter, which the configured number of levels bounds.
     fn descend(&mut self, node: &mut Node, rest: Option<&str>, wildcards: bool) {
-        if wildcards {
-            node.below.collect(self.connected, self.matches);
+        if wildcards && let Some(below) = &mut node.below {
+            below.collect(self.connected, self.matches);
         }
         let Some(rest) = rest else {
-            node.here.collect(self.connected, self.matches);
+            if let Some(here) = &mut node.here {
+                here.collect(self.connected, self.matches);
+            }
             return;
         };
         if node.children.is_empty() {
@@ -306,15 +333,15 @@ fn remove(
     session: SessionId,
 ) -> bool {
     match levels {
-        [] => node.here.remove(filter, session),
-        ["#"] => node.below.remove(filter, session),
+        [] => remove_from(&mut node.here, filter, session),
+        ["#"] => remove_from(&mut node.below, filter, session),
         [level, rest @ ..] => {
-            let Some(child) = node.children.get_mut(*level) else {
+            let Some(child) = node.children.get_mut(level) else {
                 return false;
             };
             let removed = remove(child, rest, filter, session);
             if child.is_empty() {
-                node.children.remove(*level);
+                node.children.remove(level);
             }
             removed
         }

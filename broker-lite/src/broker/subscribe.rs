@@ -93,6 +93,9 @@ impl Core {
             return false;
         };
         if is_new {
+            state
+                .subscriptions
+                .reserve_exact(usize::from(state.subscriptions.is_empty()));
             state.subscriptions.push(request.filter.clone());
         }
         if let Some(key) = state.key {
