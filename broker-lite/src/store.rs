@@ -117,4 +117,6 @@ impl Drop for Store {
 const UNAWAITED_DELAY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod tests;

@@ -47,7 +47,7 @@ pub(crate) fn start() -> Instant {
 }
 
 /// Wants what matches a filter; never answers by itself.
-pub(super) struct Wants(pub(super) TopicFilter);
+pub(crate) struct Wants(pub(crate) TopicFilter);
 
 impl Keeper for Wants {
     fn wants(&self, topic: &TopicName) -> bool {
@@ -61,35 +61,37 @@ impl Keeper for Wants {
 
 /// A client's handle in the simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Client(pub(super) ConnectionId);
+pub(crate) struct Client(pub(crate) ConnectionId);
 
-pub(super) struct Sim {
-    pub(super) core: Core,
-    pub(super) now: Instant,
+pub(crate) struct Sim {
+    pub(crate) core: Core,
+    pub(crate) now: Instant,
     versions: HashMap<ConnectionId, Version>,
     streams: HashMap<ConnectionId, BytesMut>,
     inboxes: HashMap<ConnectionId, VecDeque<Packet>>,
-    pub(super) stalled: Vec<ConnectionId>,
-    pub(super) closed: Vec<ConnectionId>,
-    pub(super) kept: VecDeque<(Ticket, Arc<Publication>)>,
-    pub(super) settled: Vec<Kept>,
-    pub(super) refusals: Vec<Refusal>,
-    pub(super) ready: Vec<SessionId>,
+    pub(crate) stalled: Vec<ConnectionId>,
+    pub(crate) closed: Vec<ConnectionId>,
+    pub(crate) kept: VecDeque<(Ticket, Arc<Publication>)>,
+    pub(crate) settled: Vec<Kept>,
+    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) ready: Vec<SessionId>,
     /// Passwords that are being checked.
-    pub(super) checks: VecDeque<(ConnectionId, Check)>,
-    pub(super) disk: Option<Disk>,
+    pub(crate) checks: VecDeque<(ConnectionId, Check)>,
+    pub(crate) disk: Option<Disk>,
+    /// A real store in the disk's place: puts on disk what the core has recorded, and tells it.
+    pub(crate) store: Option<Box<dyn FnMut(&mut Core, Instant)>>,
 }
 
 impl Sim {
-    pub(super) fn new() -> Sim {
+    pub(crate) fn new() -> Sim {
         Sim::with(Limits::default(), vec![AccessRule::everything()], None)
     }
 
-    pub(super) fn limited(limits: Limits) -> Sim {
+    pub(crate) fn limited(limits: Limits) -> Sim {
         Sim::with(limits, vec![AccessRule::everything()], None)
     }
 
-    pub(super) fn keeping(filter: &str) -> Sim {
+    pub(crate) fn keeping(filter: &str) -> Sim {
         let wants = Wants(TopicFilter::parse(filter).unwrap());
         Sim::with(
             Limits::default(),
@@ -98,7 +100,7 @@ impl Sim {
         )
     }
 
-    pub(super) fn with(
+    pub(crate) fn with(
         limits: Limits,
         access: Vec<AccessRule>,
         keeper: Option<Arc<dyn Keeper>>,
@@ -117,11 +119,12 @@ impl Sim {
             ready: Vec::new(),
             checks: VecDeque::new(),
             disk: None,
+            store: None,
         }
     }
 
     /// With a disk that keeps what was committed, and forgets the rest in a crash.
-    pub(super) fn storing(limits: Limits) -> Sim {
+    pub(crate) fn storing(limits: Limits) -> Sim {
         let mut sim = Sim::with(limits, Vec::new(), None);
         sim.disk = Some(Disk::default());
         sim.crash();
@@ -129,13 +132,19 @@ impl Sim {
     }
 
     /// The process dies, and another takes its place on the same disk.
-    pub(super) fn crash(&mut self) {
-        let limits = self.core.limits().clone();
+    pub(crate) fn crash(&mut self) {
         let disk = self.disk.as_mut().expect("a disk");
         disk.pending = Batch::default();
+        let stored = disk.stored();
+        self.restart(|core, now| core.restore(stored, now));
+    }
+
+    /// Another core takes the place of this one, with what it is told of.
+    pub(crate) fn restart(&mut self, restore: impl FnOnce(&mut Core, Instant)) {
+        let limits = self.core.limits().clone();
         let rules = rules(limits, vec![AccessRule::everything()]);
         self.core = Core::storing(rules, None, "auto-1".to_owned());
-        self.core.restore(disk.stored(), self.now);
+        restore(&mut self.core, self.now);
         self.streams.clear();
         self.inboxes.clear();
         self.closed.clear();
@@ -143,24 +152,28 @@ impl Sim {
     }
 
     /// The disk takes what waits, and says so.
-    pub(super) fn commit(&mut self) {
+    pub(crate) fn commit(&mut self) {
         self.drain();
+        if let Some(store) = &mut self.store {
+            store(&mut self.core, self.now);
+            self.drain();
+        }
         if let Some(through) = self.disk.as_mut().map(Disk::commit) {
             self.core.handle_committed(through, self.now);
             self.drain();
         }
     }
 
-    pub(super) fn open(&mut self, peer: Peer) -> Result<ConnectionId, Refusal> {
+    pub(crate) fn open(&mut self, peer: Peer) -> Result<ConnectionId, Refusal> {
         let opened = self.core.open(peer, self.now);
         self.drain();
         opened
     }
 
     /// Connects and takes CONNACK, which must be a success; says whether a session was present.
-    pub(super) fn connect(&mut self, connect: Connect) -> (Client, bool) {
+    pub(crate) fn connect(&mut self, connect: Connect) -> (Client, bool) {
         let client = self.try_connect(connect);
-        if self.disk.is_some() && !self.inboxes.contains_key(&client.0) {
+        if (self.disk.is_some() || self.store.is_some()) && !self.inboxes.contains_key(&client.0) {
             // A client waits for its CONNACK, and that for the disk.
             self.commit();
         }
@@ -176,7 +189,7 @@ impl Sim {
         }
     }
 
-    pub(super) fn try_connect(&mut self, connect: Connect) -> Client {
+    pub(crate) fn try_connect(&mut self, connect: Connect) -> Client {
         let connection = self.open(peer()).unwrap();
         self.versions.insert(connection, connect.version);
         let client = Client(connection);
@@ -185,37 +198,37 @@ impl Sim {
     }
 
     /// What is written to this connection is of this version.
-    pub(super) fn speaks(&mut self, connection: ConnectionId, version: Version) {
+    pub(crate) fn speaks(&mut self, connection: ConnectionId, version: Version) {
         self.versions.insert(connection, version);
     }
 
-    pub(super) fn client(&mut self, version: Version, id: &str) -> Client {
+    pub(crate) fn client(&mut self, version: Version, id: &str) -> Client {
         self.connect(hello(version, id)).0
     }
 
-    pub(super) fn send(&mut self, client: Client, packet: Packet) {
+    pub(crate) fn send(&mut self, client: Client, packet: Packet) {
         self.core.handle_packet(client.0, packet, self.now);
         self.drain();
     }
 
-    pub(super) fn lose(&mut self, client: Client) {
+    pub(crate) fn lose(&mut self, client: Client) {
         self.core.handle_closed(client.0, self.now);
         self.drain();
     }
 
     /// The connection breaks: what the client has not read yet is gone.
-    pub(super) fn cut(&mut self, client: Client) {
+    pub(crate) fn cut(&mut self, client: Client) {
         self.lose(client);
         self.inboxes.remove(&client.0);
     }
 
     /// The next packet that the client reads.
-    pub(super) fn next(&mut self, client: Client) -> Option<Packet> {
+    pub(crate) fn next(&mut self, client: Client) -> Option<Packet> {
         self.inboxes.get_mut(&client.0)?.pop_front()
     }
 
     /// Lets time pass, with every timer on its moment.
-    pub(super) fn pass(&mut self, time: Duration) {
+    pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(due) = self.core.poll_timeout().filter(|due| *due <= end) {
             self.now = self.now.max(due);
@@ -228,7 +241,7 @@ impl Sim {
     }
 
     /// Ends the password check that began first; false when none runs.
-    pub(super) fn end_check(&mut self) -> bool {
+    pub(crate) fn end_check(&mut self) -> bool {
         let Some((connection, check)) = self.checks.pop_front() else {
             return false;
         };
@@ -238,7 +251,7 @@ impl Sim {
     }
 
     /// Answers for the message that was handed over first.
-    pub(super) fn answer_keeper(&mut self, kept: Kept) -> Arc<Publication> {
+    pub(crate) fn answer_keeper(&mut self, kept: Kept) -> Arc<Publication> {
         let (ticket, publication) = self.kept.pop_front().unwrap();
         self.core.handle_kept(ticket, kept, self.now);
         self.drain();
@@ -246,17 +259,17 @@ impl Sim {
     }
 
     /// What the client received since it was last asked.
-    pub(super) fn take(&mut self, client: Client) -> Vec<Packet> {
+    pub(crate) fn take(&mut self, client: Client) -> Vec<Packet> {
         self.drain();
         self.inboxes.remove(&client.0).unwrap_or_default().into()
     }
 
     /// The PUBLISHes among what it received, as `topic=payload`.
-    pub(super) fn payloads(&mut self, client: Client) -> Vec<String> {
+    pub(crate) fn payloads(&mut self, client: Client) -> Vec<String> {
         self.publishes(client).iter().map(text).collect()
     }
 
-    pub(super) fn publishes(&mut self, client: Client) -> Vec<Publish> {
+    pub(crate) fn publishes(&mut self, client: Client) -> Vec<Publish> {
         let publish = |packet| match packet {
             Packet::Publish(publish) => Some(publish),
             _ => None,
@@ -264,7 +277,7 @@ impl Sim {
         self.take(client).into_iter().filter_map(publish).collect()
     }
 
-    pub(super) fn subscribe(
+    pub(crate) fn subscribe(
         &mut self,
         client: Client,
         filter: &str,
@@ -282,11 +295,11 @@ impl Sim {
         }
     }
 
-    pub(super) fn is_closed(&self, client: Client) -> bool {
+    pub(crate) fn is_closed(&self, client: Client) -> bool {
         self.closed.contains(&client.0)
     }
 
-    pub(super) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Flush(connection) => {
@@ -316,12 +329,14 @@ impl Sim {
                 Output::Tell(_) => {}
             }
         }
-        if let (Some(disk), Some(changes)) = (&mut self.disk, self.core.take_changes()) {
+        if let Some(disk) = &mut self.disk
+            && let Some(changes) = self.core.take_changes()
+        {
             disk.pending.add(changes);
         }
     }
 
-    pub(super) fn flush(&mut self, connection: ConnectionId) {
+    pub(crate) fn flush(&mut self, connection: ConnectionId) {
         let bytes = self.core.take_bytes(connection, self.now);
         let version = self
             .versions
@@ -343,8 +358,8 @@ impl Sim {
 
 /// Tables as the store has them, in memory.
 #[derive(Default)]
-pub(super) struct Disk {
-    pub(super) pending: Batch,
+pub(crate) struct Disk {
+    pub(crate) pending: Batch,
     sessions: BTreeMap<SessionKey, StoredSession>,
     messages: HashMap<MessageKey, Arc<Publication>>,
     deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,
@@ -354,7 +369,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Messages, deliveries and sessions on it.
-    pub(super) fn counts(&self) -> (usize, usize, usize) {
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
         (
             self.messages.len(),
             self.deliveries.len(),
@@ -488,7 +503,7 @@ pub(crate) fn peer() -> Peer {
 }
 
 /// A CONNECT with a clean start.
-pub(super) fn hello(version: Version, id: &str) -> Connect {
+pub(crate) fn hello(version: Version, id: &str) -> Connect {
     Connect {
         version,
         clean_start: true,
@@ -502,7 +517,7 @@ pub(super) fn hello(version: Version, id: &str) -> Connect {
 }
 
 /// A CONNECT for a session that outlives the connection by an hour.
-pub(super) fn lasting(version: Version, id: &str) -> Connect {
+pub(crate) fn lasting(version: Version, id: &str) -> Connect {
     let mut connect = Connect {
         clean_start: false,
         ..hello(version, id)
@@ -513,7 +528,7 @@ pub(super) fn lasting(version: Version, id: &str) -> Connect {
     connect
 }
 
-pub(super) fn will(topic: &str, delay_s: Option<u32>) -> Will {
+pub(crate) fn will(topic: &str, delay_s: Option<u32>) -> Will {
     Will {
         topic: TopicName::parse(topic).unwrap(),
         payload: "gone".into(),
@@ -525,7 +540,7 @@ pub(super) fn will(topic: &str, delay_s: Option<u32>) -> Will {
     }
 }
 
-pub(super) fn publish(topic: &str, payload: &str, delivery: Delivery) -> Publish {
+pub(crate) fn publish(topic: &str, payload: &str, delivery: Delivery) -> Publish {
     Publish {
         dup: false,
         retain: false,
@@ -539,11 +554,11 @@ pub(super) fn publish(topic: &str, payload: &str, delivery: Delivery) -> Publish
     }
 }
 
-pub(super) fn once(topic: &str, payload: &str) -> Packet {
+pub(crate) fn once(topic: &str, payload: &str) -> Packet {
     Packet::Publish(publish(topic, payload, Delivery::AtMostOnce))
 }
 
-pub(super) fn qos1(topic: &str, payload: &str, packet_id: u16) -> Packet {
+pub(crate) fn qos1(topic: &str, payload: &str, packet_id: u16) -> Packet {
     Packet::Publish(publish(
         topic,
         payload,
@@ -551,7 +566,7 @@ pub(super) fn qos1(topic: &str, payload: &str, packet_id: u16) -> Packet {
     ))
 }
 
-pub(super) fn qos2(topic: &str, payload: &str, packet_id: u16) -> Packet {
+pub(crate) fn qos2(topic: &str, payload: &str, packet_id: u16) -> Packet {
     Packet::Publish(publish(
         topic,
         payload,
@@ -559,14 +574,14 @@ pub(super) fn qos2(topic: &str, payload: &str, packet_id: u16) -> Packet {
     ))
 }
 
-pub(super) fn retained(topic: &str, payload: &str) -> Packet {
+pub(crate) fn retained(topic: &str, payload: &str) -> Packet {
     Packet::Publish(Publish {
         retain: true,
         ..publish(topic, payload, Delivery::AtMostOnce)
     })
 }
 
-pub(super) fn subscribe(filter: &str, options: SubscribeOptions) -> Packet {
+pub(crate) fn subscribe(filter: &str, options: SubscribeOptions) -> Packet {
     Packet::Subscribe(Subscribe {
         packet_id: id(9),
         subscription_id: None,
@@ -578,36 +593,36 @@ pub(super) fn subscribe(filter: &str, options: SubscribeOptions) -> Packet {
     })
 }
 
-pub(super) fn puback(packet_id: u16) -> Packet {
+pub(crate) fn puback(packet_id: u16) -> Packet {
     Packet::PubAck(Ack::success(id(packet_id)))
 }
 
-pub(super) fn pubrec(packet_id: u16) -> Packet {
+pub(crate) fn pubrec(packet_id: u16) -> Packet {
     Packet::PubRec(Ack::success(id(packet_id)))
 }
 
-pub(super) fn pubrel(packet_id: u16) -> Packet {
+pub(crate) fn pubrel(packet_id: u16) -> Packet {
     Packet::PubRel(Ack::success(id(packet_id)))
 }
 
-pub(super) fn pubcomp(packet_id: u16) -> Packet {
+pub(crate) fn pubcomp(packet_id: u16) -> Packet {
     Packet::PubComp(Ack::success(id(packet_id)))
 }
 
-pub(super) fn goodbye() -> Packet {
+pub(crate) fn goodbye() -> Packet {
     Packet::Disconnect(Disconnect::new(ReasonCode::Success))
 }
 
-pub(super) fn id(value: u16) -> PacketId {
+pub(crate) fn id(value: u16) -> PacketId {
     PacketId::new(value).unwrap()
 }
 
-pub(super) fn text(publish: &Publish) -> String {
+pub(crate) fn text(publish: &Publish) -> String {
     let topic = publish.topic.as_ref().map_or("", |topic| topic.as_str());
     format!("{topic}={}", String::from_utf8_lossy(&publish.payload))
 }
 
-pub(super) fn allow(user: Option<&str>, publish: &[&str], subscribe: &[&str]) -> AccessRule {
+pub(crate) fn allow(user: Option<&str>, publish: &[&str], subscribe: &[&str]) -> AccessRule {
     let patterns = |texts: &[&str]| {
         texts
             .iter()

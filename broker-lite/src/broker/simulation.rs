@@ -15,7 +15,7 @@ use crate::{
 };
 
 const SEEDS: u64 = 300;
-pub(super) const STEPS: u32 = 400;
+pub(crate) const STEPS: u32 = 400;
 /// Messages that a publisher leaves unacknowledged.
 const WINDOW: usize = 3;
 
@@ -36,21 +36,22 @@ impl Dice {
 }
 
 /// A publisher that repeats until it is acknowledged.
-pub(super) struct Publisher {
-    pub(super) name: &'static str,
+pub(crate) struct Publisher {
+    pub(crate) name: &'static str,
     version: Version,
-    pub(super) topic: &'static str,
-    pub(super) qos: QoS,
-    pub(super) link: Option<Client>,
-    sent: u32,
+    pub(crate) topic: &'static str,
+    pub(crate) qos: QoS,
+    pub(crate) link: Option<Client>,
+    pub(crate) sent: u32,
+    pub(crate) retains: bool,
     /// By age: identifier, number, whether PUBREC came.
-    pub(super) open: Vec<(PacketId, u32, bool)>,
-    pub(super) done: BTreeSet<u32>,
+    pub(crate) open: Vec<(PacketId, u32, bool)>,
+    pub(crate) done: BTreeSet<u32>,
     refused: BTreeSet<u32>,
 }
 
 impl Publisher {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: &'static str,
         version: Version,
         topic: &'static str,
@@ -63,6 +64,7 @@ impl Publisher {
             qos,
             link: None,
             sent: 0,
+            retains: false,
             open: Vec::new(),
             done: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -76,11 +78,12 @@ impl Publisher {
         };
         Packet::Publish(Publish {
             dup,
+            retain: self.retains,
             ..publish(self.topic, &number.to_string(), delivery)
         })
     }
 
-    pub(super) fn publish(&mut self, sim: &mut Sim) {
+    pub(crate) fn publish(&mut self, sim: &mut Sim) {
         let Some(link) = self.link.filter(|_| self.open.len() < WINDOW) else {
             return;
         };
@@ -92,7 +95,7 @@ impl Publisher {
         sim.send(link, self.packet(packet_id, self.sent, false));
     }
 
-    pub(super) fn connect(&mut self, sim: &mut Sim) {
+    pub(crate) fn connect(&mut self, sim: &mut Sim) {
         let (link, _) = sim.connect(lasting(self.version, self.name));
         self.link = Some(link);
         for (packet_id, number, released) in self.open.clone() {
@@ -104,7 +107,7 @@ impl Publisher {
         }
     }
 
-    pub(super) fn read(&mut self, sim: &mut Sim) {
+    pub(crate) fn read(&mut self, sim: &mut Sim) {
         let Some(link) = self.link else { return };
         match sim.next(link) {
             Some(Packet::PubAck(ack) | Packet::PubRec(ack)) if ack.reason.is_failure() => {
@@ -136,18 +139,22 @@ impl Publisher {
 }
 
 /// A subscriber that acknowledges as the specification says.
-pub(super) struct Subscriber {
-    pub(super) name: &'static str,
+pub(crate) struct Subscriber {
+    pub(crate) name: &'static str,
     version: Version,
     qos: QoS,
-    pub(super) link: Option<Client>,
-    subscribed: bool,
-    received: BTreeSet<PacketId>,
-    pub(super) got: BTreeMap<String, Vec<u32>>,
+    pub(crate) link: Option<Client>,
+    pub(crate) subscribed: bool,
+    pub(crate) received: BTreeSet<PacketId>,
+    pub(crate) got: BTreeMap<String, Vec<u32>>,
 }
 
 impl Subscriber {
-    pub(super) fn new(name: &'static str, version: Version, qos: QoS) -> Subscriber {
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(crate) fn new(name: &'static str, version: Version, qos: QoS) -> Subscriber {
         Subscriber {
             name,
             version,
@@ -160,7 +167,7 @@ impl Subscriber {
     }
 
     /// Connects to a session that is on disk, and puts a subscription there.
-    pub(super) fn begin(&mut self, sim: &mut Sim) {
+    pub(crate) fn begin(&mut self, sim: &mut Sim) {
         let (link, _) = sim.connect(lasting(self.version, self.name));
         sim.send(link, subscribe("#", SubscribeOptions::at(self.qos)));
         sim.commit();
@@ -169,7 +176,7 @@ impl Subscriber {
         self.link = Some(link);
     }
 
-    pub(super) fn connect(&mut self, sim: &mut Sim) {
+    pub(crate) fn connect(&mut self, sim: &mut Sim) {
         let (link, _) = sim.connect(lasting(self.version, self.name));
         if !self.subscribed {
             sim.subscribe(link, "#", SubscribeOptions::at(self.qos));
@@ -178,7 +185,7 @@ impl Subscriber {
         self.link = Some(link);
     }
 
-    pub(super) fn read(&mut self, sim: &mut Sim) {
+    pub(crate) fn read(&mut self, sim: &mut Sim) {
         let Some(link) = self.link else { return };
         match sim.next(link) {
             Some(Packet::Publish(publish)) => {

@@ -89,8 +89,9 @@ CREATE TABLE time (
 ) STRICT;
 ";
 
-/// Pages in the log after which a commit copies them into the file: 4 MiB.
-const CHECKPOINT_PAGES: u32 = 1000;
+/// Pages in the log after which a commit copies them into the file: 4 MiB. In tests fewer, so that
+/// the power goes and calls fail while it happens.
+const CHECKPOINT_PAGES: u32 = if cfg!(test) { 128 } else { 1000 };
 /// Size that the log keeps between checkpoints, so that it is overwritten in place.
 const LOG_KEPT_BYTES: u64 = 4 << 20;
 /// Another process (a technician's `sqlite3`) may hold the file this long before a commit fails.

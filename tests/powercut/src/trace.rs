@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use super::disk::Call;
+use crate::disk::Call;
 
 /// Calls that change files or make changes last.
 const WATCHED: &str =
@@ -19,7 +19,7 @@ const WATCHED: &str =
 const LONGEST_WRITE: &str = "1048576";
 
 /// Strace before a command; whatever it is told to inject goes into `with`.
-pub(super) fn watched(log: &Path, with: &[String], command: &[&str]) -> Command {
+pub(crate) fn watched(log: &Path, with: &[String], command: &[&str]) -> Command {
     let mut strace = Command::new("strace");
     strace.args(["-f", "--seccomp-bpf", "-y", "-xx", "-s", LONGEST_WRITE]);
     strace.arg("-o").arg(log).args(["-e", WATCHED]);
@@ -31,7 +31,7 @@ pub(super) fn watched(log: &Path, with: &[String], command: &[&str]) -> Command 
 }
 
 /// The calls on files below `directory`, and the lines written to `told`.
-pub(super) fn read(log: &Path, directory: &Path, told: &Path) -> Vec<Call> {
+pub(crate) fn read(log: &Path, directory: &Path, told: &Path) -> Vec<Call> {
     let text = fs::read_to_string(log).expect("strace left its log");
     let mut calls = Vec::new();
     // What each thread was about to sync.

@@ -14,10 +14,14 @@ const SECTOR: usize = 512;
 
 /// One call of the process on its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Call {
+pub enum Call {
+    /// Opened, and made if it was not there.
     Create(PathBuf),
+    /// These bytes at this place.
     Write(PathBuf, usize, Vec<u8>),
+    /// To this length.
     Truncate(PathBuf, usize),
+    /// Its name is gone.
     Unlink(PathBuf),
     /// Returned without an error.
     Sync(PathBuf),
@@ -27,7 +31,7 @@ pub(super) enum Call {
 
 impl Call {
     /// The file or directory it is about.
-    pub(super) fn path(&self) -> Option<&Path> {
+    pub fn path(&self) -> Option<&Path> {
         match self {
             Call::Create(path)
             | Call::Write(path, ..)
@@ -59,7 +63,7 @@ struct File {
 
 /// A disk under a process' calls.
 #[derive(Debug, Default)]
-pub(super) struct Disk {
+pub struct Disk {
     files: Vec<File>,
     /// As the process sees them.
     names: BTreeMap<PathBuf, usize>,
@@ -69,7 +73,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Takes one call in.
-    pub(super) fn apply(&mut self, call: &Call) {
+    pub fn apply(&mut self, call: &Call) {
         match call {
             Call::Create(path) if !self.names.contains_key(path) => {
                 let file = self.files.len();
@@ -90,7 +94,7 @@ impl Disk {
     }
 
     /// The files after a power cut at this moment, one of the many possible outcomes.
-    pub(super) fn power_cut(&self, random: &mut Random) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub fn power_cut(&self, random: &mut Random) -> BTreeMap<PathBuf, Vec<u8>> {
         let fate = Fate::draw(random);
         let mut names = self.durable_names.clone();
         let kept = match fate {
@@ -239,11 +243,11 @@ fn put(content: &mut Vec<u8>, offset: usize, data: &[u8]) {
 
 /// Numbers from a seed; splitmix64 by Sebastiano Vigna.
 #[derive(Debug, Clone)]
-pub(super) struct Random(pub(super) u64);
+pub struct Random(pub(super) u64);
 
 impl Random {
     /// At least 0, below `end`.
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
