@@ -63,6 +63,9 @@ impl Keeper for Wants {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Client(pub(crate) ConnectionId);
 
+/// Puts on disk what the core has recorded, and tells it.
+pub(crate) type Commit = Box<dyn FnMut(&mut Core, Instant)>;
+
 pub(crate) struct Sim {
     pub(crate) core: Core,
     pub(crate) now: Instant,
@@ -78,8 +81,8 @@ pub(crate) struct Sim {
     /// Passwords that are being checked.
     pub(crate) checks: VecDeque<(ConnectionId, Check)>,
     pub(crate) disk: Option<Disk>,
-    /// A real store in the disk's place: puts on disk what the core has recorded, and tells it.
-    pub(crate) store: Option<Box<dyn FnMut(&mut Core, Instant)>>,
+    /// A real store in the disk's place.
+    pub(crate) store: Option<Commit>,
 }
 
 impl Sim {

@@ -243,7 +243,7 @@ fn put(content: &mut Vec<u8>, offset: usize, data: &[u8]) {
 
 /// Numbers from a seed; splitmix64 by Sebastiano Vigna.
 #[derive(Debug, Clone)]
-pub struct Random(pub(super) u64);
+pub struct Random(pub u64);
 
 impl Random {
     /// At least 0, below `end`.
