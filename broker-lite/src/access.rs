@@ -9,6 +9,9 @@ use crate::{
     topic::{TopicFilter, TopicName},
 };
 
+/// What a filled-in pattern costs beside its text: its place in a list, and an allocation.
+const PATTERN_BYTES: usize = 64;
+
 /// Who a client was found to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -16,6 +19,14 @@ pub(crate) struct Identity {
     pub(crate) user: Option<String>,
     pub(crate) client: String,
     pub(crate) address: IpAddr,
+}
+
+impl Identity {
+    /// Bytes that it occupies, about.
+    pub(crate) fn size(&self) -> usize {
+        let user = self.user.as_ref().map_or(0, String::len);
+        size_of::<Identity>() + self.client.len() + user
+    }
 }
 
 /// What one identity may do: the rules that fit it, with `%c` and `%u` filled in.
@@ -52,6 +63,14 @@ impl Permissions {
         permissions.publish.shrink_to_fit();
         permissions.subscribe.shrink_to_fit();
         permissions
+    }
+
+    /// Bytes that they occupy, about.
+    pub(crate) fn size(&self) -> usize {
+        let patterns = self.publish.iter().chain(&self.subscribe);
+        patterns
+            .map(|pattern| pattern.as_str().len() + PATTERN_BYTES)
+            .sum()
     }
 
     /// Whether no rule speaks for the identity at all.

@@ -46,11 +46,16 @@ pub(crate) enum Refusal {
     PacketTooLarge,
     KeepAlive,
     ConfigurationChanged,
+    Memory,
+    Rate,
+    ConnectionRate,
+    RetainNotSupported,
+    UserProperties,
 }
 
 impl Refusal {
     /// Every kind, in the order of their numbers.
-    pub(crate) const ALL: [Refusal; 27] = [
+    pub(crate) const ALL: [Refusal; 32] = [
         Refusal::TooManyConnections,
         Refusal::TooManyConnectionsFromAddress,
         Refusal::TooManyConnectionsOnListener,
@@ -78,6 +83,11 @@ impl Refusal {
         Refusal::PacketTooLarge,
         Refusal::KeepAlive,
         Refusal::ConfigurationChanged,
+        Refusal::Memory,
+        Refusal::Rate,
+        Refusal::ConnectionRate,
+        Refusal::RetainNotSupported,
+        Refusal::UserProperties,
     ];
 
     /// The stable name, for logs and metrics.
@@ -110,6 +120,11 @@ impl Refusal {
             Refusal::PacketTooLarge => "packet-too-large",
             Refusal::KeepAlive => "keep-alive",
             Refusal::ConfigurationChanged => "configuration-changed",
+            Refusal::Memory => "memory",
+            Refusal::Rate => "rate",
+            Refusal::ConnectionRate => "connection-rate",
+            Refusal::RetainNotSupported => "retain-not-supported",
+            Refusal::UserProperties => "user-properties",
         }
     }
 }

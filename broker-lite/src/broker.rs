@@ -32,6 +32,10 @@ mod manage;
 mod observe;
 mod sys;
 
+mod pace;
+
+mod pressure;
+
 #[cfg(test)]
 mod crashes;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -59,6 +63,7 @@ use std::{
 use crate::{
     access::Identity,
     arena::Arena,
+    arrivals::Arrivals,
     audit::{Event, Refusal, Who},
     bans::Bans,
     broker::link::Link,
@@ -67,6 +72,7 @@ use crate::{
     journal::Journal,
     keeper::{Keeper, Kept},
     login::{Check, Logins},
+    memory::{Charge, Meter},
     message::Message,
     packet::{DecodeError, Packet, PacketId, ReasonCode},
     publication::Publication,
@@ -81,11 +87,16 @@ pub(crate) use link::{Admission, Peer};
 
 pub(crate) use crate::ids::{ConnectionId, ListenerId, SessionId, Ticket};
 
+/// More of a topic is not logged.
+const SHOWN_TOPIC_CHARS: usize = 200;
+
 /// Something to come back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     /// No CONNECT yet, or nothing heard for one and a half times the keep alive.
     Connection(ConnectionId),
+    /// A client that was too fast is read on.
+    Pause(ConnectionId),
     /// A will's delay has passed.
     Will(SessionId),
     /// A session has outlived its connection for long enough.
@@ -146,6 +157,7 @@ struct Pending {
     awaits_commit: bool,
     /// A QoS 2 message is routed when it is kept: refused, it may come again as a new one.
     deferred: Option<(Arc<Publication>, Origin)>,
+    _charge: Charge,
 }
 
 /// What waits for a commit.
@@ -154,7 +166,11 @@ enum Gated {
     /// A message's acknowledgement.
     Ticket(Ticket),
     /// An answer that says something about a stored session.
-    Answer(ConnectionId, Packet),
+    Answer {
+        connection: ConnectionId,
+        packet: Packet,
+        _charge: Charge,
+    },
     /// A CONNACK, and with it all of the connection.
     Welcome(Box<welcome::Welcome>),
     /// QoS 2 messages, whose identifiers must not be forgotten once they are out.
@@ -184,7 +200,7 @@ pub(crate) struct Core {
     rules: Rules,
     keeper: Option<Arc<dyn Keeper>>,
     links: Arena<Link>,
-    by_address: HashMap<IpAddr, u32>,
+    arrivals: Arrivals,
     by_listener: HashMap<ListenerId, u32>,
     bans: Bans,
     checks: Checks,
@@ -192,6 +208,9 @@ pub(crate) struct Core {
     nonces: u64,
     sessions: Arena<Session>,
     by_client: HashMap<Arc<str>, SessionId>,
+    meter: Meter,
+    /// Memory was just shed; not again before this.
+    next_shedding: Option<Instant>,
     router: Router,
     retained: RetainedMessages,
     journal: Journal,
@@ -226,19 +245,22 @@ impl Core {
         keeper: Option<Arc<dyn Keeper>>,
         assigned_prefix: String,
     ) -> Core {
+        let meter = Meter::default();
         Core {
             rules,
             keeper,
             links: Arena::new(),
-            by_address: HashMap::new(),
+            arrivals: Arrivals::default(),
             by_listener: HashMap::new(),
             bans: Bans::default(),
             checks: Checks::default(),
             nonces: 0,
             sessions: Arena::new(),
             by_client: HashMap::new(),
-            router: Router::default(),
-            retained: RetainedMessages::default(),
+            router: Router::new(&meter),
+            retained: RetainedMessages::new(&meter),
+            next_shedding: None,
+            meter,
             journal: Journal::off(),
             gated: VecDeque::new(),
             pending: HashMap::new(),
@@ -290,6 +312,7 @@ impl Core {
             self.timers.pop_first();
             match timer {
                 Timer::Connection(connection) => self.connection_is_due(connection, now),
+                Timer::Pause(connection) => self.pause_is_over(connection, now),
                 Timer::Will(session) => self.will_is_due(session, now),
                 Timer::Expiry(session) => self.expiry_is_due(session, now),
                 Timer::Sys => self.sys_is_due(now),
@@ -300,7 +323,9 @@ impl Core {
 
     /// A message as the core carries it.
     fn publication(&mut self, message: Message, now: Instant) -> Arc<Publication> {
-        Arc::new(Publication::new(message, now, self.journal.number()))
+        self.shed_if_full(now);
+        let number = self.journal.number();
+        Arc::new(Publication::new(message, now, number, &self.meter))
     }
 
     /// A packet came over a connection.
@@ -394,7 +419,7 @@ impl Core {
             Refusal::Publish | Refusal::Subscribe | Refusal::Will => self.rules_for(&who),
             _ => refusal.kind().rule.to_owned(),
         };
-        let topic = topic.map(str::to_owned);
+        let topic = topic.map(shown);
         self.outputs.push_back(Output::Tell(Event::Refused {
             who,
             refusal,
@@ -431,5 +456,13 @@ impl Core {
             user: session.identity.user.clone(),
             ..Who::default()
         }
+    }
+}
+
+/// The topic as an event names it: a client's own may have 65,535 bytes.
+fn shown(topic: &str) -> String {
+    match topic.char_indices().nth(SHOWN_TOPIC_CHARS) {
+        Some((end, _)) => format!("{}…", &topic[..end]),
+        None => topic.to_owned(),
     }
 }

@@ -273,6 +273,36 @@ impl Refusal {
                 "A client was disconnected because the configuration no longer allows it.",
                 "Nothing, if it was meant.",
             ),
+            Refusal::Memory => (
+                "5bd5274a662b478da4af6f65f68c7e9f",
+                "limits.memory",
+                "Memory is nearly used up: what would have needed more was refused or left unread, or what held most was closed. REASON says which.",
+                "The status tells who holds what: slow consumers, full queues, retained messages. Let clients read faster, lower the other limits, or raise limits.memory.",
+            ),
+            Refusal::Rate => (
+                "e61ea171170a493b8e197f1ca8b267d6",
+                "limits.messages_per_second, limits.bytes_per_second",
+                "A client sends faster than it may. It is read more slowly and loses nothing; told once until it keeps to its rate again.",
+                "Slow the client down, or raise the rate or limits.burst if so much is meant.",
+            ),
+            Refusal::ConnectionRate => (
+                "d0d0199979414df3879da2259c9b678a",
+                "limits.connections_per_second",
+                "One address opens connections faster than it may; a new one was closed at once.",
+                "Look for a client that connects again without waiting, or two that take over each other's session; raise the limit where many clients share an address.",
+            ),
+            Refusal::RetainNotSupported => (
+                "bee6bf39f2d7419ead5a00ad91af1b51",
+                "limits.retained",
+                "A client asked for a message or will to be retained, and that is switched off; it was disconnected.",
+                "Let the client publish without retain, or set limits.retained.",
+            ),
+            Refusal::UserProperties => (
+                "2c5aa0178dfe4cce874dcab664e293d1",
+                "limits.user_properties, limits.user_property_bytes",
+                "A message or will has more or larger user properties than it may; it was refused.",
+                "Let the client send fewer, or raise the limits.",
+            ),
         };
         Kind {
             name: self.name(),

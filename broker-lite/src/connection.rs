@@ -53,6 +53,8 @@ enum Visit {
     MoreToHandle,
     /// The connection is to be closed once its bytes are written.
     Closing,
+    /// It is to be closed at once.
+    Abandoned,
 }
 
 struct Wire<S> {
@@ -60,8 +62,6 @@ struct Wire<S> {
     connection: ConnectionId,
     /// Bytes of a packet whose rest has not come.
     input: BytesMut,
-    /// Bytes read that the core does not know of.
-    uncounted: usize,
     /// Decoded, but not taken by the core yet.
     waiting: VecDeque<Packet>,
     /// What ends the stream once everything before it is handled.
@@ -72,6 +72,10 @@ struct Wire<S> {
     packet_size: usize,
     /// The core takes no more for now.
     paused: bool,
+    /// Bytes that wait decoded, about.
+    waiting_bytes: usize,
+    /// Read since the last visit to the core.
+    read: usize,
 }
 
 /// Serves a stream until either side closes it. The caller reports the end to the core.
@@ -88,7 +92,6 @@ pub(crate) async fn serve<S>(
         stream,
         connection,
         input: BytesMut::new(),
-        uncounted: 0,
         waiting: VecDeque::new(),
         fault: None,
         output: BytesMut::new(),
@@ -96,6 +99,8 @@ pub(crate) async fn serve<S>(
         version: None,
         packet_size,
         paused: false,
+        waiting_bytes: 0,
+        read: 0,
     };
     if wire.exchange(shared, call).await {
         // Whoever does not take his last bytes in time loses them.
@@ -118,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     return false;
                 }
                 Ok(Progress::Read(count)) => {
-                    self.uncounted += count;
+                    self.read += count;
                     self.decode();
                 }
                 Ok(Progress::Wrote(count)) => {
@@ -140,6 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     Visit::Done => break,
                     Visit::MoreToHandle => tokio::task::yield_now().await,
                     Visit::Closing => return true,
+                    Visit::Abandoned => return false,
                 }
             }
         }
@@ -183,6 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Decodes what is complete, up to a batch.
     fn decode(&mut self) {
+        let before = self.input.len();
         while self.fault.is_none() && self.waiting.len() < BATCH_MAX {
             let expect = match self.version {
                 Some(version) => Expect::from_client(version, self.packet_size),
@@ -199,9 +206,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Err(error) => self.fault = Some(error),
             }
         }
+        self.waiting_bytes += before - self.input.len();
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
+    }
+
+    /// Bytes that its buffers occupy.
+    fn buffered(&self) -> usize {
+        self.input.capacity() + self.output.capacity() + self.waiting_bytes
     }
 
     /// One visit to the core: hands over packets, takes bytes.
@@ -211,9 +224,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         let mut locked = shared.lock();
         let now = Instant::now();
-        locked.core.note_read(std::mem::take(&mut self.uncounted));
+        locked
+            .core
+            .handle_read(self.connection, std::mem::take(&mut self.read), now);
         self.hand_over(&mut locked.core, now);
+        if self.waiting.is_empty() {
+            self.waiting_bytes = 0;
+        }
+        locked
+            .core
+            .handle_buffered(self.connection, self.buffered(), now);
         let closing = locked.core.is_closing(self.connection);
+        let abandoned = locked.core.is_abandoned(self.connection);
         if self.output.is_empty() {
             self.output = locked.core.take_bytes(self.connection, now);
         } else if closing {
@@ -227,7 +249,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.decode();
         }
         let nothing_left = self.waiting.is_empty() && self.fault.is_none();
-        if closing {
+        if abandoned {
+            Visit::Abandoned
+        } else if closing {
             Visit::Closing
         } else if self.paused || nothing_left {
             Visit::Done
@@ -239,7 +263,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Gives the core what it takes of a batch, so that others get their turn at the lock.
     fn hand_over(&mut self, core: &mut Core, now: Instant) {
         for _ in 0..BATCH_MAX {
-            self.paused = !core.accepts(self.connection);
+            let unread = |packet| core.leaves_unread(self.connection, packet, now);
+            self.paused =
+                self.waiting.front().is_some_and(unread) || !core.accepts(self.connection, now);
             if self.paused {
                 return;
             }
@@ -256,6 +282,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Writes the last bytes and waits for the client to close, for a socket that is closed with
     /// unread input would take the last bytes back.
     async fn finish(&mut self) -> io::Result<()> {
+        self.input = BytesMut::new();
         self.stream.write_all_buf(&mut self.output).await?;
         self.stream.shutdown().await?;
         loop {

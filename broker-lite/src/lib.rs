@@ -34,6 +34,9 @@ pub mod keeper;
 mod arena;
 mod ids;
 
+mod memory;
+mod rate;
+
 mod publication;
 
 mod start;
@@ -65,6 +68,7 @@ mod scram;
 mod checks;
 
 mod access;
+mod arrivals;
 mod bans;
 
 mod session;

@@ -9,12 +9,19 @@ mod invariants;
 use std::{collections::VecDeque, time::Instant};
 
 use crate::{
-    config::Limits,
+    config::{Limits, WhenFull},
     ids::{DeliveryKey, SessionKey},
     journal::Journal,
-    packet::{PacketId, QoS},
+    memory::Charge,
+    packet::{PacketId, QoS, SubscriptionId},
     publication::Outgoing,
 };
+
+/// A queue with room for more entries than this gives back what it no longer needs.
+const SHRINK_ABOVE: usize = 64;
+
+/// Memory is counted in steps of this many bytes, so that a single message changes no count.
+const WEIGHED_BY: usize = 1_024;
 
 /// How far an unacknowledged message has come.
 #[derive(Debug)]
@@ -49,6 +56,17 @@ pub(crate) enum Receival {
     ReleaseLater,
 }
 
+/// What became of a message that was to be queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queued {
+    /// It waits.
+    Whole,
+    /// It waits, and so many older ones were dropped for it.
+    InPlaceOf(u64),
+    /// It was dropped: the queue is full.
+    Dropped,
+}
+
 /// What to send next.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -65,19 +83,36 @@ pub(crate) enum Next {
 }
 
 /// The queue and the in-flight window of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
     queue: VecDeque<Outgoing>,
     queued_bytes: usize,
+    /// What the entries hold beside themselves and their messages, in bytes.
+    entry_bytes: usize,
     in_flight: VecDeque<InFlight>,
     /// In flight, but with something not yet sent on the present connection.
     unsent: usize,
     /// The commit that it has asked for last.
     asked: u64,
     last_id: u16,
+    charge: Charge,
 }
 
 impl Outbox {
+    /// An empty one, which counts what its entries take on `charge`.
+    pub(crate) fn new(charge: Charge) -> Outbox {
+        Outbox {
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            entry_bytes: 0,
+            in_flight: VecDeque::new(),
+            unsent: 0,
+            asked: 0,
+            last_id: 0,
+            charge,
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.in_flight.is_empty()
     }
@@ -97,7 +132,7 @@ impl Outbox {
         self.in_flight.len()
     }
 
-    /// Adds a message at the end, unless a limit of the queue is reached.
+    /// Adds a message at the end. Where a limit of the queue is reached, it or older ones are lost.
     /// One for a session with a `key` is entered in the journal.
     pub(crate) fn push(
         &mut self,
@@ -105,16 +140,31 @@ impl Outbox {
         limits: &Limits,
         key: Option<SessionKey>,
         journal: &mut Journal,
-    ) -> bool {
+    ) -> Queued {
         let size = outgoing.publication.size();
-        let fits = self.queue.len() < limits.queued_messages as usize
-            && self.queued_bytes + size <= limits.queued_bytes.as_len();
-        if fits {
-            journal.queued(key, &mut outgoing);
-            self.queued_bytes += size;
-            self.queue.push_back(outgoing);
+        let mut lost = 0;
+        while self.queue.len() >= limits.queued_messages as usize
+            || self.queued_bytes + size > limits.queued_bytes.as_len()
+        {
+            if limits.queue_when_full == WhenFull::DropNewest || size > limits.queued_bytes.as_len()
+            {
+                return Queued::Dropped;
+            }
+            let Some(oldest) = self.pop() else {
+                return Queued::Dropped;
+            };
+            journal.delivered(&oldest);
+            lost += 1;
         }
-        fits
+        journal.queued(key, &mut outgoing);
+        self.queued_bytes += size;
+        self.entry_bytes += heap_bytes(&outgoing);
+        self.queue.push_back(outgoing);
+        self.weigh();
+        match lost {
+            0 => Queued::Whole,
+            lost => Queued::InPlaceOf(lost),
+        }
     }
 
     /// The next thing to send while at most `window` messages are unacknowledged.
@@ -172,27 +222,50 @@ impl Outbox {
     pub(crate) fn pop(&mut self) -> Option<Outgoing> {
         let outgoing = self.queue.pop_front()?;
         self.queued_bytes -= outgoing.publication.size();
-        if self.queue.is_empty() {
+        self.entry_bytes -= heap_bytes(&outgoing);
+        let (len, capacity) = (self.queue.len(), self.queue.capacity());
+        if len == 0 {
             self.queue = VecDeque::new();
+        } else if capacity > SHRINK_ABOVE && len < capacity / 4 {
+            self.queue.shrink_to(capacity / 2);
         }
+        self.weigh();
         Some(outgoing)
     }
 
     /// The connection is gone: everything in flight is due again on the next one; what was queued
-    /// at QoS 0 for a client that is not there is dropped.
-    pub(crate) fn disconnected(&mut self) {
+    /// at QoS 0 for a client that is not there is dropped, unless it is to be kept.
+    pub(crate) fn disconnected(&mut self, keeps_qos0: bool) {
         for entry in &mut self.in_flight {
             entry.dup |= entry.sent;
             entry.sent = false;
         }
         self.unsent = self.in_flight.len();
-        self.queue
-            .retain(|outgoing| outgoing.qos != QoS::AtMostOnce);
-        self.queued_bytes = self
-            .queue
-            .iter()
-            .map(|outgoing| outgoing.publication.size())
-            .sum();
+        if !keeps_qos0 {
+            self.drop_qos0();
+        }
+    }
+
+    /// Drops what is queued at QoS 0; says how many messages that was.
+    pub(crate) fn drop_qos0(&mut self) -> u64 {
+        let before = self.queue.len();
+        let (mut bytes, mut entries) = (0, 0);
+        self.queue.retain(|outgoing| {
+            let goes = outgoing.qos == QoS::AtMostOnce;
+            if goes {
+                bytes += outgoing.publication.size();
+                entries += heap_bytes(outgoing);
+            }
+            !goes
+        });
+        self.queued_bytes -= bytes;
+        self.entry_bytes -= entries;
+        let gone = before - self.queue.len();
+        if gone > 0 {
+            self.queue.shrink_to_fit();
+            self.weigh();
+        }
+        gone as u64
     }
 
     /// PUBACK or PUBCOMP, or a PUBREC that refuses: the message is done.
@@ -210,12 +283,16 @@ impl Outbox {
         };
         self.unsent -= usize::from(!done.sent);
         match &done.stage {
-            Stage::Published(outgoing) => journal.delivered(outgoing),
+            Stage::Published(outgoing) => {
+                self.entry_bytes -= heap_bytes(outgoing);
+                journal.delivered(outgoing);
+            }
             Stage::Received(record) => journal.completed(*record),
         }
         if self.in_flight.is_empty() {
             self.in_flight = VecDeque::new();
         }
+        self.weigh();
         true
     }
 
@@ -232,6 +309,7 @@ impl Outbox {
             }
             Stage::Published(outgoing) => {
                 let record = outgoing.record;
+                self.entry_bytes -= heap_bytes(outgoing);
                 if record.is_some() {
                     journal.received(outgoing, packet_id);
                     entry.gate = journal.recorded();
@@ -286,6 +364,7 @@ impl Outbox {
     /// before its identifier is on disk.
     pub(crate) fn start(&mut self, outgoing: Outgoing, journal: &mut Journal) -> PacketId {
         let packet_id = self.free_id();
+        self.entry_bytes += heap_bytes(&outgoing);
         journal.published(outgoing.record, packet_id);
         let waits = outgoing.record.is_some() && outgoing.qos == QoS::ExactlyOnce;
         self.unsent += usize::from(waits);
@@ -296,6 +375,7 @@ impl Outbox {
             sent: !waits,
             dup: false,
         });
+        self.weigh();
         packet_id
     }
 
@@ -315,7 +395,9 @@ impl Outbox {
             Some(packet_id) => self.restore_stage(packet_id, Stage::Published(outgoing)),
             None => {
                 self.queued_bytes += outgoing.publication.size();
+                self.entry_bytes += heap_bytes(&outgoing);
                 self.queue.push_back(outgoing);
+                self.weigh();
             }
         }
     }
@@ -323,6 +405,9 @@ impl Outbox {
     /// Puts back an exchange of which only PUBREL and PUBCOMP are left.
     pub(crate) fn restore_stage(&mut self, packet_id: PacketId, stage: Stage) {
         self.unsent += 1;
+        if let Stage::Published(outgoing) = &stage {
+            self.entry_bytes += heap_bytes(outgoing);
+        }
         self.in_flight.push_back(InFlight {
             packet_id,
             stage,
@@ -330,6 +415,7 @@ impl Outbox {
             dup: true,
             gate: 0,
         });
+        self.weigh();
     }
 
     /// Enters everything anew, under new keys.
@@ -354,6 +440,15 @@ impl Outbox {
     pub(crate) fn is_open(&self, qos: QoS, window: u16) -> bool {
         let room = qos == QoS::AtMostOnce || self.in_flight.len() < window as usize;
         self.queue.is_empty() && self.unsent == 0 && room
+    }
+
+    /// Counts what it occupies beside the messages, in whole kilobytes: the first one of a busy
+    /// outbox is part of what its session costs.
+    fn weigh(&mut self) {
+        let queue = self.queue.capacity() * size_of::<Outgoing>();
+        let in_flight = self.in_flight.capacity() * size_of::<InFlight>();
+        let bytes = size_of::<Outbox>() + queue + in_flight + self.entry_bytes;
+        self.charge.set(bytes & !(WEIGHED_BY - 1));
     }
 
     fn repeat(&mut self, window: u16, journal: &Journal) -> Option<Next> {
@@ -393,4 +488,9 @@ impl Outbox {
             }
         }
     }
+}
+
+/// What an entry holds beside itself and its message, in bytes.
+fn heap_bytes(outgoing: &Outgoing) -> usize {
+    outgoing.subscription_ids.capacity() * size_of::<SubscriptionId>()
 }

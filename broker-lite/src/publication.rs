@@ -9,13 +9,14 @@ use std::{
 
 use crate::{
     ids::{DeliveryKey, MessageKey},
+    memory::{Charge, Meter},
     message::Message,
     packet::{QoS, SubscriptionId},
     topic::SubscriptionFilter,
 };
 
-/// What a queued message costs beside its topic and payload.
-const MESSAGE_OVERHEAD: usize = 128;
+/// What a message costs beside its topic, payload and properties: itself, and three allocations.
+const MESSAGE_OVERHEAD: usize = 192;
 
 /// A message as it was published; queues share it.
 #[derive(Debug)]
@@ -23,14 +24,16 @@ pub(crate) struct Publication {
     pub(crate) message: Message,
     expires_at: Option<Instant>,
     number: u64,
+    charge: Charge,
 }
 
 impl Publication {
     /// `number` is its own, see `Journal::number`.
-    pub(crate) fn new(message: Message, now: Instant, number: u64) -> Publication {
+    pub(crate) fn new(message: Message, now: Instant, number: u64, meter: &Meter) -> Publication {
         let lives = message.expiry_s.map(|s| Duration::from_secs(s.into()));
         Publication {
             expires_at: lives.and_then(|lives| now.checked_add(lives)),
+            charge: meter.charge(size(&message)),
             message,
             number,
         }
@@ -44,6 +47,7 @@ impl Publication {
         now: Instant,
     ) -> Publication {
         Publication {
+            charge: Charge::unmetered(size(&message)),
             message,
             expires_at: lives.and_then(|lives| now.checked_add(lives)),
             number: key.0,
@@ -56,7 +60,13 @@ impl Publication {
             message: self.message.clone(),
             expires_at: self.expires_at,
             number,
+            charge: self.charge.sibling(self.charge.bytes()),
         }
+    }
+
+    /// Counts a restored message where it is going to be held.
+    pub(crate) fn charge_to(&mut self, meter: &Meter) {
+        self.charge = meter.charge(self.charge.bytes());
     }
 
     /// Its name in the store, should it get there.
@@ -83,9 +93,14 @@ impl Publication {
 
     /// Bytes that it occupies, about.
     pub(crate) fn size(&self) -> usize {
-        let message = &self.message;
-        MESSAGE_OVERHEAD + message.topic.as_str().len() + message.payload.len()
+        self.charge.bytes()
     }
+}
+
+fn size(message: &Message) -> usize {
+    let properties = message.properties.as_ref();
+    let properties = properties.map_or(0, |properties| properties.size());
+    MESSAGE_OVERHEAD + message.topic.as_str().len() + message.payload.len() + properties
 }
 
 /// One message for one client, with what is particular to this delivery.

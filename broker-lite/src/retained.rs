@@ -2,12 +2,18 @@
 //!
 //! Invariant: neither the configured number of messages nor their bytes are exceeded.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     access::Identity,
     config::Limits,
     journal::Journal,
+    memory::{Charge, Meter},
     publication::Publication,
     topic::{TopicFilter, TopicName},
 };
@@ -20,18 +26,47 @@ pub(crate) struct Retained {
     pub(crate) publisher: Option<Arc<Identity>>,
 }
 
+impl Retained {
+    /// What it costs beside its message; its publisher may have gone, and live on here alone.
+    fn entry_bytes(&self) -> usize {
+        let publisher = self.publisher.as_ref();
+        ENTRY_BYTES + publisher.map_or(0, |publisher| publisher.size())
+    }
+}
+
 /// There is no room for another retained message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
+/// What a retained message costs beside itself: its place in the order of topics.
+const ENTRY_BYTES: usize = 96;
+
+/// All are looked through for expired ones no more often than this.
+const LOOK_THROUGH_PAUSE: Duration = Duration::from_secs(1);
+
 /// Retained messages in the order of their topics.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RetainedMessages {
     by_topic: BTreeMap<TopicName, Retained>,
     bytes: usize,
+    /// Beside the messages: entries and their publishers.
+    entry_bytes: usize,
+    look_through_at: Option<Instant>,
+    charge: Charge,
 }
 
 impl RetainedMessages {
+    /// None, counted on `meter` as they come.
+    pub(crate) fn new(meter: &Meter) -> RetainedMessages {
+        RetainedMessages {
+            by_topic: BTreeMap::new(),
+            bytes: 0,
+            entry_bytes: 0,
+            look_through_at: None,
+            charge: meter.charge(0),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_topic.len()
     }
@@ -42,29 +77,32 @@ impl RetainedMessages {
     }
 
     /// Keeps a message as its topic's value; one without payload clears it [MQTT-3.3.1-6].
+    /// Unless it `may_grow`, all that is taken are other values of known topics, no larger ones.
     pub(crate) fn set(
         &mut self,
         retained: Retained,
         limits: &Limits,
+        may_grow: bool,
         now: Instant,
         journal: &mut Journal,
     ) -> Result<(), Full> {
         let topic = &retained.publication.message.topic;
-        self.remove(&topic.clone(), journal);
+        let freed = self.remove(&topic.clone(), journal);
         if retained.publication.message.payload.is_empty() {
             return Ok(());
         }
         let size = retained.publication.size();
-        if !self.has_room(size, limits) {
+        if !may_grow && size > freed {
+            return Err(Full);
+        }
+        if !self.has_room(size, limits) && self.may_look_through(now) {
             self.drop_expired(now, journal);
         }
         if !self.has_room(size, limits) {
             return Err(Full);
         }
-        self.bytes += size;
         journal.retained(&retained.publication, retained.publisher.as_ref());
-        self.by_topic
-            .insert(retained.publication.message.topic.clone(), retained);
+        self.insert(retained);
         Ok(())
     }
 
@@ -89,7 +127,13 @@ impl RetainedMessages {
 
     /// Puts back a value that an earlier run has stored.
     pub(crate) fn restore(&mut self, retained: Retained) {
+        self.insert(retained);
+    }
+
+    fn insert(&mut self, retained: Retained) {
         self.bytes += retained.publication.size();
+        self.entry_bytes += retained.entry_bytes();
+        self.charge.set(self.entry_bytes);
         self.by_topic
             .insert(retained.publication.message.topic.clone(), retained);
     }
@@ -106,11 +150,16 @@ impl RetainedMessages {
         }
     }
 
-    fn remove(&mut self, topic: &TopicName, journal: &mut Journal) {
+    /// Ends a topic's value; says how many bytes it had.
+    fn remove(&mut self, topic: &TopicName, journal: &mut Journal) -> usize {
         if let Some(old) = self.by_topic.remove(topic) {
             journal.retained_gone(&old.publication);
             self.bytes -= old.publication.size();
+            self.entry_bytes -= old.entry_bytes();
+            self.charge.set(self.entry_bytes);
+            return old.publication.size();
         }
+        0
     }
 
     /// Drops what its publisher could no longer publish (CVE-2018-12546).
@@ -125,6 +174,16 @@ impl RetainedMessages {
             publisher.is_none_or(|publisher| may_publish(publisher, topic))
         };
         self.keep_only(keeps, journal);
+    }
+
+    /// Whether expired ones may be looked for again: a flood that finds no room must not have all
+    /// of them looked through for each message.
+    fn may_look_through(&mut self, now: Instant) -> bool {
+        let due = self.look_through_at.is_none_or(|at| at <= now);
+        if due {
+            self.look_through_at = Some(now + LOOK_THROUGH_PAUSE);
+        }
+        due
     }
 
     fn drop_expired(&mut self, now: Instant, journal: &mut Journal) {
@@ -159,11 +218,10 @@ impl RetainedMessages {
     }
 
     fn count_bytes(&mut self) {
-        self.bytes = self
-            .by_topic
-            .values()
-            .map(|retained| retained.publication.size())
-            .sum();
+        let all = || self.by_topic.values();
+        self.bytes = all().map(|retained| retained.publication.size()).sum();
+        self.entry_bytes = all().map(Retained::entry_bytes).sum();
+        self.charge.set(self.entry_bytes);
     }
 }
 
@@ -186,14 +244,14 @@ mod tests {
         let message = Message::new(topic, payload).retained();
         let now = crate::broker::sim::start();
         Retained {
-            publication: Arc::new(Publication::new(message, now, 0)),
+            publication: Arc::new(Publication::new(message, now, 0, &Meter::default())),
             publisher: None,
         }
     }
 
     fn set(all: &mut RetainedMessages, retained: Retained, limits: &Limits) -> Result<(), Full> {
         let now = crate::broker::sim::start();
-        all.set(retained, limits, now, &mut Journal::off())
+        all.set(retained, limits, true, now, &mut Journal::off())
     }
 
     fn topics(all: &RetainedMessages, filter: &str) -> Vec<String> {
@@ -207,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_filter_finds_the_values_of_all_its_topics() {
-        let (mut all, limits) = (RetainedMessages::default(), Limits::default());
+        let (mut all, limits) = (RetainedMessages::new(&Meter::default()), Limits::default());
         for topic in ["a", "a/b", "a/b/c", "a!", "b", "$SYS/x", "/a"] {
             set(&mut all, retained(topic, "1"), &limits).expect("room");
         }
@@ -221,7 +279,7 @@ mod tests {
 
     #[test]
     fn an_empty_payload_clears_the_value_and_its_bytes() {
-        let (mut all, limits) = (RetainedMessages::default(), Limits::default());
+        let (mut all, limits) = (RetainedMessages::new(&Meter::default()), Limits::default());
         set(&mut all, retained("a", "1"), &limits).expect("room");
         set(&mut all, retained("a", ""), &limits).expect("room");
         assert_eq!((all.len(), all.bytes), (0, 0));
@@ -233,7 +291,7 @@ mod tests {
             retained_messages: 1,
             ..Limits::default()
         };
-        let mut all = RetainedMessages::default();
+        let mut all = RetainedMessages::new(&Meter::default());
         assert_eq!(set(&mut all, retained("a", "1"), &limits), Ok(()));
         assert_eq!(set(&mut all, retained("b", "1"), &limits), Err(Full));
         assert_eq!(set(&mut all, retained("a", "2"), &limits), Ok(()));

@@ -1,7 +1,8 @@
 //! Who subscribes to what: a trie of filter levels, with shared groups at its nodes. A core.
 //!
 //! Invariant: a node without subscribers and children does not exist, so memory follows the
-//! number of subscriptions down as well as up.
+//! number of subscriptions down as well as up; and no topic visits more nodes than it has levels
+//! and [`WILDCARD_NODES_MAX`] together.
 
 mod children;
 
@@ -9,10 +10,22 @@ use std::sync::Arc;
 
 use crate::{
     ids::SessionId,
+    memory::{Charge, Meter},
     packet::{SubscribeOptions, SubscriptionId},
     router::children::Children,
     topic::{SubscriptionFilter, TopicName},
 };
+
+/// Nodes at and below a `+`, of all filters together: a topic may have to visit them all, which
+/// takes some milliseconds and holds everybody up. Filters that are alike share them.
+pub(crate) const WILDCARD_NODES_MAX: usize = 65_536;
+
+/// What a node costs beside its text: itself, what its row keeps free, and two allocations.
+const NODE_BYTES: usize = 2 * size_of::<(Box<str>, Node)>() + 64;
+
+/// What a subscriber costs at its node: its entry, what the list keeps free, and a part of the
+/// list's allocation and of a shared one's group.
+const SUBSCRIBER_BYTES: usize = 2 * size_of::<Subscriber>() + 96;
 
 /// One session's subscription as it stands in the trie.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -180,14 +193,59 @@ fn remove_from(
     removed
 }
 
-/// All subscriptions.
+/// How large a trie has become.
 #[derive(Debug, Default)]
+struct Grown {
+    /// About what its nodes occupy.
+    bytes: usize,
+    /// Nodes at and below a `+`.
+    wildcard_nodes: usize,
+}
+
+impl Grown {
+    fn add(&mut self, level: &str, wild: bool) {
+        self.bytes += NODE_BYTES + level.len();
+        self.wildcard_nodes += usize::from(wild);
+    }
+
+    fn remove(&mut self, level: &str, wild: bool) {
+        self.bytes -= NODE_BYTES + level.len();
+        self.wildcard_nodes -= usize::from(wild);
+    }
+}
+
+/// All subscriptions.
+#[derive(Debug)]
 pub(crate) struct Router {
     root: Node,
     count: usize,
+    size: Grown,
+    charge: Charge,
 }
 
 impl Router {
+    /// An empty one, which counts what it occupies on `meter`.
+    pub(crate) fn new(meter: &Meter) -> Router {
+        Router {
+            root: Node::default(),
+            count: 0,
+            size: Grown::default(),
+            charge: meter.charge(0),
+        }
+    }
+
+    /// Whether a filter's wildcards fit beside those of the others.
+    pub(crate) fn has_room_for(&self, filter: &SubscriptionFilter) -> bool {
+        let levels = filter.filter.as_str().split('/');
+        let wild = levels.skip_while(|level| *level != "+").count();
+        wild == 0 || self.size.wildcard_nodes + wild <= WILDCARD_NODES_MAX
+    }
+
+    fn weigh(&mut self) {
+        let subscribers = self.count * SUBSCRIBER_BYTES;
+        self.charge.set(self.size.bytes + subscribers);
+    }
+
     /// Subscriptions, shared memberships included.
     pub(crate) fn len(&self) -> usize {
         self.count
@@ -200,26 +258,36 @@ impl Router {
         subscriber: Subscriber,
     ) -> bool {
         let mut node = &mut self.root;
+        let (mut below, mut wild) = (false, false);
         for level in filter.filter.as_str().split('/') {
             if level == "#" {
-                let below = node.below.get_or_insert_default();
-                let new = below.insert(filter, subscriber);
-                self.count += usize::from(new);
-                return new;
+                below = true;
+                break;
+            }
+            wild |= level == "+";
+            if node.children.get(level).is_none() {
+                self.size.add(level, wild);
             }
             node = node.children.get_or_insert(level);
         }
-        let here = node.here.get_or_insert_default();
-        let new = here.insert(filter, subscriber);
+        let place = if below {
+            &mut node.below
+        } else {
+            &mut node.here
+        };
+        let new = place.get_or_insert_default().insert(filter, subscriber);
         self.count += usize::from(new);
+        self.weigh();
         new
     }
 
     /// Removes a session's subscription; says whether there was one.
     pub(crate) fn unsubscribe(&mut self, filter: &SubscriptionFilter, session: SessionId) -> bool {
         let levels: Vec<&str> = filter.filter.as_str().split('/').collect();
-        let removed = remove(&mut self.root, &levels, filter, session);
+        let leaving = Leaving { filter, session };
+        let removed = leaving.remove(&mut self.root, &levels, false, &mut self.size);
         self.count -= usize::from(removed);
+        self.weigh();
         removed
     }
 
@@ -326,24 +394,30 @@ impl Search<'_> {
     }
 }
 
-fn remove(
-    node: &mut Node,
-    levels: &[&str],
-    filter: &SubscriptionFilter,
+/// The subscription that is to be removed.
+struct Leaving<'a> {
+    filter: &'a SubscriptionFilter,
     session: SessionId,
-) -> bool {
-    match levels {
-        [] => remove_from(&mut node.here, filter, session),
-        ["#"] => remove_from(&mut node.below, filter, session),
-        [level, rest @ ..] => {
-            let Some(child) = node.children.get_mut(level) else {
-                return false;
-            };
-            let removed = remove(child, rest, filter, session);
-            if child.is_empty() {
-                node.children.remove(level);
+}
+
+impl Leaving<'_> {
+    /// `wild` below a `+`. Recursion is as deep as the filter.
+    fn remove(&self, node: &mut Node, levels: &[&str], wild: bool, size: &mut Grown) -> bool {
+        match levels {
+            [] => remove_from(&mut node.here, self.filter, self.session),
+            ["#"] => remove_from(&mut node.below, self.filter, self.session),
+            [level, rest @ ..] => {
+                let wild = wild || *level == "+";
+                let Some(child) = node.children.get_mut(level) else {
+                    return false;
+                };
+                let removed = self.remove(child, rest, wild, size);
+                if child.is_empty() {
+                    node.children.remove(level);
+                    size.remove(level, wild);
+                }
+                removed
             }
-            removed
         }
     }
 }
@@ -414,7 +488,7 @@ mod tests {
             ("$SYS/#", "$SYS/x", true),
             ("$SYS/+", "$SYS/x", true),
         ] {
-            let mut router = Router::default();
+            let mut router = Router::new(&Meter::default());
             router.subscribe(&filter(text), sessions.subscriber(0));
             let found = !sessions.found(&mut router, topic, &[]).is_empty();
             assert_eq!(found, fits, "{text} on {topic}");
@@ -424,7 +498,7 @@ mod tests {
     #[test]
     fn nothing_remains_of_subscriptions_that_ended() {
         let sessions = Sessions::new(2);
-        let mut router = Router::default();
+        let mut router = Router::new(&Meter::default());
         for text in ["a/b/c", "a/+/#", "$share/g/a/b", "#"] {
             for index in 0..2 {
                 assert!(router.subscribe(&filter(text), sessions.subscriber(index)));
@@ -445,7 +519,7 @@ mod tests {
     #[test]
     fn members_of_a_group_take_turns_and_absent_ones_are_passed_over() {
         let sessions = Sessions::new(3);
-        let mut router = Router::default();
+        let mut router = Router::new(&Meter::default());
         for index in 0..3 {
             router.subscribe(&filter("$share/g/t"), sessions.subscriber(index));
         }

@@ -13,11 +13,19 @@ use crate::{
     access::{Identity, Permissions},
     ids::{ConnectionId, SessionKey, Ticket},
     journal::SessionRecord,
+    memory::{Charge, Meter},
     message::Message,
     outbox::Outbox,
-    packet::{PacketId, QoS, ReasonCode},
+    packet::{MessageProperties, PacketId, QoS, ReasonCode},
     topic::SubscriptionFilter,
 };
+
+/// What a session costs without its lists: itself, its places in three tables and timers, a part of
+/// an outbox and an inbox, and what the allocator adds.
+const SESSION_BYTES: usize = 1_024;
+
+/// What a filter's text costs: once in the session, and what an allocation adds.
+const FILTER_BYTES: usize = 32;
 
 /// Where a session's messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +39,21 @@ pub(crate) enum Link {
 }
 
 /// What to publish when the client vanishes, and when.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Will {
     pub(crate) message: Message,
     pub(crate) delay: Duration,
+    /// What it occupies until it is published or called off.
+    pub(crate) charge: Charge,
+}
+
+impl Will {
+    fn size(&self) -> usize {
+        let properties = self.message.properties.as_deref();
+        let properties = properties.map_or(0, MessageProperties::size);
+        let topic = self.message.topic.as_str().len();
+        size_of::<Will>() + topic + self.message.payload.len() + properties
+    }
 }
 
 /// How an acknowledgement that is held back will end.
@@ -132,6 +151,9 @@ pub(crate) struct Session {
     pub(crate) overflowing: bool,
     outbox: Option<Box<Outbox>>,
     inbox: Option<Box<Inbox>>,
+    /// Bytes of its filters' texts.
+    filter_bytes: usize,
+    charge: Charge,
 }
 
 impl Session {
@@ -139,8 +161,9 @@ impl Session {
         identity: Arc<Identity>,
         permissions: Arc<Permissions>,
         link: Link,
+        meter: &Meter,
     ) -> Session {
-        Session {
+        let mut session = Session {
             identity,
             permissions,
             link,
@@ -156,6 +179,40 @@ impl Session {
             overflowing: false,
             outbox: None,
             inbox: None,
+            filter_bytes: 0,
+            charge: meter.charge(0),
+        };
+        session.weigh();
+        session
+    }
+
+    /// Counts what it occupies; to be called when its identity or permissions changed.
+    pub(crate) fn weigh(&mut self) {
+        let names = 2 * self.identity.client.len();
+        let user = self.identity.user.as_ref().map_or(0, String::len);
+        let subscriptions = self.subscriptions.capacity() * size_of::<SubscriptionFilter>();
+        let lists = self.permissions.size() + subscriptions + self.filter_bytes;
+        self.charge.set(SESSION_BYTES + names + user + lists);
+    }
+
+    /// A subscription is new.
+    pub(crate) fn subscribed(&mut self, filter: SubscriptionFilter) {
+        self.filter_bytes += filter_bytes(&filter);
+        // Most have one.
+        self.subscriptions
+            .reserve_exact(usize::from(self.subscriptions.is_empty()));
+        self.subscriptions.push(filter);
+        self.weigh();
+    }
+
+    /// A subscription is over.
+    pub(crate) fn unsubscribed(&mut self, filter: &SubscriptionFilter) {
+        let before = self.subscriptions.len();
+        self.subscriptions.retain(|known| known != filter);
+        if self.subscriptions.len() < before {
+            self.filter_bytes -= filter_bytes(filter);
+            self.subscriptions.shrink_to_fit();
+            self.weigh();
         }
     }
 
@@ -168,6 +225,23 @@ impl Session {
         }
     }
 
+    /// Bytes that end with it, bodies shared with other queues included.
+    pub(crate) fn weight(&self) -> usize {
+        let queued = self
+            .outbox
+            .as_ref()
+            .map_or(0, |outbox| outbox.queued_bytes());
+        self.charge.bytes() + queued
+    }
+
+    /// Sets or clears what is to be published when the client vanishes.
+    pub(crate) fn leave_will(&mut self, will: Option<Will>) {
+        self.will = will.map(|mut will| {
+            will.charge = self.charge.sibling(will.size());
+            Box::new(will)
+        });
+    }
+
     /// Whether it ends with its connection.
     pub(crate) fn is_transient(&self) -> bool {
         self.expiry.is_zero()
@@ -175,7 +249,9 @@ impl Session {
 
     /// The outgoing side; made when first needed.
     pub(crate) fn outbox(&mut self) -> &mut Outbox {
-        self.outbox.get_or_insert_default()
+        let charge = &self.charge;
+        self.outbox
+            .get_or_insert_with(|| Box::new(Outbox::new(charge.sibling(0))))
     }
 
     /// The outgoing side, if it holds anything.
@@ -222,14 +298,18 @@ impl Session {
 
     /// The connection is gone. Held PUBACKs go with it, for the client sends those messages again;
     /// QoS 2 identifiers stay, so that what it sends again is known as a duplicate.
-    pub(crate) fn disconnected(&mut self) {
+    pub(crate) fn disconnected(&mut self, keeps_qos0: bool) {
         self.link = Link::Absent;
         if let Some(outbox) = &mut self.outbox {
-            outbox.disconnected();
+            outbox.disconnected(keeps_qos0);
         }
         if let Some(inbox) = &mut self.inbox {
             inbox.acks.retain(|ack| ack.qos == QoS::ExactlyOnce);
         }
         self.shrink();
     }
+}
+
+fn filter_bytes(filter: &SubscriptionFilter) -> usize {
+    filter.text_len() + FILTER_BYTES
 }

@@ -11,13 +11,16 @@ use std::{
 use crate::{
     access::{Identity, Permissions},
     address::Address,
+    arrivals::TooMany,
     audit::{Event, Refusal, Who},
     broker::{
         ConnectionId, Core, Output, Timer,
         durable::UNREAD,
         link::{Link, Peer, Terms},
+        pressure::Pressure,
     },
-    packet::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Version},
+    config::Limits,
+    packet::{ConnAck, ConnAckProperties, Connect, MessageProperties, Packet, ReasonCode, Version},
     session,
 };
 
@@ -44,7 +47,7 @@ impl Core {
     pub(crate) fn open(&mut self, peer: Peer, now: Instant) -> Result<ConnectionId, Refusal> {
         self.note_event(now);
         self.counters.sockets += 1;
-        if let Some((refusal, why)) = self.why_not_open(&peer, now) {
+        if let Err((refusal, why)) = self.let_in(&peer, now) {
             let who = Who {
                 address: Some(peer.address),
                 listener: Some(self.listener_name(peer.listener)),
@@ -53,14 +56,11 @@ impl Core {
             self.refuse(who, refusal, None, why);
             return Err(refusal);
         }
-        if let Some(address) = peer.address.ip() {
-            *self.by_address.entry(address).or_insert(0) += 1;
-        }
         *self.by_listener.entry(peer.listener).or_insert(0) += 1;
         let limits = &self.rules.limits;
         let patience =
             limits.handshake_timeout.as_duration() + limits.connect_timeout.as_duration();
-        let connection = ConnectionId(self.links.insert(Link::new(peer, now)));
+        let connection = ConnectionId(self.links.insert(Link::new(peer, now, &self.meter)));
         self.arm(connection, Some(now + patience));
         Ok(connection)
     }
@@ -139,33 +139,43 @@ impl Core {
         }
     }
 
-    fn why_not_open(&self, peer: &Peer, now: Instant) -> Option<(Refusal, String)> {
+    fn let_in(&mut self, peer: &Peer, now: Instant) -> Result<(), (Refusal, String)> {
         let limits = &self.rules.limits;
         let address = peer.address.ip();
         if self.is_banned(&peer.address, now) {
-            return Some((Refusal::Banned, "too many failed logins".to_owned()));
+            return Err((Refusal::Banned, "too many failed logins".to_owned()));
+        }
+        if let Some(why) = self.refuses_from(Pressure::Growth) {
+            return Err((Refusal::Memory, why.to_owned()));
         }
         if self.links.len() >= limits.connections as usize {
             let why = format!(
                 "{} connections are open (limits.connections)",
                 limits.connections
             );
-            return Some((Refusal::TooManyConnections, why));
+            return Err((Refusal::TooManyConnections, why));
         }
         let on_listener = self.by_listener.get(&peer.listener).copied().unwrap_or(0);
-        if peer
-            .admission
-            .connections
-            .is_some_and(|maximum| on_listener >= maximum)
-        {
+        let maximum = peer.admission.connections;
+        if maximum.is_some_and(|maximum| on_listener >= maximum) {
             let why = format!("{on_listener} connections are open there (listener.connections)");
-            return Some((Refusal::TooManyConnectionsOnListener, why));
+            return Err((Refusal::TooManyConnectionsOnListener, why));
         }
-        let from_there = self.by_address.get(&address?).copied().unwrap_or(0);
-        (from_there >= limits.connections_per_address).then(|| {
-            let why =
-                format!("{from_there} connections from there (limits.connections_per_address)");
-            (Refusal::TooManyConnectionsFromAddress, why)
+        let Some(address) = address else {
+            return Ok(());
+        };
+        let admitted = self.arrivals.admit(address, limits, now);
+        admitted.map_err(|too_many| match too_many {
+            TooMany::AtOnce(count) => {
+                let why =
+                    format!("{count} connections from there (limits.connections_per_address)");
+                (Refusal::TooManyConnectionsFromAddress, why)
+            }
+            TooMany::InShortTime => {
+                let why =
+                    "new connections come too fast from there (limits.connections_per_second)";
+                (Refusal::ConnectionRate, why.to_owned())
+            }
         })
     }
 
@@ -202,6 +212,7 @@ impl Core {
                 why,
             ));
         }
+        self.check_will(connect)?;
         if let Some(will) = &connect.will
             && !(permissions.may_publish(&will.topic) && self.topic_fits(will.topic.as_str()))
         {
@@ -288,7 +299,13 @@ impl Core {
 
     fn check_room(&self, client: &str) -> Result<(), Rejected> {
         let maximum = self.rules.limits.sessions as usize;
-        if self.by_client.len() < maximum || self.by_client.contains_key(client) {
+        if self.by_client.contains_key(client) {
+            return Ok(());
+        }
+        if let Some(why) = self.refuses_from(Pressure::Arrivals) {
+            return Err(rejected(ReasonCode::QuotaExceeded, Refusal::Memory, why));
+        }
+        if self.by_client.len() < maximum {
             return Ok(());
         }
         let why = format!("{maximum} sessions are remembered (limits.sessions)");
@@ -297,6 +314,37 @@ impl Core {
             Refusal::TooManySessions,
             why,
         ))
+    }
+
+    /// Whether a will is within the limits that hold for wills alone.
+    fn check_will(&self, connect: &Connect) -> Result<(), Rejected> {
+        let Some(will) = &connect.will else {
+            return Ok(());
+        };
+        let limits = &self.rules.limits;
+        let properties = will.properties.as_deref();
+        let size = will.topic.as_str().len()
+            + will.payload.len()
+            + properties.map_or(0, MessageProperties::size);
+        let (code, refusal, why) = if will.retain && !limits.retained {
+            let why = "its will asks to be retained (limits.retained)";
+            (
+                ReasonCode::RetainNotSupported,
+                Refusal::RetainNotSupported,
+                why,
+            )
+        } else if size > limits.will_size.as_len() {
+            let why = "its will is too large (limits.will_size)";
+            (ReasonCode::QuotaExceeded, Refusal::Will, why)
+        } else if properties.is_some_and(|properties| !user_properties_fit(properties, limits)) {
+            let why = "its will has too many user properties (limits.user_properties, user_property_bytes)";
+            (ReasonCode::QuotaExceeded, Refusal::UserProperties, why)
+        } else if let Some(why) = self.refuses_from(Pressure::Growth) {
+            (ReasonCode::QuotaExceeded, Refusal::Memory, why)
+        } else {
+            return Ok(());
+        };
+        Err(rejected(code, refusal, why))
     }
 
     /// While the disk fails, no session is begun or ended that would have to be on it.
@@ -373,6 +421,9 @@ impl Core {
         link.timer = None;
         let serving = link.session().is_some();
         let has_connected = link.stage.is_some();
+        if serving && let Some(until) = link.paused_until {
+            link.heard(until);
+        }
         if serving && let Some(due) = link.gone_at().filter(|due| *due > now) {
             return self.arm(connection, Some(due));
         }
@@ -390,6 +441,13 @@ impl Core {
             self.close(connection);
         }
     }
+}
+
+/// Whether a message's user properties are few and small enough.
+pub(super) fn user_properties_fit(properties: &MessageProperties, limits: &Limits) -> bool {
+    let user_properties = &properties.user_properties;
+    user_properties.len() <= limits.user_properties as usize
+        && user_properties.as_wire().len() <= limits.user_property_bytes.as_len()
 }
 
 /// Reads the agreement about packets out of CONNECT. A 3.1.1 client cannot be told another keep

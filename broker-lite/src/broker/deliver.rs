@@ -9,8 +9,8 @@ use bytes::BytesMut;
 
 use crate::{
     audit::Refusal,
-    broker::{ConnectionId, Core, Gated, Output, SessionId},
-    outbox::{Next, Receival, Stage},
+    broker::{ConnectionId, Core, Gated, Output, SessionId, pressure::Pressure},
+    outbox::{Next, Queued, Receival, Stage},
     packet::{Ack, Delivery, Packet, PacketId, Publish, QoS, ReasonCode, Version},
     publication::{Outgoing, Publication},
     router::{Match, Router},
@@ -263,34 +263,53 @@ impl Core {
         router.matches(&publication.message.topic, &connected, matches);
     }
 
-    /// Queues a message for a session that is busy or away; at QoS 0 only for one that is there.
+    /// Queues a message for a session that is busy or away; at QoS 0 only for one that is there,
+    /// unless absent ones are to get them too.
     fn enqueue(&mut self, id: SessionId, outgoing: Outgoing) {
+        let needs = match outgoing.qos {
+            QoS::AtMostOnce => Pressure::Queueing,
+            _ => Pressure::Everything,
+        };
+        let refused = self.refuses_from(needs);
         let limits = &self.rules.limits;
         let Some(session) = self.sessions.get_mut(id.0) else {
             return;
         };
-        if outgoing.qos == QoS::AtMostOnce && session.link == Link::Absent {
+        let is_absent = session.link == Link::Absent;
+        if outgoing.qos == QoS::AtMostOnce && is_absent && !limits.queue_qos0 {
             return;
         }
         let topic = outgoing.publication.message.topic.clone();
         let key = session.key;
-        let outbox = session.outbox();
-        if outbox.push(outgoing, limits, key, &mut self.journal) {
-            if session.link == Link::Local {
-                self.outputs.push_back(Output::Ready(id));
-            }
-            return;
+        let queued = match refused {
+            Some(_) => Queued::Dropped,
+            None => session
+                .outbox()
+                .push(outgoing, limits, key, &mut self.journal),
+        };
+        if queued != Queued::Dropped && session.link == Link::Local {
+            self.outputs.push_back(Output::Ready(id));
         }
-        session.dropped += 1;
-        self.counters.dropped += 1;
+        let lost = match queued {
+            Queued::Whole => return,
+            Queued::InPlaceOf(lost) => lost,
+            Queued::Dropped => 1,
+        };
+        session.dropped += lost;
+        self.counters.dropped += lost;
         if std::mem::replace(&mut session.overflowing, true) {
             // Told once until the queue was empty again: this may be every message.
-            self.refused[Refusal::QueueFull as usize] += 1;
+            self.refused[Refusal::QueueFull as usize] += lost;
             return;
         }
         let who = self.who_is(id);
-        let why =
-            "the queue is full (limits.queued_messages, queued_bytes); the message is lost to it";
+        let why = refused.unwrap_or(match queued {
+            Queued::Dropped => {
+                "the queue is full (limits.queued_messages, queued_bytes); the message is lost to it"
+            }
+            _ => "the queue is full (limits.queued_messages, queued_bytes); older messages are lost to it",
+        });
+        self.refused[Refusal::QueueFull as usize] += lost - 1;
         self.refuse(
             who,
             Refusal::QueueFull,

@@ -62,7 +62,9 @@ impl Core {
         {
             match gated {
                 Gated::Ticket(ticket) => self.ticket_is_committed(ticket, now),
-                Gated::Answer(connection, packet) => {
+                Gated::Answer {
+                    connection, packet, ..
+                } => {
                     if let Some(link) = self.links.get_mut(connection.0) {
                         link.held -= 1;
                     }
@@ -133,7 +135,12 @@ impl Core {
             (Some(_), Some(gate)) => {
                 if let Some(link) = self.links.get_mut(connection.0) {
                     link.held += 1;
-                    self.gate_at(gate, Gated::Answer(connection, packet));
+                    let answer = Gated::Answer {
+                        connection,
+                        packet,
+                        _charge: self.meter.charge(ANSWER_BYTES),
+                    };
+                    self.gate_at(gate, answer);
                 }
             }
             _ => self.send(connection, packet),
@@ -200,12 +207,15 @@ impl Core {
 
     fn put_back(&mut self, stored: Stored, now: Instant) {
         let Stored {
-            messages,
+            mut messages,
             sessions,
             retained,
             wills,
             ..
         } = stored;
+        for publication in messages.values_mut().filter_map(Arc::get_mut) {
+            publication.charge_to(&self.meter);
+        }
         for (message, publisher) in retained {
             if let Some(publication) = messages.get(&message) {
                 self.journal.holds(publication.key());
@@ -231,7 +241,12 @@ impl Core {
         let identity = stored.record.identity;
         let permissions = Permissions::of(&identity, &self.rules.access);
         let client: Arc<str> = identity.client.as_str().into();
-        let mut session = Session::new(identity, Arc::new(permissions), session::Link::Absent);
+        let mut session = Session::new(
+            identity,
+            Arc::new(permissions),
+            session::Link::Absent,
+            &self.meter,
+        );
         session.key = Some(stored.key);
         session.expiry = stored.record.expiry;
         // A connection that ended with the broker begins its session's time now.
@@ -259,7 +274,7 @@ impl Core {
             };
             self.router.subscribe(&filter, subscriber);
             if let Some(session) = self.sessions.get_mut(id.0) {
-                session.subscriptions.push(filter);
+                session.subscribed(filter);
             }
         }
         self.drop_forbidden_subscriptions(id);
@@ -348,6 +363,9 @@ impl Core {
         Some(ReasonCode::QuotaExceeded)
     }
 }
+
+/// What an answer costs that waits for the disk: a SUBACK may have a thousand reasons.
+const ANSWER_BYTES: usize = 1_280;
 
 /// Why a message or a session is refused before the store was read.
 pub(super) const UNREAD: &str =

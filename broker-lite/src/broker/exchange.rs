@@ -168,7 +168,8 @@ impl World {
         let Some((connection, version)) = &mut self.clients[slot] else {
             return false;
         };
-        if !self.sim.core.accepts(*connection) {
+        let now = self.sim.now;
+        if !self.sim.core.accepts(*connection, now) {
             return false;
         }
         let connection = *connection;

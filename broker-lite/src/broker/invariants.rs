@@ -34,7 +34,7 @@ impl Core {
         assert_eq!(self.links.len(), 0, "connections");
         assert_eq!(self.sessions.len(), 0, "sessions");
         assert_eq!(self.router.len(), 0, "subscriptions");
-        assert!(self.by_address.is_empty(), "addresses");
+        assert!(self.arrivals.counts().is_empty(), "addresses");
         assert!(self.timers.is_empty(), "{:?}", self.timers);
         assert!(self.gated.is_empty(), "{:?}", self.gated);
         assert!(self.pending.is_empty(), "{:?}", self.pending);
@@ -51,12 +51,11 @@ impl Core {
                 let session = self.sessions.get(session.0).expect("a served session");
                 assert_eq!(session.link, Link::Connected(connection));
             }
-            let is_its_answer =
-                |gated: &&(u64, Gated)| matches!(gated.1, Gated::Answer(to, _) if to == connection);
+            let is_its_answer = |gated: &&(u64, Gated)| matches!(gated.1, Gated::Answer { connection: to, .. } if to == connection);
             let held = self.gated.iter().filter(is_its_answer).count();
             assert_eq!(usize::from(link.held), held, "answers that are held");
         }
-        assert_eq!(self.by_address, by_address);
+        assert_eq!(self.arrivals.counts(), by_address);
         assert!(self.links.len() <= self.rules.limits.connections as usize);
     }
 
@@ -102,6 +101,10 @@ impl Core {
     fn check_timers(&self) {
         let mut due = BTreeSet::new();
         for (id, link) in self.links.iter() {
+            due.extend(
+                link.paused_until
+                    .map(|at| (at, Timer::Pause(ConnectionId(id)))),
+            );
             due.extend(
                 link.timer
                     .map(|at| (at, Timer::Connection(ConnectionId(id)))),

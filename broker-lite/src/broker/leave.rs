@@ -27,8 +27,9 @@ impl Core {
         if link.stage.is_some() {
             self.checks.leave(source_of(&link.peer.address), connection);
         }
+        self.set_timer(link.paused_until, None, Timer::Pause(connection));
         if let Some(address) = link.peer.address.ip() {
-            uncount(&mut self.by_address, &address);
+            self.arrivals.leave(address, now);
         }
         uncount(&mut self.by_listener, &link.peer.listener);
     }
@@ -101,7 +102,7 @@ impl Core {
     }
 
     /// Parts a session from its connection: its will and its end are set in motion.
-    fn detach(&mut self, connection: ConnectionId, why: &str, now: Instant) {
+    pub(super) fn detach(&mut self, connection: ConnectionId, why: &str, now: Instant) {
         let Some(session) = self.links.get(connection.0).and_then(|link| link.session()) else {
             return;
         };
@@ -119,7 +120,7 @@ impl Core {
         let Some(state) = self.sessions.get_mut(session.0) else {
             return;
         };
-        state.disconnected();
+        state.disconnected(self.rules.limits.queue_qos0);
         if state.is_transient() {
             return self.end_session(session, now);
         }

@@ -9,8 +9,10 @@ use bytes::BytesMut;
 use crate::{
     address::Address,
     broker::authenticate::Stage,
+    broker::pace::Pace,
     config::{IdentitySource, Listener},
     ids::{ListenerId, SessionId},
+    memory::{Charge, Meter},
     packet::{self, Packet, Publish, TopicAlias, Version},
     topic::TopicName,
     traffic::ClientTraffic,
@@ -26,8 +28,21 @@ const STALLED_BYTES: usize = 4 * FULL_BYTES;
 /// Topics for which we set up an alias on one connection, if the client takes that many.
 const OUTGOING_ALIASES_MAX: u16 = 16;
 
+/// What a connection costs: itself, its task with its socket, its places in three tables and timers,
+/// and what the allocator adds.
+const LINK_BYTES: usize = 3 * 1_024;
+
+/// What TLS holds for a connection: its state, its keys, and records that are not whole yet.
+const TLS_BYTES: usize = 32 * 1_024;
+
+/// Memory is counted in steps of this many bytes, so that a small packet changes no count.
+const WEIGHED_BY: usize = 1_024;
+
 /// What a topic alias may add to a packet: the property, and a byte more for the lengths.
 const ALIAS_BYTES: usize = 5;
+
+/// What an alias costs beside its topic's text.
+const ALIAS_ENTRY_BYTES: usize = 64;
 
 /// Who is at the other end of a connection, before any packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +61,8 @@ pub(crate) struct Admission {
     pub(crate) identity: IdentitySource,
     /// Connections at once; absent: no bound of the listener's own.
     pub(crate) connections: Option<u32>,
+    /// What each of its streams occupies beside what waits in it: TLS.
+    pub(crate) stream_bytes: usize,
 }
 
 impl Admission {
@@ -54,6 +71,7 @@ impl Admission {
             anonymous: listener.allows_anonymous(),
             identity: listener.identity,
             connections: listener.connections,
+            stream_bytes: listener.tls.as_ref().map_or(0, |_| TLS_BYTES),
         }
     }
 }
@@ -103,15 +121,25 @@ pub(crate) struct Link {
     pub(crate) traffic: Option<Box<ClientTraffic>>,
     /// How it says who it is, where its CONNECT alone does not tell.
     pub(crate) stage: Option<Box<Stage>>,
+    /// It is left unread until then, and a timer stands for that.
+    pub(crate) paused_until: Option<Instant>,
+    /// Where rates are bounded: what it has sent lately.
+    pub(super) pace: Option<Box<Pace>>,
+    /// It is closed without its last bytes.
+    abandoned: bool,
     state: State,
     heard: Instant,
     out: BytesMut,
     flush_asked: bool,
     aliases: Option<Box<Aliases>>,
+    alias_bytes: usize,
+    /// In its driver's buffers: of packets not complete yet, and not written yet.
+    buffered: usize,
+    charge: Charge,
 }
 
 impl Link {
-    pub(crate) fn new(peer: Peer, now: Instant) -> Link {
+    pub(crate) fn new(peer: Peer, now: Instant, meter: &Meter) -> Link {
         let terms = Terms {
             version: Version::V5,
             maximum_packet_size: None,
@@ -119,7 +147,7 @@ impl Link {
             problem_information: true,
             patience: None,
         };
-        Link {
+        let mut link = Link {
             peer,
             terms,
             timer: None,
@@ -128,12 +156,20 @@ impl Link {
             opened_at: now,
             traffic: None,
             stage: None,
+            paused_until: None,
+            pace: None,
+            abandoned: false,
             state: State::Opened,
             heard: now,
             out: BytesMut::new(),
             flush_asked: false,
             aliases: None,
-        }
+            alias_bytes: 0,
+            buffered: 0,
+            charge: meter.charge(0),
+        };
+        link.weigh();
+        link
     }
 
     pub(crate) fn serve(&mut self, session: SessionId) {
@@ -149,6 +185,17 @@ impl Link {
             State::Serving(session) => Some(session),
             State::Opened | State::Closing => None,
         }
+    }
+
+    /// Gives up what waits for it.
+    pub(crate) fn abandon(&mut self) {
+        self.abandoned = true;
+        self.out = BytesMut::new();
+        self.set_buffered(0);
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -183,7 +230,26 @@ impl Link {
     /// Hands over the bytes that wait.
     pub(crate) fn take(&mut self) -> BytesMut {
         self.flush_asked = false;
-        std::mem::take(&mut self.out)
+        let bytes = std::mem::take(&mut self.out);
+        self.buffered += bytes.capacity();
+        self.weigh();
+        bytes
+    }
+
+    /// Bytes that wait in its buffers, here and in its driver's.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffered + self.out.capacity()
+    }
+
+    /// The driver's buffers have this size.
+    pub(crate) fn set_buffered(&mut self, bytes: usize) {
+        self.buffered = bytes;
+        self.weigh();
+    }
+
+    fn weigh(&mut self) {
+        let own = LINK_BYTES + self.peer.admission.stream_bytes + self.alias_bytes;
+        self.charge.set((own + self.buffered()) & !(WEIGHED_BY - 1));
     }
 
     /// Encodes a packet; true when a flush has to be asked for. One that the client would not
@@ -238,7 +304,10 @@ impl Link {
         if aliases.len() <= index {
             aliases.resize(index + 1, None);
         }
-        aliases[index] = Some(topic.clone());
+        let old = aliases[index].replace(topic.clone());
+        self.alias_bytes += topic.as_str().len() + ALIAS_ENTRY_BYTES;
+        self.alias_bytes -= old.map_or(0, |old| old.as_str().len() + ALIAS_ENTRY_BYTES);
+        self.weigh();
         Ok(topic)
     }
 
@@ -254,6 +323,7 @@ impl Link {
         } else if aliases.len() < usize::from(maximum) {
             publish.topic_alias = number(aliases.len());
             aliases.push(topic.clone());
+            self.alias_bytes += topic.as_str().len() + ALIAS_ENTRY_BYTES;
         }
     }
 
@@ -269,6 +339,7 @@ impl Link {
         if self.is_closing() || packet::encode(packet, self.terms.version, &mut self.out).is_err() {
             return false;
         }
+        self.weigh();
         !std::mem::replace(&mut self.flush_asked, true)
     }
 }

@@ -25,10 +25,12 @@ impl Core {
             address: std::net::Ipv4Addr::LOCALHOST.into(),
         };
         let permissions = Arc::new(Permissions::unrestricted());
-        SessionId(
-            self.sessions
-                .insert(Session::new(Arc::new(identity), permissions, Link::Local)),
-        )
+        SessionId(self.sessions.insert(Session::new(
+            Arc::new(identity),
+            permissions,
+            Link::Local,
+            &self.meter,
+        )))
     }
 
     /// Ends a local session.

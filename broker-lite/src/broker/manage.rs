@@ -55,6 +55,13 @@ impl Core {
             .is_none_or(|link| link.is_closing())
     }
 
+    /// Whether a connection has to be closed with its last bytes unwritten.
+    pub(crate) fn is_abandoned(&self, connection: ConnectionId) -> bool {
+        self.links
+            .get(connection.0)
+            .is_some_and(|link| link.is_abandoned())
+    }
+
     /// Whether acknowledgements still wait for the keeper or the disk.
     pub(crate) fn awaits_receipts(&self) -> bool {
         !self.pending.is_empty() || !self.gated.is_empty()
@@ -161,6 +168,7 @@ impl Core {
                 continue;
             };
             session.permissions = Arc::new(Permissions::of(&session.identity, &self.rules.access));
+            session.weigh();
             self.drop_forbidden_subscriptions(id);
         }
         self.recheck_retained();

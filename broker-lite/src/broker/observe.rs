@@ -41,7 +41,7 @@ impl Core {
     }
 
     /// Bytes came over a connection.
-    pub(crate) fn note_read(&mut self, len: usize) {
+    pub(super) fn note_read(&mut self, len: usize) {
         self.counters.bytes_received += len as u64;
     }
 

@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     audit::Refusal,
-    broker::{ConnectionId, Core, Gated, Origin, Output, Pending, SessionId, Ticket, Waiter},
+    broker::{
+        ConnectionId, Core, Gated, Origin, Output, Pending, SessionId, Ticket, Waiter,
+        connect::user_properties_fit, pressure::Pressure, welcome::capped_expiry,
+    },
     keeper::Kept,
     message::Message,
     packet::{Ack, Delivery, Packet, PacketId, Publish, QoS, ReasonCode, Version},
@@ -20,11 +23,15 @@ use crate::{
 /// receive maximum, so it gets more room, but not the memory for 65,535.
 const HALF_OPEN_V3_MAX: usize = 1_024;
 
+/// What a message that waits for its commit costs beside itself: its entry, its place in the order of
+/// commits, and the acknowledgement that is held.
+const PENDING_BYTES: usize = 256;
+
 impl Core {
     /// Whether more packets of this connection may be read now. A 3.1.1 client whose
     /// acknowledgements wait for the keeper is left unread instead of being sent away, and so is
     /// one that takes none of our answers.
-    pub(crate) fn accepts(&mut self, connection: ConnectionId) -> bool {
+    pub(crate) fn accepts(&mut self, connection: ConnectionId, now: Instant) -> bool {
         let Some(link) = self
             .links
             .get(connection.0)
@@ -33,6 +40,9 @@ impl Core {
             return false;
         };
         let in_flight = self.rules.limits.in_flight;
+        if link.paused_until.is_some_and(|until| now < until) {
+            return false;
+        }
         if self.draining || link.is_stalled() || link.waits || link.held >= in_flight {
             return false;
         }
@@ -57,6 +67,7 @@ impl Core {
         let payload_len = publish.payload.len();
         self.counters.received += 1;
         self.counters.payload_received += payload_len as u64;
+        self.count_message(connection, now);
         let aliases = self.rules.limits.topic_aliases;
         let Some(link) = self.links.get_mut(connection.0) else {
             return;
@@ -77,10 +88,20 @@ impl Core {
             payload: publish.payload,
             qos: publish.delivery.qos(),
             retain: publish.retain,
-            expiry_s: publish.message_expiry_s,
+            expiry_s: capped_expiry(publish.message_expiry_s, &self.rules.limits),
             properties: publish.properties,
             sequence: None,
         };
+        if message.retain && !self.rules.limits.retained {
+            let why = "retained messages are switched off (limits.retained) [MQTT-3.2.2-14]";
+            return self.break_off(
+                connection,
+                ReasonCode::RetainNotSupported,
+                Refusal::RetainNotSupported,
+                why,
+                now,
+            );
+        }
         match publish.delivery {
             Delivery::AtMostOnce => {
                 if self.check(connection, session, &message).is_ok() {
@@ -265,6 +286,7 @@ impl Core {
                 awaits_keeper: wanted,
                 awaits_commit: false,
                 deferred: defers.then(|| (Arc::clone(&publication), origin)),
+                _charge: self.meter.charge(PENDING_BYTES),
             };
             self.pending.insert(ticket, pending);
         }
@@ -305,9 +327,10 @@ impl Core {
                 publication: Arc::clone(publication),
                 publisher: origin.identity.clone(),
             };
+            let grows = origin.identity.is_none() || self.refuses_from(Pressure::Growth).is_none();
             if self
                 .retained
-                .set(retained, &self.rules.limits, now, &mut self.journal)
+                .set(retained, &self.rules.limits, grows, now, &mut self.journal)
                 .is_err()
             {
                 let who = origin
@@ -315,7 +338,8 @@ impl Core {
                     .map(|session| self.who_is(session))
                     .unwrap_or_default();
                 let topic = publication.message.topic.clone();
-                let why = "delivered but not retained (limits.retained_messages, retained_bytes)";
+                let why =
+                    "delivered but not retained (limits.retained_messages, retained_bytes, memory)";
                 self.refuse(
                     who,
                     Refusal::RetainedFull,
@@ -343,13 +367,24 @@ impl Core {
             return Err(ReasonCode::TopicNameInvalid);
         }
         let session = self.sessions.get(session.0);
-        if session.is_some_and(|session| session.permissions.may_publish(&message.topic)) {
+        let may = session.is_some_and(|session| session.permissions.may_publish(&message.topic));
+        let properties = message.properties.as_deref();
+        let (code, refusal, why) = if !may {
+            let why = "no access rule lets this client publish here";
+            (ReasonCode::NotAuthorized, Refusal::Publish, why)
+        } else if properties.is_some_and(|p| !user_properties_fit(p, &self.rules.limits)) {
+            let why = "too many user properties (limits.user_properties, user_property_bytes)";
+            (ReasonCode::QuotaExceeded, Refusal::UserProperties, why)
+        } else if message.qos > QoS::AtMostOnce
+            && let Some(why) = self.refuses_from(Pressure::Keeping)
+        {
+            (ReasonCode::QuotaExceeded, Refusal::Memory, why)
+        } else {
             return Ok(());
-        }
-        let why = "no access rule lets this client publish here".to_owned();
+        };
         let who = self.who(connection);
-        self.refuse(who, Refusal::Publish, Some(topic), why);
-        Err(ReasonCode::NotAuthorized)
+        self.refuse(who, refusal, Some(topic), why.to_owned());
+        Err(code)
     }
 
     /// Answers a repetition as the first time, without routing it again.

@@ -500,6 +500,7 @@ pub(crate) fn peer() -> Peer {
             anonymous: true,
             identity: IdentitySource::Either,
             connections: None,
+            stream_bytes: 0,
         },
         certificate: None,
     }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     audit::Refusal,
-    broker::{ConnectionId, Core, SessionId},
+    broker::{ConnectionId, Core, SessionId, pressure::Pressure},
     journal::{Change, SubscriptionRecord},
     packet::{
         Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeRequest,
@@ -93,10 +93,7 @@ impl Core {
             return false;
         };
         if is_new {
-            state
-                .subscriptions
-                .reserve_exact(usize::from(state.subscriptions.is_empty()));
-            state.subscriptions.push(request.filter.clone());
+            state.subscribed(request.filter.clone());
         }
         if let Some(key) = state.key {
             let record = SubscriptionRecord { options, id };
@@ -109,8 +106,7 @@ impl Core {
     /// Ends one subscription; what is queued already is still delivered [MQTT-3.10.4-2].
     fn remove(&mut self, session: SessionId, filter: &SubscriptionFilter) -> bool {
         if let Some(state) = self.sessions.get_mut(session.0) {
-            state.subscriptions.retain(|known| known != filter);
-            state.subscriptions.shrink_to_fit();
+            state.unsubscribed(filter);
             if let Some(key) = state.key {
                 let change = Change::Unsubscribed(key, filter.clone());
                 self.journal.record(change);
@@ -149,7 +145,8 @@ impl Core {
         let Some(state) = self.sessions.get(session.0) else {
             return Err(ReasonCode::UnspecifiedError);
         };
-        let maximum = self.rules.limits.subscriptions as usize;
+        let limits = &self.rules.limits;
+        let maximum = limits.subscriptions as usize;
         let is_known = || state.subscriptions.iter().any(|known| known == filter);
         let (code, refusal, why) = if !self.topic_fits(filter.filter.as_str()) {
             let why = "the filter is too long or too deep (limits.topic_length, topic_levels)";
@@ -160,6 +157,16 @@ impl Core {
         } else if state.subscriptions.len() >= maximum && !is_known() {
             let why = "the client has as many subscriptions as it may (limits.subscriptions)";
             (ReasonCode::QuotaExceeded, Refusal::SubscriptionLimit, why)
+        } else if self.router.len() >= limits.subscriptions_total as usize && !is_known() {
+            let why = "all clients together have as many as they may (limits.subscriptions_total)";
+            (ReasonCode::QuotaExceeded, Refusal::SubscriptionLimit, why)
+        } else if !self.router.has_room_for(filter) && !is_known() {
+            let why = "the subscriptions with + have too many levels together";
+            (ReasonCode::QuotaExceeded, Refusal::SubscriptionLimit, why)
+        } else if let Some(why) = self.refuses_from(Pressure::Growth)
+            && !is_known()
+        {
+            (ReasonCode::QuotaExceeded, Refusal::Memory, why)
         } else {
             return Ok(());
         };

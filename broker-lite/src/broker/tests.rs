@@ -67,6 +67,10 @@ mod proofs;
 
 mod limits;
 
+mod limits_of_memory;
+
+mod limits_of_rate;
+
 mod within_the_process;
 
 mod observing;

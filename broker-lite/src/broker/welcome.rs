@@ -13,6 +13,7 @@ use crate::{
     access::{Identity, Permissions},
     audit::Event,
     broker::{ConnectionId, Core, Gated, Output, SessionId, Timer, link::Link},
+    config::Limits,
     packet::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Text, Version},
     session::{self, Session, Will},
 };
@@ -170,6 +171,7 @@ impl Core {
             Arc::new(identity),
             Arc::new(permissions),
             session::Link::Absent,
+            &self.meter,
         );
         let session = SessionId(self.sessions.insert(session));
         self.by_client.insert(client, session);
@@ -205,6 +207,7 @@ impl Core {
         };
         session.identity = Arc::new(identity);
         session.permissions = Arc::new(permissions);
+        session.weigh();
         self.call_off_end(existing);
         self.drop_forbidden_subscriptions(existing);
     }
@@ -240,8 +243,9 @@ impl Core {
         };
         session.link = session::Link::Connected(connection);
         session.window = window;
+        let limits = &self.rules.limits;
         let will = connect.will.as_ref();
-        session.will = will.map(|will| Box::new(Will::of(will)));
+        session.leave_will(will.map(|will| Will::of(will, limits)));
     }
 
     /// How long the session outlives its connection: what the client asks for, up to our maximum.
@@ -272,11 +276,21 @@ impl Core {
                 .ok()
                 .and_then(NonZeroU32::new),
             assigned_client_id: assigned,
+            retain_available: (!limits.retained).then_some(false),
             topic_alias_maximum: (limits.topic_aliases > 0).then_some(limits.topic_aliases),
             server_keep_alive_s: shorter.then_some(keep_alive),
             ..ConnAckProperties::default()
         }
     }
+}
+
+/// How long a client's message lives: as long as it says, up to our maximum.
+pub(super) fn capped_expiry(asked_s: Option<u32>, limits: &Limits) -> Option<u32> {
+    let Some(maximum) = limits.message_expiry else {
+        return asked_s;
+    };
+    let maximum_s = u32::try_from(maximum.as_duration().as_secs()).unwrap_or(u32::MAX);
+    Some(asked_s.map_or(maximum_s, |asked_s| asked_s.min(maximum_s)))
 }
 
 fn whole_seconds(period: Duration) -> u16 {

@@ -11,27 +11,30 @@ use std::{
 use crate::{
     access::{Identity, Permissions},
     audit::{Refusal, Who},
-    broker::{Core, Origin, SessionId, Timer, Waiter},
+    broker::{Core, Origin, SessionId, Timer, Waiter, welcome::capped_expiry},
+    config::Limits,
     journal::{Change, WillRecord},
+    memory::Charge,
     message::Message,
     packet,
     session::Will,
 };
 
 impl Will {
-    /// As it stands in CONNECT.
-    pub(super) fn of(will: &packet::Will) -> Will {
+    /// As it stands in CONNECT, and as long as a message may live.
+    pub(super) fn of(will: &packet::Will, limits: &Limits) -> Will {
         Will {
             message: Message {
                 topic: will.topic.clone(),
                 payload: will.payload.clone(),
                 qos: will.qos,
                 retain: will.retain,
-                expiry_s: will.message_expiry_s,
+                expiry_s: capped_expiry(will.message_expiry_s, limits),
                 properties: will.properties.clone(),
                 sequence: None,
             },
             delay: Duration::from_secs(will.delay_s.unwrap_or(0).into()),
+            charge: Charge::default(),
         }
     }
 }
@@ -52,7 +55,7 @@ impl Core {
     /// Enters the will of a client that waits for its CONNACK.
     pub(super) fn record_announced_will(&mut self, id: SessionId, will: &packet::Will) {
         if let Some(session) = self.sessions.get(id.0) {
-            let change = will_left(&session.identity, &Will::of(will), None);
+            let change = will_left(&session.identity, &Will::of(will, &self.rules.limits), None);
             self.journal.record(change);
         }
     }
@@ -112,7 +115,11 @@ impl Core {
                 continue;
             };
             if let Some(session) = self.sessions.get_mut(id.0) {
-                session.will = Some(Box::new(Will { message, delay }));
+                session.leave_will(Some(Will {
+                    message,
+                    delay,
+                    charge: Charge::default(),
+                }));
             }
             match due.or_else(|| now.checked_add(delay)) {
                 Some(due) if due > now => self.delay_will(id, due),

@@ -4,7 +4,7 @@
 
 use settings::{Document, Problem};
 
-use super::{Config, IdentitySource, Listener, ListenerTls};
+use super::{Config, IdentitySource, Limits, Listener, ListenerTls};
 use crate::{address::Endpoint, topic::TopicFilter};
 
 /// Checks `config`, which stands at `prefix` (`broker.`, or nothing) in `document`.
@@ -56,7 +56,27 @@ pub fn check(config: &Config, document: &Document, prefix: &str) -> Vec<Problem>
             ));
         }
     }
+    check_limits(&config.limits, document, prefix, &mut problems);
     problems
+}
+
+/// Limits that contradict the memory they share.
+fn check_limits(limits: &Limits, document: &Document, prefix: &str, problems: &mut Vec<Problem>) {
+    let memory = limits.memory.as_bytes();
+    for (key, size) in [
+        ("retained_bytes", limits.retained_bytes),
+        ("queued_bytes", limits.queued_bytes),
+        ("packet_size", limits.packet_size),
+    ] {
+        // From 85 % on nothing new is taken up, so no more than that is ever used.
+        if size.as_bytes() > memory / 100 * 85 {
+            problems.push(document.warning(
+                &format!("{prefix}limits.{key}"),
+                format!("{size} are never reached with {} of memory", limits.memory),
+                "raise limits.memory, or lower this",
+            ));
+        }
+    }
 }
 
 fn check_listener(

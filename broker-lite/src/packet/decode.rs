@@ -9,10 +9,6 @@ use super::read;
 use super::wire::{self, Reader};
 use super::{DecodeError, Fault, Packet, PacketType, Version};
 
-/// Packets from this size on share the read buffer with the packet's parts; smaller ones are
-/// copied out, because a few retained bytes would keep the whole buffer in memory.
-const SHARE_FROM_BYTES: usize = 4_096;
-
 /// Which end sent the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
@@ -83,21 +79,11 @@ pub fn decode(input: &mut BytesMut, expect: Expect) -> Result<Option<Packet>, De
     if input.len() < total {
         return Ok(None);
     }
-    if total < SHARE_FROM_BYTES {
-        let mut body = Reader::copying(&input[header.length..total]);
-        let packet = read_body(header, &mut body, expect).map_err(|fault| error(fault, input))?;
-        input.advance(total);
-        return Ok(Some(packet));
-    }
-    let version = expect.version.unwrap_or_else(|| claimed_version(input));
-    let frame = input.split_to(total).freeze().slice(header.length..);
-    read_body(header, &mut Reader::sharing(&frame), expect)
-        .map(Some)
-        .map_err(|fault| DecodeError {
-            fault,
-            packet: packet_type,
-            version,
-        })
+    // The packet's parts are copied out: one that is kept would otherwise keep the whole buffer.
+    let mut body = Reader::new(&input[header.length..total]);
+    let packet = read_body(header, &mut body, expect).map_err(|fault| error(fault, input))?;
+    input.advance(total);
+    Ok(Some(packet))
 }
 
 /// A fixed header.

@@ -62,6 +62,21 @@ pub struct MessageProperties {
     pub user_properties: UserProperties,
 }
 
+impl MessageProperties {
+    /// Bytes that they occupy, about.
+    pub(crate) fn size(&self) -> usize {
+        let content_type = self
+            .content_type
+            .as_ref()
+            .map_or(0, |text| text.as_str().len());
+        let response_topic = self.response_topic.as_ref();
+        let response_topic = response_topic.map_or(0, |topic| topic.as_str().len());
+        let correlation_data = self.correlation_data.as_ref().map_or(0, |data| data.len());
+        let user_properties = self.user_properties.as_wire().len();
+        size_of::<Self>() + content_type + response_topic + correlation_data + user_properties
+    }
+}
+
 /// The payload format indicator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PayloadFormat {

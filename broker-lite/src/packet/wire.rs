@@ -14,25 +14,11 @@ const MAX_VARINT_BYTES: usize = 4;
 /// Walks over the bytes of one packet.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
-    /// The packet where its parts may be shared; otherwise they are copied.
-    shared: Option<&'a Bytes>,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads a packet whose binary parts are copied out.
-    pub(super) fn copying(packet: &'a [u8]) -> Self {
-        Self {
-            rest: packet,
-            shared: None,
-        }
-    }
-
-    /// Reads a packet whose binary parts become slices of it.
-    pub(super) fn sharing(packet: &'a Bytes) -> Self {
-        Self {
-            rest: packet,
-            shared: Some(packet),
-        }
+    pub(super) fn new(packet: &'a [u8]) -> Self {
+        Self { rest: packet }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -43,7 +29,6 @@ impl<'a> Reader<'a> {
     pub(super) fn part(&mut self, length: usize) -> Result<Self, Fault> {
         Ok(Self {
             rest: self.take(length)?,
-            shared: self.shared,
         })
     }
 
@@ -88,7 +73,7 @@ impl<'a> Reader<'a> {
     pub(super) fn binary(&mut self) -> Result<Bytes, Fault> {
         let length = self.u16()?;
         let bytes = self.take(length.into())?;
-        Ok(self.keep(bytes))
+        Ok(Bytes::copy_from_slice(bytes))
     }
 
     pub(super) fn credential(&mut self) -> Result<Credential, Fault> {
@@ -111,15 +96,7 @@ impl<'a> Reader<'a> {
 
     /// All that is left.
     pub(super) fn remainder(&mut self) -> Bytes {
-        let bytes = std::mem::take(&mut self.rest);
-        self.keep(bytes)
-    }
-
-    fn keep(&self, bytes: &'a [u8]) -> Bytes {
-        match self.shared {
-            Some(packet) => packet.slice_ref(bytes),
-            None => Bytes::copy_from_slice(bytes),
-        }
+        Bytes::copy_from_slice(std::mem::take(&mut self.rest))
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {

@@ -106,7 +106,12 @@ fn message(number: u64) -> Arc<Publication> {
         content_type: Some(Text::lossy("text/plain")),
         ..MessageProperties::default()
     }));
-    Arc::new(Publication::new(message, start(), number))
+    Arc::new(Publication::new(
+        message,
+        start(),
+        number,
+        &crate::memory::Meter::default(),
+    ))
 }
 
 fn delivery(message: u64, progress: Progress) -> DeliveryRecord {

@@ -87,11 +87,11 @@ fn a_3_1_1_client_whose_acknowledgements_are_held_is_left_unread() {
     let mut sim = Sim::with(limits, everyone, Some(std::sync::Arc::new(wants)));
     let client = sim.client(V3, "c");
     sim.send(client, qos1("t", "1", 1));
-    assert!(sim.core.accepts(client.0));
+    assert!(sim.core.accepts(client.0, sim.now));
     sim.send(client, qos1("t", "2", 2));
-    assert!(!sim.core.accepts(client.0));
+    assert!(!sim.core.accepts(client.0, sim.now));
     sim.answer_keeper(Kept::Committed);
-    assert!(sim.core.accepts(client.0));
+    assert!(sim.core.accepts(client.0, sim.now));
 }
 
 #[test]

@@ -183,3 +183,181 @@ fn retained_messages_are_bounded() {
     assert_eq!(sim.core.status(sim.now).retained, 1);
     assert_eq!(sim.refusals, [Refusal::RetainedFull]);
 }
+
+#[test]
+fn a_full_queue_may_lose_its_oldest_messages_instead() {
+    let mut sim = Sim::limited(Limits {
+        queued_messages: 3,
+        queue_when_full: crate::config::WhenFull::DropOldest,
+        ..Limits::default()
+    });
+    let (client, _) = sim.connect(lasting(V5, "c"));
+    sim.subscribe(client, "t", at(1));
+    sim.lose(client);
+    let publisher = sim.client(V5, "pub");
+    for n in 1..=5 {
+        sim.send(publisher, qos1("t", &n.to_string(), n));
+    }
+    let (client, _) = sim.connect(lasting(V5, "c"));
+    assert_eq!(sim.payloads(client), ["t=3", "t=4", "t=5"]);
+    assert_eq!(sim.core.status(sim.now).counters.refused["queue-full"], 2);
+    assert_eq!(sim.refusals, [Refusal::QueueFull]);
+}
+
+#[test]
+fn qos_0_waits_for_absent_clients_only_where_configured() {
+    for queue_qos0 in [false, true] {
+        let mut sim = Sim::limited(Limits {
+            queue_qos0,
+            ..Limits::default()
+        });
+        let (client, _) = sim.connect(lasting(V5, "c"));
+        sim.subscribe(client, "t", at(0));
+        sim.lose(client);
+        let publisher = sim.client(V5, "pub");
+        sim.send(publisher, once("t", "x"));
+        let (client, _) = sim.connect(lasting(V5, "c"));
+        assert_eq!(sim.payloads(client).len(), usize::from(queue_qos0));
+    }
+}
+
+#[test]
+fn without_retained_messages_clients_are_told_so_mqtt_3_2_2_14() {
+    let mut sim = Sim::limited(Limits {
+        retained: false,
+        ..Limits::default()
+    });
+    let client = sim.try_connect(hello(V5, "c"));
+    let Some(Packet::ConnAck(ack)) = sim.next(client) else {
+        panic!("no CONNACK");
+    };
+    assert_eq!(ack.properties.retain_available, Some(false));
+    sim.send(client, retained("t", "x"));
+    let reason = last_reason(&mut sim, client);
+    assert_eq!(reason, Some(ReasonCode::RetainNotSupported));
+    let mut connect = hello(V5, "c");
+    connect.will = Some(crate::packet::Will {
+        retain: true,
+        ..will("t", None)
+    });
+    let client = sim.try_connect(connect);
+    let reason = last_reason(&mut sim, client);
+    assert_eq!(reason, Some(ReasonCode::RetainNotSupported));
+    assert_eq!(sim.core.status(sim.now).retained, 0);
+}
+
+#[test]
+fn connack_tells_the_limits_that_hold() {
+    let mut sim = Sim::limited(Limits {
+        in_flight: 7,
+        packet_size: settings::Size::from_kib(3),
+        topic_aliases: 5,
+        keep_alive: settings::Period::from_secs(30),
+        session_expiry: settings::Period::from_secs(60),
+        ..Limits::default()
+    });
+    let client = sim.try_connect(lasting(V5, "c"));
+    let Some(Packet::ConnAck(ack)) = sim.next(client) else {
+        panic!("no CONNACK");
+    };
+    let told = ack.properties;
+    assert_eq!(told.receive_maximum.map(|maximum| maximum.get()), Some(7));
+    assert_eq!(told.maximum_packet_size.map(|size| size.get()), Some(3_072));
+    assert_eq!(told.topic_alias_maximum, Some(5));
+    assert_eq!(told.server_keep_alive_s, Some(30));
+    assert_eq!(told.session_expiry_s, Some(60));
+    assert_eq!((told.retain_available, told.maximum_qos), (None, None));
+}
+
+#[test]
+fn a_message_lives_no_longer_than_the_broker_lets_it() {
+    let mut sim = Sim::limited(Limits {
+        message_expiry: Some(settings::Period::from_secs(60)),
+        ..Limits::default()
+    });
+    let client = sim.client(V5, "c");
+    sim.subscribe(client, "t", at(0));
+    for asked in [None, Some(30), Some(90)] {
+        let message = Publish {
+            message_expiry_s: asked,
+            ..publish("t", "x", Delivery::AtMostOnce)
+        };
+        sim.send(client, Packet::Publish(message));
+    }
+    let lives: Vec<_> = sim
+        .publishes(client)
+        .iter()
+        .map(|publish| publish.message_expiry_s)
+        .collect();
+    assert_eq!(lives, [Some(60), Some(30), Some(60)]);
+}
+
+#[test]
+fn user_properties_are_bounded_in_number_and_bytes() {
+    let mut sim = Sim::limited(Limits {
+        user_properties: 2,
+        user_property_bytes: settings::Size::from_bytes(100),
+        ..Limits::default()
+    });
+    let client = sim.client(V5, "c");
+    let with = |pairs: usize, value: &str| {
+        let mut user_properties = UserProperties::default();
+        for _ in 0..pairs {
+            user_properties.push("k", value).unwrap();
+        }
+        let properties = crate::packet::MessageProperties {
+            user_properties,
+            ..crate::packet::MessageProperties::default()
+        };
+        Packet::Publish(Publish {
+            properties: Some(std::sync::Arc::new(properties)),
+            ..publish("t", "x", Delivery::AtLeastOnce(crate::broker::sim::id(1)))
+        })
+    };
+    for (message, reason) in [
+        (with(2, "v"), ReasonCode::NoMatchingSubscribers),
+        (with(3, "v"), ReasonCode::QuotaExceeded),
+        (with(1, &"v".repeat(200)), ReasonCode::QuotaExceeded),
+    ] {
+        sim.send(client, message);
+        assert_eq!(last_reason(&mut sim, client), Some(reason));
+    }
+}
+
+#[test]
+fn a_will_is_bounded() {
+    let mut sim = Sim::limited(Limits {
+        will_size: settings::Size::from_bytes(100),
+        ..Limits::default()
+    });
+    let mut connect = hello(V5, "c");
+    connect.will = Some(crate::packet::Will {
+        payload: "x".repeat(100).into(),
+        ..will("t", None)
+    });
+    let client = sim.try_connect(connect);
+    let reason = last_reason(&mut sim, client);
+    assert_eq!(reason, Some(ReasonCode::QuotaExceeded));
+    assert_eq!(sim.refusals, [Refusal::Will]);
+}
+
+#[test]
+fn subscriptions_are_bounded_for_one_client_and_for_all() {
+    let mut sim = Sim::limited(Limits {
+        subscriptions: 2,
+        subscriptions_total: 3,
+        ..Limits::default()
+    });
+    let (one, other) = (sim.client(V5, "one"), sim.client(V5, "other"));
+    for (client, filter, reason) in [
+        (one, "a", ReasonCode::Success),
+        (one, "b", ReasonCode::Success),
+        (one, "c", ReasonCode::QuotaExceeded),
+        (one, "a", ReasonCode::Success),
+        (other, "a", ReasonCode::Success),
+        (other, "b", ReasonCode::QuotaExceeded),
+        (other, "a", ReasonCode::Success),
+    ] {
+        assert_eq!(sim.subscribe(client, filter, at(0)), reason, "{filter}");
+    }
+}

@@ -44,7 +44,7 @@ fn try_from(sim: &mut Sim, address: &str, connect: Connect) -> Client {
 }
 
 fn accepts(sim: &mut Sim, client: Client) -> bool {
-    sim.core.accepts(client.0)
+    sim.core.accepts(client.0, sim.now)
 }
 
 #[test]

@@ -555,8 +555,8 @@ fn v3_leaves_properties_out() {
 }
 
 #[test]
-fn a_large_payload_shares_the_buffer_and_a_small_one_does_not() {
-    for (size, shared) in [(100, false), (100_000, true)] {
+fn no_payload_keeps_the_buffer_it_came_in() {
+    for size in [100, 100_000] {
         let packet = Packet::Publish(Publish {
             payload: vec![7; size].into(),
             ..bare_publish()
@@ -567,7 +567,7 @@ fn a_large_payload_shares_the_buffer_and_a_small_one_does_not() {
         let Ok(Some(Packet::Publish(read))) = decode(&mut input, client(Version::V5)) else {
             panic!("a PUBLISH was written");
         };
-        assert_eq!(range.contains(&read.payload.as_ptr()), shared);
+        assert!(!range.contains(&read.payload.as_ptr()));
         assert_eq!(Packet::Publish(read), packet);
     }
 }
