@@ -16,6 +16,7 @@ mod stand_ins;
 mod main_job;
 
 mod bad_input;
+mod logins;
 mod manners;
 mod security;
 

@@ -27,8 +27,8 @@ pub struct Config {
     /// Where to serve; none means that only the process itself uses the broker.
     #[serde(rename = "listener")]
     pub listeners: Vec<Listener>,
-    /// Access rules: what none allows is refused. Without any rule at all, anonymous clients on
-    /// loopback may do everything and others nothing. Topics that begin with `$` are never
+    /// Access rules: what none allows is refused. Without any rule nobody may do
+    /// anything, on loopback neither. Topics that begin with `$` are never
     /// published to by clients.
     #[serde(rename = "access")]
     pub access: Vec<AccessRule>,

@@ -163,8 +163,8 @@ impl AwaitsFinal {
                 let answer = format!("v={}", Base64::encode_string(&signature));
                 Ok((Arc::clone(login), answer.into_bytes()))
             }
-            Some(_) => Err("wrong password"),
-            None => Err("unknown user name, or one without keys for SCRAM"),
+            // One text for all, which may reach the client.
+            Some(_) | None => Err("wrong password, or no user of this name with keys for SCRAM"),
         }
     }
 }

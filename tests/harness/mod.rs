@@ -28,6 +28,8 @@ pub(crate) use mosquitto::Mosquitto;
 mod peers;
 pub(crate) use peers::{Client, accepts, meter, subscriber, tank, wind};
 
+pub(crate) mod scram;
+
 pub(crate) mod plant;
 pub(crate) use plant::Plant;
 

@@ -198,7 +198,7 @@ impl Client {
     }
 }
 
-fn script(name: &str) -> Result<Command> {
+pub(super) fn script(name: &str) -> Result<Command> {
     let python = python()?;
     ensure!(
         python.is_file(),

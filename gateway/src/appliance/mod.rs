@@ -155,12 +155,14 @@ impl Appliance {
     /// A new listener cannot be opened; then nothing has changed.
     pub async fn reload(&mut self, config: Config) -> anyhow::Result<Changes> {
         let mut changes = Changes::default();
+        // Where its part is the same, too: certificates, revocations and passwords may have changed.
+        let broker = self.broker.reload(&config.broker).await;
+        let broker = broker.context("cannot change the broker")?;
         if config.broker != self.config.broker {
-            self.broker
-                .reload(&config.broker)
-                .await
-                .context("cannot change the broker")?;
             changes.note("broker");
+        }
+        if broker.disconnected > 0 {
+            changes.note(&format!("{} clients sent away", broker.disconnected));
         }
         if config.buffer != self.config.buffer {
             changes.note("buffer (takes effect at the next start)");

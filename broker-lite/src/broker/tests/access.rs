@@ -152,3 +152,94 @@ fn connections_are_counted_in_all_and_by_address() {
     sim.core.handle_closed(first, sim.now);
     assert!(sim.open(from("10.0.0.1:3")).is_ok());
 }
+
+#[test]
+fn a_will_whose_right_was_taken_away_is_not_published() {
+    let open = || vec![allow(None, &["#"], &["#"])];
+    let mut sim = Sim::with(Limits::default(), open(), None);
+    let reader = sim.client(V5, "r");
+    sim.subscribe(reader, "#", at(0));
+    let mut connect = hello(V5, "w");
+    connect.will = Some(will("gone/w", None));
+    let (client, _) = sim.connect(connect);
+    let narrow = vec![allow(None, &["alive/#"], &["#"])];
+    sim.core
+        .replace_rules(rules(Limits::default(), narrow), sim.now);
+    sim.lose(client);
+    assert_eq!(sim.payloads(reader), Vec::<String>::new());
+    assert_eq!(sim.refusals, [Refusal::Will]);
+}
+
+#[test]
+fn what_waits_for_a_client_is_held_back_once_it_may_no_longer_read_it() {
+    let open = || vec![allow(None, &["#"], &["#"])];
+    let mut sim = Sim::with(Limits::default(), open(), None);
+    let (absent, _) = sim.connect(lasting(V5, "a"));
+    sim.subscribe(absent, "secret/#", at(1));
+    sim.subscribe(absent, "open/#", at(1));
+    sim.lose(absent);
+    let publisher = sim.client(V5, "p");
+    sim.send(publisher, qos1("secret/x", "1", 1));
+    sim.send(publisher, qos1("open/x", "2", 2));
+    let narrow = vec![allow(None, &["#"], &["open/#"])];
+    sim.core
+        .replace_rules(rules(Limits::default(), narrow), sim.now);
+    let (back, present) = sim.connect(lasting(V5, "a"));
+    assert!(present);
+    sim.send(publisher, qos1("secret/x", "3", 3));
+    assert_eq!(sim.payloads(back), ["open/x=2"]);
+}
+
+#[test]
+fn a_shared_subscription_that_was_taken_away_hands_its_messages_to_those_who_may_read() {
+    let mut sim = Sim::with(Limits::default(), vec![allow(None, &["#"], &["#"])], None);
+    let (ann, _) = sim.connect(named("ann", "secret", "a"));
+    let other = sim.client(V5, "o");
+    sim.subscribe(ann, "$share/g/t", at(0));
+    sim.subscribe(other, "$share/g/t", at(0));
+    let narrow = vec![
+        allow(Some("ann"), &["#"], &["t"]),
+        allow(None, &["#"], &["u"]),
+    ];
+    sim.core
+        .replace_rules(rules(Limits::default(), narrow), sim.now);
+    for _ in 0..4 {
+        sim.send(other, once("t", "x"));
+    }
+    assert_eq!(sim.payloads(ann).len(), 4);
+    assert_eq!(sim.payloads(other), Vec::<String>::new());
+}
+
+#[test]
+fn a_retained_message_stays_when_its_publisher_logs_in_no_longer_but_keeps_its_rights() {
+    let open = || vec![allow(None, &["#"], &["#"])];
+    let mut sim = Sim::with(Limits::default(), open(), None);
+    let (ann, _) = sim.connect(named("ann", "secret", "a"));
+    sim.send(ann, retained("t", "last value"));
+    let without_ann = crate::broker::Rules {
+        logins: crate::login::Logins::new(Vec::new(), [7; 32]),
+        ..rules(Limits::default(), open())
+    };
+    assert_eq!(sim.core.replace_rules(without_ann, sim.now), 1);
+    let reader = sim.client(V5, "r");
+    sim.subscribe(reader, "t", at(0));
+    assert_eq!(sim.payloads(reader), ["t=last value"]);
+}
+
+#[test]
+fn a_rule_for_a_user_binds_nobody_by_a_client_identifier_of_that_name() {
+    let rule = vec![
+        allow(Some("ann"), &["of/%u"], &["of/%u"]),
+        allow(None, &["by/%c"], &["by/%c"]),
+    ];
+    let mut sim = Sim::with(Limits::default(), rule, None);
+    let anonymous = sim.client(V5, "ann");
+    assert_eq!(
+        sim.subscribe(anonymous, "of/ann", at(0)),
+        ReasonCode::NotAuthorized
+    );
+    assert_eq!(
+        sim.subscribe(anonymous, "by/ann", at(0)),
+        ReasonCode::Success
+    );
+}
