@@ -220,14 +220,21 @@ impl Guest {
     ) -> Option<Box<S>> {
         let (shared, connection) = (&self.shared, self.connection);
         let patience = shared.lock().core.handshake_timeout();
-        let mut begun = false;
-        let in_turn = async {
-            let _turn = shared.handshakes.turn(self.address).await;
-            begun = true;
-            handshake.await
+        let shaken = match timeout(patience, shared.handshakes.turn(self.address)).await {
+            // The time of its own, however long it waited: others must not make it fail.
+            Ok(_turn) => timeout(patience, handshake)
+                .await
+                .unwrap_or_else(|_elapsed| {
+                    let why = "the handshake took too long (limits.handshake_timeout)";
+                    Err(unshaken(why.to_owned()))
+                }),
+            Err(_elapsed) => Err(Distrusted {
+                refusal: Refusal::TooManyHandshakes,
+                why: "its turn did not come in time (limits.handshakes, handshake_timeout)"
+                    .to_owned(),
+            }),
         };
-        let shaken = timeout(patience, Box::pin(in_turn)).await;
-        match shaken.unwrap_or_else(|_elapsed| Err(too_late(begun))) {
+        match shaken {
             Ok((name, stream)) => {
                 shared.visit(|core, now| core.handle_secured(connection, name, now));
                 Some(Box::new(stream))
@@ -270,17 +277,5 @@ fn unshaken(why: String) -> Distrusted {
     Distrusted {
         refusal: Refusal::Handshake,
         why,
-    }
-}
-
-fn too_late(begun: bool) -> Distrusted {
-    if begun {
-        unshaken("the handshake took too long (limits.handshake_timeout)".to_owned())
-    } else {
-        Distrusted {
-            refusal: Refusal::TooManyHandshakes,
-            why: "its turn among the handshakes did not come in time (limits.handshakes)"
-                .to_owned(),
-        }
     }
 }

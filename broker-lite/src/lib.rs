@@ -15,7 +15,7 @@
 //! A user's name and password, or the steps of an exchange (`auth`, `scram`), are held against its
 //! `login`; hashed passwords (`password`) take their turn (`checks`) on a thread beside.
 //!
-//! Values and cores decide; `listener`, `socket`, `entrance`, `tls`, `websocket`, `connection`, `shared`, `store`,
+//! Values and cores decide; `listener`, `socket`, `descriptors`, `entrance`, `tls`, `websocket`, `connection`, `shared`, `store`,
 //! `credentials` and `server` are the drivers that give them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
 //! same path as a socket.
 
@@ -42,6 +42,7 @@ mod publication;
 mod start;
 mod tls;
 
+mod descriptors;
 mod listener;
 mod socket;
 

@@ -5,7 +5,7 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -13,6 +13,7 @@ use crate::{
     address::Endpoint,
     broker::{Admission, ListenerId},
     config::{Config, Listener},
+    descriptors::{self, Spare},
     entrance::{Door, Service, admit},
     packet::ReasonCode,
     shared::Shared,
@@ -250,8 +251,8 @@ impl Shared {
     }
 }
 
-/// Accepts until stopped. An error of one connection does not end the others', and running out of
-/// file descriptors costs a pause, not a processor.
+/// Accepts until stopped. An error of one connection does not end the others'; when no file
+/// descriptor is free, whoever connects is closed by means of a spare one, or has to wait.
 async fn accept(
     shared: Arc<Shared>,
     socket: Socket,
@@ -259,22 +260,45 @@ async fn accept(
     door: Arc<Door>,
     stop: CancellationToken,
 ) {
+    let mut spare = Spare::new();
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => admit(&shared, stream, address, &door),
+            Ok((stream, address)) => {
+                failing = false;
+                admit(&shared, stream, address, &door);
+            }
             Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if descriptors::are_exhausted(&error) && spare.give_up() => {
+                turn_away(&shared, &socket).await;
+                spare.take_back();
+            }
             Err(error) => {
-                warn!(target: "broker_lite::listener", address = %bound, %error, "cannot accept; trying again");
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(target: "broker_lite::listener", address = %bound, %error, "cannot accept; trying again");
+                }
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = sleep(ACCEPT_PAUSE) => {}
                 }
+                spare.take_back();
             }
         }
+    }
+}
+
+/// Accepts the connection that waits, and closes it.
+async fn turn_away(shared: &Arc<Shared>, socket: &Socket) {
+    // It may have gone meanwhile; then there is nothing to wait for.
+    let waiting = timeout(Duration::ZERO, socket.accept()).await;
+    if let Ok(Ok((stream, address))) = waiting {
+        drop(stream);
+        let why = "no file descriptor is free (LimitNOFILE= of the service)";
+        shared.visit(|core, _now| core.turned_away(address, why));
     }
 }
 

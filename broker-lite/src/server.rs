@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
+    descriptors,
     keeper::Keeper,
     listener::{self, Listeners},
     shared::{STOP_PATIENCE, Shared, rules},
@@ -45,6 +46,7 @@ impl Broker {
         config: &Config,
         keeper: Option<Arc<dyn Keeper>>,
     ) -> Result<Broker, StartError> {
+        descriptors::provide_for(config.limits.connections);
         let prepared = listener::prepare(config, &Listeners::default()).await?;
         let shared = Arc::new(Shared::start(config, keeper)?);
         shared.tasks.spawn(Arc::clone(&shared).run());
@@ -77,6 +79,7 @@ impl Broker {
             warn!(target: "broker_lite::server", "[broker.persistence] changed; that takes effect at the next start");
         }
         let prepared = listener::prepare(config, &listeners).await?;
+        descriptors::provide_for(config.limits.connections);
         self.shared.handshakes.limit(config.limits.handshakes);
         let mut reloaded = listeners.apply(prepared, &self.shared);
         *self.bound.lock().unwrap_or_else(PoisonError::into_inner) = listeners.bound();

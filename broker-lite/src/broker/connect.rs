@@ -94,6 +94,15 @@ impl Core {
         }
     }
 
+    /// A peer was closed before it could be admitted.
+    pub(crate) fn turned_away(&mut self, address: Address, why: &str) {
+        let who = Who {
+            address: Some(address),
+            ..Who::default()
+        };
+        self.refuse(who, Refusal::TooManyConnections, None, why.to_owned());
+    }
+
     /// What came is not what its stream may carry: TLS records or WebSocket frames gone wrong.
     pub(crate) fn handle_garbled(&mut self, connection: ConnectionId, why: String) {
         let who = self.who(connection);

@@ -28,7 +28,7 @@ pub struct Limits {
     /// Sessions remembered, those of absent clients included.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub sessions: u32,
-    /// Time for a TLS handshake and a WebSocket's upgrade, the wait for their turn included.
+    /// Time for a TLS handshake with a WebSocket's upgrade, and before it for their turn to come.
     pub handshake_timeout: Period,
     /// TLS handshakes and WebSocket upgrades at once, at most a quarter of them from one address;
     /// others wait for their turn.

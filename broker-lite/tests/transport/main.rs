@@ -12,6 +12,10 @@ mod websocket;
 
 mod reload;
 
+mod exhaustion;
+
+mod half_open;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use broker_lite::{
