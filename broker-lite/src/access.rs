@@ -124,7 +124,7 @@ fn names(rule: &AccessRule, user: Option<&str>, client: &str) -> bool {
 
 /// Puts the identity into a pattern; a name that is not one plain level would widen the pattern,
 /// so it makes the pattern void instead (CVE-2017-7650).
-fn fill_in(pattern: &str, identity: &Identity) -> Option<TopicFilter> {
+pub(crate) fn fill_in(pattern: &str, identity: &Identity) -> Option<TopicFilter> {
     let mut filled = pattern.to_owned();
     if pattern.contains("%c") {
         filled = filled.replace("%c", plain_level(&identity.client)?);

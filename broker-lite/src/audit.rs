@@ -51,11 +51,13 @@ pub(crate) enum Refusal {
     ConnectionRate,
     RetainNotSupported,
     UserProperties,
+    PayloadFormat,
+    Redirected,
 }
 
 impl Refusal {
     /// Every kind, in the order of their numbers.
-    pub(crate) const ALL: [Refusal; 32] = [
+    pub(crate) const ALL: [Refusal; 34] = [
         Refusal::TooManyConnections,
         Refusal::TooManyConnectionsFromAddress,
         Refusal::TooManyConnectionsOnListener,
@@ -88,6 +90,8 @@ impl Refusal {
         Refusal::ConnectionRate,
         Refusal::RetainNotSupported,
         Refusal::UserProperties,
+        Refusal::PayloadFormat,
+        Refusal::Redirected,
     ];
 
     /// The stable name, for logs and metrics.
@@ -125,6 +129,8 @@ impl Refusal {
             Refusal::ConnectionRate => "connection-rate",
             Refusal::RetainNotSupported => "retain-not-supported",
             Refusal::UserProperties => "user-properties",
+            Refusal::PayloadFormat => "payload-format",
+            Refusal::Redirected => "redirected",
         }
     }
 }
@@ -176,9 +182,17 @@ pub(crate) enum Event {
 }
 
 /// Keeps a flood of refusals from becoming a flood of log lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Limiter {
     kinds: [Option<Window>; Refusal::ALL.len()],
+}
+
+impl Default for Limiter {
+    fn default() -> Limiter {
+        Limiter {
+            kinds: [const { None }; Refusal::ALL.len()],
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

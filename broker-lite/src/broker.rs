@@ -68,7 +68,7 @@ use crate::{
     bans::Bans,
     broker::link::Link,
     checks::Checks,
-    config::{AccessRule, Limits},
+    config::{AccessRule, Limits, Protocol},
     journal::Journal,
     keeper::{Keeper, Kept},
     login::{Check, Logins},
@@ -189,6 +189,7 @@ struct Origin {
 #[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) limits: Limits,
+    pub(crate) protocol: Protocol,
     pub(crate) access: Vec<AccessRule>,
     pub(crate) logins: Logins,
     /// Between two rounds of the `$SYS` topics; zero: there are none.
@@ -385,7 +386,9 @@ impl Core {
             _ => Refusal::Malformed,
         };
         self.refuse(who, refusal, None, error.to_string());
-        self.disconnect(connection, error.reason(), &error.to_string(), now);
+        if !self.turn_away_unread(connection, error) {
+            self.disconnect(connection, error.reason(), &error.to_string(), now);
+        }
     }
 
     fn violated(&mut self, connection: ConnectionId, rule: &str, now: Instant) {

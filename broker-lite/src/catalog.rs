@@ -303,6 +303,18 @@ impl Refusal {
                 "A message or will has more or larger user properties than it may; it was refused.",
                 "Let the client send fewer, or raise the limits.",
             ),
+            Refusal::PayloadFormat => (
+                "0b4c859f711b44b2b47fdb4d7b37373e",
+                "protocol.validate_payload_format",
+                "A message or a will calls its payload UTF-8 text, and it is none; it was refused.",
+                "Correct the publisher: the payload, or what it says of it.",
+            ),
+            Refusal::Redirected => (
+                "a6e8921942944ecba2c7e8ea8f396aae",
+                "protocol.redirect",
+                "A client connected here though this broker's clients are served by another one; it was told where.",
+                "Change the client's address, if it does not follow by itself.",
+            ),
         };
         Kind {
             name: self.name(),

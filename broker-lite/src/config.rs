@@ -5,6 +5,7 @@
 mod check;
 mod limits;
 mod listener;
+mod protocol;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub use limits::{Limits, WhenFull};
 pub use listener::{
     CertificateName, ClientAuth, IdentitySource, Listener, ListenerTls, SocketMode,
 };
+pub use protocol::{Protocol, Redirect, RedirectWhen};
 
 /// The `[broker]` table: everything a broker is told from outside.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
@@ -46,6 +48,8 @@ pub struct Config {
     pub sys_interval: Option<Period>,
     /// Bounds against faults and floods.
     pub limits: Limits,
+    /// What 5.0 clients are told and held to.
+    pub protocol: Protocol,
 }
 
 impl Config {

@@ -176,6 +176,9 @@ impl Outbox {
     ) -> Option<Next> {
         self.announce(window, now, journal);
         if self.unsent > 0 {
+            self.drop_expired_unsent(now, journal);
+        }
+        if self.unsent > 0 {
             return self.repeat(window, journal);
         }
         loop {
@@ -296,7 +299,7 @@ impl Outbox {
         true
     }
 
-    /// PUBREC: from here on the message is never sent again, only PUBREL [MQTT-4.3.3-3].
+    /// PUBREC: from here on the message is never sent again, only PUBREL [MQTT-4.3.3-6].
     pub(crate) fn received(&mut self, packet_id: PacketId, journal: &mut Journal) -> Receival {
         let Some(at) = self.position(packet_id) else {
             return Receival::Unknown;
@@ -344,13 +347,18 @@ impl Outbox {
         }
     }
 
-    /// What another member of a shared subscription must get when this session ends.
+    /// What another member of a shared subscription gets when this session ends. A QoS 2 message
+    /// that was sent once stays with the one that may have taken it [MQTT-4.8.2-5].
     pub(crate) fn shared(&self) -> Vec<Outgoing> {
         let in_flight = self
             .in_flight
             .iter()
             .filter_map(|entry| match &entry.stage {
-                Stage::Published(outgoing) => Some(outgoing),
+                Stage::Published(outgoing) => {
+                    let was_sent = entry.sent || entry.dup;
+                    let stays = was_sent && outgoing.qos == QoS::ExactlyOnce;
+                    (!stays).then_some(outgoing)
+                }
                 Stage::Received(_) => None,
             });
         in_flight
@@ -451,11 +459,32 @@ impl Outbox {
         self.charge.set(bytes & !(WEIGHED_BY - 1));
     }
 
-    fn repeat(&mut self, window: u16, journal: &Journal) -> Option<Next> {
-        if self.in_flight.len() - self.unsent >= window as usize {
-            return None;
+    /// What has an identifier but never left its place expires like what has none [MQTT-3.3.2-5].
+    fn drop_expired_unsent(&mut self, now: Instant, journal: &mut Journal) {
+        let is_late = |entry: &InFlight| match &entry.stage {
+            Stage::Published(outgoing) => {
+                !entry.sent && !entry.dup && outgoing.publication.is_expired(now)
+            }
+            Stage::Received(_) => false,
+        };
+        let late: Vec<PacketId> = self
+            .in_flight
+            .iter()
+            .filter(|entry| is_late(entry))
+            .map(|entry| entry.packet_id)
+            .collect();
+        for packet_id in late {
+            self.complete(packet_id, |_| true, journal);
         }
-        let entry = self.in_flight.iter_mut().find(|entry| !entry.sent)?;
+    }
+
+    /// The next that a reconnect repeats. A full window holds up PUBLISH alone [MQTT-3.3.4-10].
+    fn repeat(&mut self, window: u16, journal: &Journal) -> Option<Next> {
+        let is_full = self.in_flight.len() - self.unsent >= window as usize;
+        let entry = self
+            .in_flight
+            .iter_mut()
+            .find(|entry| !entry.sent && (!is_full || matches!(entry.stage, Stage::Received(_))))?;
         if !journal.is_committed(entry.gate) {
             return None;
         }

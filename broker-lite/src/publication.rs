@@ -84,6 +84,12 @@ impl Publication {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
+    /// Whether it has waited for longer than it lives; what lives for no time at all may still
+    /// leave at once.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.expires_at.is_some_and(|at| at < now)
+    }
+
     /// Whole seconds that it still lives [MQTT-3.3.2-6].
     pub(crate) fn remaining_s(&self, now: Instant) -> Option<u32> {
         let left = self.expires_at?.saturating_duration_since(now);

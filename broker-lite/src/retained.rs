@@ -106,15 +106,24 @@ impl RetainedMessages {
         Ok(())
     }
 
-    /// What a new subscriber to `filter` is to be sent.
-    pub(crate) fn matching(&self, filter: &TopicFilter, now: Instant) -> Vec<Arc<Publication>> {
+    /// What a new subscriber to `filter` is to be sent, except what `but_not_of` published.
+    pub(crate) fn matching(
+        &self,
+        filter: &TopicFilter,
+        but_not_of: Option<&str>,
+        now: Instant,
+    ) -> Vec<Arc<Publication>> {
+        let is_own = |retained: &Retained| {
+            let publisher = retained.publisher.as_ref();
+            but_not_of.is_some_and(|own| publisher.is_some_and(|one| one.client == own))
+        };
         let prefix = literal_prefix(filter);
         let from = TopicName::parse(prefix).map_or(Bound::Unbounded, Bound::Included);
         self.by_topic
             .range((from, Bound::Unbounded))
             .take_while(|(topic, _)| topic.as_str().starts_with(prefix))
             .filter(|(topic, retained)| {
-                filter.matches(topic) && !retained.publication.is_expired(now)
+                filter.matches(topic) && !retained.publication.is_expired(now) && !is_own(retained)
             })
             .map(|(_, retained)| Arc::clone(&retained.publication))
             .collect()
@@ -256,7 +265,7 @@ mod tests {
 
     fn topics(all: &RetainedMessages, filter: &str) -> Vec<String> {
         let filter = TopicFilter::parse(filter).expect("a filter");
-        let found = all.matching(&filter, crate::broker::sim::start());
+        let found = all.matching(&filter, None, crate::broker::sim::start());
         found
             .iter()
             .map(|publication| publication.message.topic.as_str().to_owned())

@@ -80,6 +80,9 @@ pub(crate) struct HeldAck {
 pub(crate) struct Inbox {
     /// QoS 2 identifiers between PUBLISH and PUBREL: what comes again under them is a duplicate.
     pub(crate) received: BTreeSet<PacketId>,
+    /// Of these, left over from earlier connections: a new one begins with its whole quota
+    /// (5.0, 4.9).
+    carried: u16,
     /// Acknowledgements that wait, or stand behind one that waits.
     pub(crate) acks: VecDeque<HeldAck>,
 }
@@ -92,7 +95,20 @@ impl Inbox {
             .iter()
             .filter(|ack| ack.qos == QoS::AtLeastOnce)
             .count();
-        self.received.len() + held
+        self.received.len() + held - usize::from(self.carried)
+    }
+
+    /// The connection is another one than that of these identifiers.
+    pub(crate) fn carry(&mut self, in_flight: u16) {
+        let half_open = u16::try_from(self.received.len()).unwrap_or(u16::MAX);
+        self.carried = half_open.min(in_flight);
+    }
+
+    /// PUBREL; says whether the identifier was known.
+    pub(crate) fn release(&mut self, packet_id: PacketId) -> bool {
+        let known = self.received.remove(&packet_id);
+        self.carried -= u16::from(known && self.carried > 0);
+        known
     }
 
     /// The acknowledgements that can leave now.
@@ -101,7 +117,7 @@ impl Inbox {
         let ack = ready.then(|| self.acks.pop_front()).flatten()?;
         // A refused message was not taken: its identifier is free again [MQTT-4.3.3-9].
         if is_refusal(ack.verdict) {
-            self.received.remove(&ack.packet_id);
+            self.release(ack.packet_id);
         }
         Some(ack)
     }
@@ -297,14 +313,16 @@ impl Session {
     }
 
     /// The connection is gone. Held PUBACKs go with it, for the client sends those messages again;
-    /// QoS 2 identifiers stay, so that what it sends again is known as a duplicate.
-    pub(crate) fn disconnected(&mut self, keeps_qos0: bool) {
+    /// QoS 2 identifiers stay, so that what it sends again is known as a duplicate; at most
+    /// `in_flight` of them leave the next connection its whole quota.
+    pub(crate) fn disconnected(&mut self, keeps_qos0: bool, in_flight: u16) {
         self.link = Link::Absent;
         if let Some(outbox) = &mut self.outbox {
             outbox.disconnected(keeps_qos0);
         }
         if let Some(inbox) = &mut self.inbox {
             inbox.acks.retain(|ack| ack.qos == QoS::ExactlyOnce);
+            inbox.carry(in_flight);
         }
         self.shrink();
     }

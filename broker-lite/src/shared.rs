@@ -429,6 +429,7 @@ pub(crate) fn rules(config: &Config, chance: Key) -> Result<Rules, StartError> {
     check_patterns(config)?;
     Ok(Rules {
         limits: config.limits.clone(),
+        protocol: config.protocol.clone(),
         access: config.access.clone(),
         sys_interval: config.sys_interval().as_duration(),
         logins: credentials::read(config, chance)?,

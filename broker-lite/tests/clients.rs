@@ -42,6 +42,8 @@ fn topic(text: &str) -> TopicName {
     TopicName::parse(text).unwrap()
 }
 
+/// 3.1.1: [MQTT-7.0.0-2] [MQTT-7.1.1-1]
+/// 5.0: [MQTT-4.2.0-1]
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_pass_at_every_qos_and_in_both_versions() {
     let (broker, port) = started(&plain()).await;

@@ -19,8 +19,11 @@ use crate::{
         link::{Link, Peer, Terms},
         pressure::Pressure,
     },
-    config::Limits,
-    packet::{ConnAck, ConnAckProperties, Connect, MessageProperties, Packet, ReasonCode, Version},
+    config::{Limits, RedirectWhen},
+    packet::{
+        ConnAck, ConnAckProperties, Connect, DecodeError, Details, Fault, MessageProperties,
+        Packet, PacketType, PayloadFormat, ReasonCode, Text, Version,
+    },
     session,
 };
 
@@ -129,7 +132,21 @@ impl Core {
         if let Some(link) = self.links.get_mut(connection.0) {
             link.terms = terms;
         }
+        if let Err(moved) = self.check_place() {
+            return self.turn_away(connection, &connect, moved);
+        }
         self.authenticate(connection, connect, now);
+    }
+
+    /// Whether clients are served here at all.
+    fn check_place(&self) -> Result<(), Rejected> {
+        match &self.rules.protocol.redirect {
+            Some(redirect) if redirect.when == RedirectWhen::Always => {
+                let why = format!("this broker's clients are served by {}", redirect.server);
+                Err(rejected(ReasonCode::ServerMoved, Refusal::Redirected, why))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// It is known who the client is; anonymous ones have no user.
@@ -231,6 +248,18 @@ impl Core {
         Ok((identity, permissions))
     }
 
+    /// Whether a payload that is said to be text is; true where nobody asks.
+    pub(super) fn payload_is_as_said(
+        &self,
+        properties: Option<&MessageProperties>,
+        payload: &[u8],
+    ) -> bool {
+        let said = properties.and_then(|properties| properties.payload_format);
+        !self.rules.protocol.validate_payload_format
+            || said != Some(PayloadFormat::Utf8)
+            || std::str::from_utf8(payload).is_ok()
+    }
+
     pub(super) fn is_banned(&self, address: &Address, now: Instant) -> bool {
         let address = address.ip();
         address.is_some_and(|address| self.bans.is_banned(address, now))
@@ -274,15 +303,25 @@ impl Core {
             return Ok(id.to_owned());
         }
         if connect.version == Version::V3 && !connect.clean_start {
-            let why = "a lasting session needs a client identifier [MQTT-3.1.3-8]";
+            let why = "a lasting session needs a client identifier (3.1.1 [MQTT-3.1.3-8])";
             return Err(rejected(
                 ReasonCode::ClientIdNotValid,
                 Refusal::ClientId,
                 why,
             ));
         }
-        self.assigned += 1;
-        Ok(format!("{}-{}", self.assigned_prefix, self.assigned))
+        Ok(self.unused_client_id())
+    }
+
+    /// One that no session has, however clients name theirs [MQTT-3.2.2-16].
+    fn unused_client_id(&mut self) -> String {
+        loop {
+            self.assigned += 1;
+            let id = format!("{}-{}", self.assigned_prefix, self.assigned);
+            if !self.by_client.contains_key(id.as_str()) {
+                return id;
+            }
+        }
     }
 
     /// Nobody takes over the session of another user, whatever identifier he gives.
@@ -348,6 +387,10 @@ impl Core {
         } else if properties.is_some_and(|properties| !user_properties_fit(properties, limits)) {
             let why = "its will has too many user properties (limits.user_properties, user_property_bytes)";
             (ReasonCode::QuotaExceeded, Refusal::UserProperties, why)
+        } else if !self.payload_is_as_said(properties, &will.payload) {
+            let why = "its will is said to be text and is not (protocol.validate_payload_format)";
+            let code = ReasonCode::PayloadFormatInvalid;
+            (code, Refusal::PayloadFormat, why)
         } else if let Some(why) = self.refuses_from(Pressure::Growth) {
             (ReasonCode::QuotaExceeded, Refusal::Memory, why)
         } else {
@@ -393,11 +436,51 @@ impl Core {
         if who.user.is_none() {
             who.user = self.name_in(connection, connect);
         }
+        // That an identifier is in use is nobody else's business.
+        let told = (rejected.refusal != Refusal::ForeignSession).then(|| rejected.why.clone());
         self.refuse(who, rejected.refusal, None, rejected.why);
+        self.answer_refusal(connection, rejected.code, told);
+    }
+
+    /// Answers a CONNECT that cannot be read; false where there was none. A 3.1.1 client learns
+    /// only that its protocol level is not served [MQTT-3.1.2-2].
+    pub(super) fn turn_away_unread(
+        &mut self,
+        connection: ConnectionId,
+        error: &DecodeError,
+    ) -> bool {
+        // Refused by its fixed header it has not shown its version, nor that it is a CONNECT at
+        // all: a TLS greeting begins like one with wrong flags.
+        let by_header = matches!(
+            error.fault,
+            Fault::ReservedFlags
+                | Fault::PacketTooLarge
+                | Fault::LengthTooLong
+                | Fault::LengthNotMinimal
+        );
+        let is_connect = error.packet == Some(PacketType::Connect) && !by_header;
+        let Some(link) = self.links.get_mut(connection.0) else {
+            return false;
+        };
+        if !is_connect || link.session().is_some() || link.is_closing() {
+            return false;
+        }
+        link.terms.version = error.version;
+        self.answer_refusal(connection, error.reason(), Some(error.to_string()));
+        true
+    }
+
+    /// CONNACK, where the client's version has a word for the reason, and the end.
+    fn answer_refusal(&mut self, connection: ConnectionId, code: ReasonCode, why: Option<String>) {
+        let properties = ConnAckProperties {
+            details: why.map(|why| Details::because(Text::lossy(&why))),
+            server_reference: self.reference(code),
+            ..ConnAckProperties::default()
+        };
         let answer = ConnAck {
             session_present: false,
-            reason: rejected.code,
-            properties: ConnAckProperties::default(),
+            reason: code,
+            properties,
         };
         self.send(connection, Packet::ConnAck(Box::new(answer)));
         self.close(connection);
@@ -413,6 +496,13 @@ impl Core {
                 .map(|name| name.as_str().to_owned())
         };
         link.peer.certificate.clone().or_else(user_name)
+    }
+
+    /// Where a client goes that is told to go elsewhere.
+    pub(super) fn reference(&self, code: ReasonCode) -> Option<Text> {
+        let redirect = self.rules.protocol.redirect.as_ref()?;
+        let elsewhere = matches!(code, ReasonCode::UseAnotherServer | ReasonCode::ServerMoved);
+        elsewhere.then(|| Text::lossy(&redirect.server))
     }
 
     /// Whether a topic or filter is within the configured length and depth.

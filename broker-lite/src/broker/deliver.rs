@@ -75,6 +75,9 @@ impl Core {
         let Some(session) = self.sessions.get_mut(id.0) else {
             return;
         };
+        if outgoing.publication.is_late(now) {
+            return;
+        }
         if !session
             .permissions
             .may_receive(&outgoing.publication.message.topic)

@@ -256,6 +256,7 @@ impl Core {
         session.expires_at = expires_at;
         if !stored.taken.is_empty() {
             session.inbox().received.extend(stored.taken);
+            session.inbox().carry(self.rules.limits.in_flight);
         }
         for (key, record) in stored.deliveries {
             self.journal.put_back(&mut session, key, record, messages);

@@ -82,6 +82,7 @@ impl Core {
                 .then(|| Details::because(Text::lossy(why)));
             let disconnect = Disconnect {
                 details,
+                server_reference: self.reference(code),
                 ..Disconnect::new(code)
             };
             self.send(connection, Packet::Disconnect(disconnect));
@@ -120,7 +121,8 @@ impl Core {
         let Some(state) = self.sessions.get_mut(session.0) else {
             return;
         };
-        state.disconnected(self.rules.limits.queue_qos0);
+        let limits = &self.rules.limits;
+        state.disconnected(limits.queue_qos0, limits.in_flight);
         if state.is_transient() {
             return self.end_session(session, now);
         }

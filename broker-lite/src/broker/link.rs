@@ -13,7 +13,7 @@ use crate::{
     config::{IdentitySource, Listener},
     ids::{ListenerId, SessionId},
     memory::{Charge, Meter},
-    packet::{self, Packet, Publish, TopicAlias, Version},
+    packet::{self, Packet, Publish, ReasonCode, TopicAlias, Version},
     topic::TopicName,
     traffic::ClientTraffic,
 };
@@ -282,24 +282,27 @@ impl Link {
         Some(self.encode(&packet))
     }
 
-    /// The topic that a client's PUBLISH means; `Err` when its alias stands for none
-    /// [MQTT-3.3.2-7] [MQTT-3.3.2-9].
+    /// The topic that a client's PUBLISH means; `Err` when its alias stands for none.
     pub(crate) fn resolve(
         &mut self,
         topic: Option<TopicName>,
         alias: Option<TopicAlias>,
         maximum: u16,
-    ) -> Result<TopicName, UnknownAlias> {
+    ) -> Result<TopicName, WrongAlias> {
         let Some(alias) = alias else {
-            return topic.ok_or(UnknownAlias);
+            return topic.ok_or(WrongAlias::Unknown);
         };
         if alias.value() > maximum {
-            return Err(UnknownAlias);
+            return Err(WrongAlias::TooHigh);
         }
         let index = usize::from(alias.value()) - 1;
         let aliases = &mut self.aliases.get_or_insert_default().incoming;
         let Some(topic) = topic else {
-            return aliases.get(index).cloned().flatten().ok_or(UnknownAlias);
+            return aliases
+                .get(index)
+                .cloned()
+                .flatten()
+                .ok_or(WrongAlias::Unknown);
         };
         if aliases.len() <= index {
             aliases.resize(index + 1, None);
@@ -327,7 +330,8 @@ impl Link {
         }
     }
 
-    fn takes(&self, packet: &Packet, more: usize) -> bool {
+    /// Whether a packet is no larger than the client takes, if it grows by so many bytes more.
+    pub(crate) fn takes(&self, packet: &Packet, more: usize) -> bool {
         let Some(maximum) = self.terms.maximum_packet_size else {
             return true;
         };
@@ -344,9 +348,30 @@ impl Link {
     }
 }
 
-/// A topic alias was never set up, or lies above the maximum.
+/// A topic alias that stands for no topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UnknownAlias;
+pub(crate) enum WrongAlias {
+    /// Not set up on this connection [MQTT-3.3.2-7].
+    Unknown,
+    /// Above what CONNACK allows [MQTT-3.3.2-9].
+    TooHigh,
+}
+
+impl WrongAlias {
+    /// What the client is told (5.0, 3.3.2.3.4).
+    pub(crate) fn told(self) -> (ReasonCode, &'static str) {
+        match self {
+            WrongAlias::Unknown => {
+                let why = "the topic alias was not set up on this connection [MQTT-3.3.2-7]";
+                (ReasonCode::ProtocolError, why)
+            }
+            WrongAlias::TooHigh => {
+                let why = "the topic alias is above the maximum [MQTT-3.3.2-9]";
+                (ReasonCode::TopicAliasInvalid, why)
+            }
+        }
+    }
+}
 
 /// Without "request problem information" only CONNACK, PUBLISH and DISCONNECT may explain
 /// themselves [MQTT-3.1.2-29].

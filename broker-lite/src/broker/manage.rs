@@ -12,7 +12,7 @@ use crate::{
     access::Permissions,
     audit::Refusal,
     broker::{Admission, ConnectionId, Core, ListenerId, Rules, SessionId},
-    config::IdentitySource,
+    config::{IdentitySource, RedirectWhen},
     packet::ReasonCode,
 };
 
@@ -73,6 +73,13 @@ impl Core {
         let changed = self.rules.logins.changed_in(&rules.logins);
         self.rules = rules;
         self.apply_access();
+        if let Some(redirect) = &self.rules.protocol.redirect
+            && redirect.when == RedirectWhen::Always
+        {
+            let served = self.links.len();
+            self.close_all(ReasonCode::ServerMoved, now);
+            return served;
+        }
         let connected: Vec<(ConnectionId, SessionId)> = self
             .links
             .iter()
@@ -154,6 +161,10 @@ impl Core {
 
     /// Ends every connection, with a word to those that understand it.
     pub(crate) fn close_all(&mut self, reason: ReasonCode, now: Instant) {
+        let reason = match (reason, &self.rules.protocol.redirect) {
+            (ReasonCode::ServerShuttingDown, Some(_)) => ReasonCode::UseAnotherServer,
+            (reason, _) => reason,
+        };
         let connections: Vec<ConnectionId> =
             self.links.iter().map(|(id, _)| ConnectionId(id)).collect();
         for connection in connections {

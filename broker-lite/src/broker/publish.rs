@@ -13,7 +13,7 @@ use crate::{
     },
     keeper::Kept,
     message::Message,
-    packet::{Ack, Delivery, Packet, PacketId, Publish, QoS, ReasonCode, Version},
+    packet::{Ack, Delivery, Details, Packet, PacketId, Publish, QoS, ReasonCode, Text, Version},
     publication::Publication,
     retained::Retained,
     session::{HeldAck, Verdict},
@@ -73,15 +73,13 @@ impl Core {
             return;
         };
         link.traffic(now).receive(payload_len, now);
-        let Ok(topic) = link.resolve(publish.topic, publish.topic_alias, aliases) else {
-            let why = "the topic alias stands for no topic [MQTT-3.3.2-9]";
-            return self.break_off(
-                connection,
-                ReasonCode::TopicAliasInvalid,
-                Refusal::ProtocolViolation,
-                why,
-                now,
-            );
+        let topic = match link.resolve(publish.topic, publish.topic_alias, aliases) {
+            Ok(topic) => topic,
+            Err(wrong) => {
+                let (code, why) = wrong.told();
+                let refusal = Refusal::ProtocolViolation;
+                return self.break_off(connection, code, refusal, why, now);
+            }
         };
         let message = Message {
             topic,
@@ -124,7 +122,7 @@ impl Core {
         let Some(state) = self.sessions.get_mut(session.0) else {
             return;
         };
-        let known = state.inbox().received.remove(&ack.packet_id);
+        let known = state.inbox().release(ack.packet_id);
         state.shrink();
         if known {
             self.record_freed(session, ack.packet_id);
@@ -379,6 +377,13 @@ impl Core {
             && let Some(why) = self.refuses_from(Pressure::Keeping)
         {
             (ReasonCode::QuotaExceeded, Refusal::Memory, why)
+        } else if !self.payload_is_as_said(properties, &message.payload) {
+            let why = "said to be text, and is not (protocol.validate_payload_format)";
+            (
+                ReasonCode::PayloadFormatInvalid,
+                Refusal::PayloadFormat,
+                why,
+            )
         } else {
             return Ok(());
         };
@@ -438,7 +443,7 @@ impl Core {
         if count < maximum {
             return true;
         }
-        let why = "more unacknowledged messages than the receive maximum [MQTT-3.3.4-9]";
+        let why = "more unacknowledged messages than the receive maximum [MQTT-3.3.4-7]";
         self.break_off(
             connection,
             ReasonCode::ReceiveMaximumExceeded,
@@ -469,7 +474,10 @@ impl Core {
         let Verdict::Settled(reason) = ack.verdict else {
             return;
         };
-        let answer = Ack::new(ack.packet_id, reason);
+        let answer = Ack {
+            details: why_refused(reason).map(|why| Details::because(Text::lossy(why))),
+            ..Ack::new(ack.packet_id, reason)
+        };
         let packet = match ack.qos {
             QoS::ExactlyOnce => Packet::PubRec(answer),
             QoS::AtMostOnce | QoS::AtLeastOnce => Packet::PubAck(answer),
@@ -554,4 +562,15 @@ impl Core {
         self.refuse(who, refusal, None, why.to_owned());
         self.disconnect(connection, code, why, now);
     }
+}
+
+/// What the client is told beside the reason code, where there is more to say.
+fn why_refused(reason: ReasonCode) -> Option<&'static str> {
+    Some(match reason {
+        ReasonCode::NotAuthorized => "no access rule lets this client publish here",
+        ReasonCode::TopicNameInvalid => "the topic is longer or deeper than this broker takes",
+        ReasonCode::PayloadFormatInvalid => "the payload is said to be UTF-8 and is not",
+        ReasonCode::QuotaExceeded => "the message could not be kept; send it again later",
+        _ => return None,
+    })
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     audit::{Event, Refusal},
-    config::{AccessRule, IdentitySource, Limits, TopicPattern},
+    config::{AccessRule, IdentitySource, Limits, Protocol, TopicPattern},
     ids::{DeliveryKey, MessageKey, SessionKey},
     journal::{
         Batch, DeliveryChange, DeliveryRecord, LastKeys, MessageChange, RetainedRecord, WillRecord,
@@ -212,6 +212,38 @@ impl Sim {
     pub(crate) fn send(&mut self, client: Client, packet: Packet) {
         self.core.handle_packet(client.0, packet, self.now);
         self.drain();
+    }
+
+    /// A connection over which no packet has come.
+    pub(super) fn silent(&mut self) -> Client {
+        Client(self.open(peer()).unwrap())
+    }
+
+    /// Bytes of a client, read as its driver reads them.
+    pub(super) fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
+        let mut input = BytesMut::from(bytes);
+        loop {
+            let maximum = self.core.packet_size();
+            let expect = match self.versions.get(&client.0) {
+                Some(version) => Expect::from_client(*version, maximum),
+                None => Expect::connect(maximum),
+            };
+            match packet::decode(&mut input, expect) {
+                Ok(Some(packet)) => {
+                    if let Packet::Connect(connect) = &packet {
+                        self.versions.insert(client.0, connect.version);
+                    }
+                    self.core.handle_packet(client.0, packet, self.now);
+                    self.drain();
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    self.versions.entry(client.0).or_insert(error.version);
+                    self.core.handle_malformed(client.0, &error, self.now);
+                    return self.drain();
+                }
+            }
+        }
     }
 
     pub(crate) fn lose(&mut self, client: Client) {
@@ -486,6 +518,7 @@ pub(crate) fn rules(limits: Limits, access: Vec<AccessRule>) -> Rules {
     let password = "secret".to_owned().into();
     Rules {
         limits,
+        protocol: Protocol::default(),
         access,
         logins: Logins::new(vec![Login::plain("ann", password, None)], [7; 32]),
         sys_interval: Duration::from_secs(10),

@@ -9,8 +9,8 @@ use crate::{
     broker::{ConnectionId, Core, SessionId, pressure::Pressure},
     journal::{Change, SubscriptionRecord},
     packet::{
-        Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeRequest,
-        SubscriptionId, UnsubAck, Unsubscribe,
+        Details, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeRequest,
+        SubscriptionId, Text, UnsubAck, Unsubscribe,
     },
     publication::Outgoing,
     router::Subscriber,
@@ -43,8 +43,8 @@ impl Core {
         }
         let answer = SubAck {
             packet_id: subscribe.packet_id,
+            details: why_refused(&reasons),
             reasons,
-            details: None,
         };
         self.send_when_stored(connection, session, Packet::SubAck(answer));
         for (is_new, request) in granted {
@@ -175,7 +175,8 @@ impl Core {
         Err(code)
     }
 
-    /// Sends what is retained under the filter [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11];
+    /// Sends what is retained under the filter [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11],
+    /// with no local only what others published [MQTT-3.8.3-3];
     /// shared subscriptions get none (MQTT 5, 4.8.2).
     pub(super) fn deliver_retained(
         &mut self,
@@ -194,7 +195,13 @@ impl Core {
         if !wanted || request.filter.share.is_some() {
             return;
         }
-        let mut found = self.retained.matching(&request.filter.filter, now);
+        let own = self
+            .sessions
+            .get(session.0)
+            .map(|state| Arc::clone(&state.identity));
+        let own = own.filter(|_| request.options.no_local);
+        let own = own.as_ref().map(|identity| identity.client.as_str());
+        let mut found = self.retained.matching(&request.filter.filter, own, now);
         found.extend(self.sys_matching(&request.filter.filter, now));
         for publication in found {
             let qos = publication.message.qos.min(request.options.qos);
@@ -210,6 +217,18 @@ impl Core {
             self.deliver(session, outgoing, now);
         }
     }
+}
+
+/// What the client is told beside the reason codes, of which the first failure counts.
+fn why_refused(reasons: &[ReasonCode]) -> Option<Box<Details>> {
+    let failure = reasons.iter().find(|reason| reason.is_failure())?;
+    let why = match failure {
+        ReasonCode::NotAuthorized => "no access rule covers this filter",
+        ReasonCode::TopicFilterInvalid => "the filter is longer or deeper than this broker takes",
+        ReasonCode::QuotaExceeded => "the client has as many subscriptions as it may",
+        _ => return None,
+    };
+    Some(Details::because(Text::lossy(why)))
 }
 
 fn grant(qos: QoS) -> ReasonCode {

@@ -71,6 +71,8 @@ mod limits_of_memory;
 
 mod limits_of_rate;
 
+mod conformance;
+
 mod within_the_process;
 
 mod observing;

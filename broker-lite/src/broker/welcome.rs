@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
-    access::{Identity, Permissions},
-    audit::Event,
+    access::{Identity, Permissions, fill_in},
+    audit::{Event, Refusal},
     broker::{ConnectionId, Core, Gated, Output, SessionId, Timer, link::Link},
     config::Limits,
     packet::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Text, Version},
@@ -105,7 +105,7 @@ impl Core {
             Version::V3 => ConnAckProperties::default(),
             Version::V5 => ConnAckProperties {
                 authentication: self.last_step(connection),
-                ..self.offer(connect, assigned)
+                ..self.offer(session, connect, assigned)
             },
         };
         let answer = ConnAck {
@@ -113,7 +113,17 @@ impl Core {
             reason: ReasonCode::Success,
             properties,
         };
-        self.send(connection, Packet::ConnAck(Box::new(answer)));
+        let answer = Packet::ConnAck(Box::new(answer));
+        let is_taken = |link: &mut Link| link.takes(&answer, 0);
+        if !self.links.get_mut(connection.0).is_some_and(is_taken) {
+            let (who, why) = (
+                self.who(connection),
+                "CONNACK is larger than the client takes",
+            );
+            self.refuse(who, Refusal::PacketTooLarge, None, why.to_owned());
+            return self.detach(connection, why, now);
+        }
+        self.send(connection, answer);
         let (who, version) = (self.who(connection), level(connect.version));
         self.outputs.push_back(Output::Tell(Event::Connected {
             who,
@@ -263,7 +273,12 @@ impl Core {
     }
 
     /// What CONNACK tells a 5.0 client: only what differs from its wish or the standard's default.
-    fn offer(&self, connect: &Connect, assigned: Option<Text>) -> ConnAckProperties {
+    fn offer(
+        &self,
+        session: SessionId,
+        connect: &Connect,
+        assigned: Option<Text>,
+    ) -> ConnAckProperties {
         let limits = &self.rules.limits;
         let wished = connect.properties.session_expiry_s.unwrap_or(0);
         let granted = u32::try_from(self.granted_expiry(connect).as_secs()).unwrap_or(u32::MAX);
@@ -279,8 +294,22 @@ impl Core {
             retain_available: (!limits.retained).then_some(false),
             topic_alias_maximum: (limits.topic_aliases > 0).then_some(limits.topic_aliases),
             server_keep_alive_s: shorter.then_some(keep_alive),
+            response_information: self.response_information(session, connect),
             ..ConnAckProperties::default()
         }
+    }
+
+    /// Where answers may be expected, for a client that asks [MQTT-3.1.2-28].
+    fn response_information(&self, session: SessionId, connect: &Connect) -> Option<Text> {
+        let asked = connect.properties.request_response_information == Some(true);
+        let pattern = self
+            .rules
+            .protocol
+            .response_topics
+            .as_ref()
+            .filter(|_| asked)?;
+        let identity = &self.sessions.get(session.0)?.identity;
+        Some(Text::lossy(fill_in(&pattern.0, identity)?.as_str()))
     }
 }
 

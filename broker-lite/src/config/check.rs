@@ -4,8 +4,11 @@
 
 use settings::{Document, Problem};
 
-use super::{Config, IdentitySource, Limits, Listener, ListenerTls};
-use crate::{address::Endpoint, topic::TopicFilter};
+use super::{Config, IdentitySource, Limits, Listener, ListenerTls, Protocol};
+use crate::{
+    address::Endpoint,
+    topic::{TopicFilter, TopicName},
+};
 
 /// Checks `config`, which stands at `prefix` (`broker.`, or nothing) in `document`.
 pub fn check(config: &Config, document: &Document, prefix: &str) -> Vec<Problem> {
@@ -56,6 +59,7 @@ pub fn check(config: &Config, document: &Document, prefix: &str) -> Vec<Problem>
             ));
         }
     }
+    check_protocol(&config.protocol, document, prefix, &mut problems);
     check_limits(&config.limits, document, prefix, &mut problems);
     problems
 }
@@ -76,6 +80,32 @@ fn check_limits(limits: &Limits, document: &Document, prefix: &str, problems: &m
                 "raise limits.memory, or lower this",
             ));
         }
+    }
+}
+
+fn check_protocol(
+    protocol: &Protocol,
+    document: &Document,
+    prefix: &str,
+    problems: &mut Vec<Problem>,
+) {
+    if let Some(pattern) = &protocol.response_topics
+        && let Err(error) = TopicName::parse(&pattern.0)
+    {
+        problems.push(document.error(
+            &format!("{prefix}protocol.response_topics"),
+            error.to_string(),
+            "write a topic such as response/%c",
+        ));
+    }
+    if let Some(redirect) = &protocol.redirect
+        && (redirect.server.is_empty() || redirect.server.contains('\0'))
+    {
+        problems.push(document.error(
+            &format!("{prefix}protocol.redirect.server"),
+            "clients cannot be sent to a server without a name",
+            "write it as the clients know it, such as standby.plant:8883",
+        ));
     }
 }
 

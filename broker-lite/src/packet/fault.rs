@@ -70,7 +70,7 @@ faults! {
     // Properties.
     PropertyLength: MalformedPacket, "", "", "the property length exceeds the packet";
     UnknownProperty: MalformedPacket, "", "", "the property identifier is not assigned";
-    PropertyNotAllowed: ProtocolError, "", "", "the property does not belong to this packet";
+    PropertyNotAllowed: MalformedPacket, "", "", "the property does not belong to this packet";
     DuplicateProperty: ProtocolError, "", "", "the property occurs twice";
     PropertyValue: ProtocolError, "", "", "the property's value is outside its range";
     TooManyUserProperties: QuotaExceeded, "", "", "the packet has more user properties than the receiver takes";

@@ -20,7 +20,7 @@ mod read;
 mod reason;
 mod subscription;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 mod wire;
 mod write;

@@ -1,4 +1,4 @@
-//! What MQTT and we promise: enhanced authentication [MQTT-4.12].
+//! What MQTT and we promise: enhanced authentication (4.12).
 
 use base64ct::{Base64, Encoding};
 use ring::{digest, hmac, pbkdf2};
@@ -128,6 +128,7 @@ fn let_in(sim: &mut Sim) -> Client {
     client
 }
 
+/// 5.0: [MQTT-4.12.0-2] [MQTT-4.12.0-5]
 #[test]
 fn a_client_that_proves_itself_is_let_in_as_that_user() {
     let mut sim = sim();
@@ -159,6 +160,7 @@ fn nonces_never_come_twice() {
     assert_ne!(answer(&mut sim, one), answer(&mut sim, other));
 }
 
+/// 5.0: [MQTT-4.12.0-1]
 #[test]
 fn a_method_that_is_not_offered_is_refused() {
     let mut sim = sim();
@@ -172,6 +174,7 @@ fn a_method_that_is_not_offered_is_refused() {
     assert!(sim.is_closed(client));
 }
 
+/// 5.0: [MQTT-4.12.0-4]
 #[test]
 fn strangers_and_wrong_passwords_are_refused_at_the_same_step_and_counted() {
     let mut sim = sim();
@@ -190,6 +193,7 @@ fn strangers_and_wrong_passwords_are_refused_at_the_same_step_and_counted() {
     assert_eq!(sim.refusals, [Refusal::Authentication; 3]);
 }
 
+/// 5.0: [MQTT-3.1.2-30] [MQTT-4.12.0-3]
 #[test]
 fn nothing_but_auth_and_disconnect_comes_before_connack() {
     let mut sim = sim();
@@ -255,6 +259,7 @@ fn a_login_that_changes_during_the_exchange_lets_nobody_in() {
     );
 }
 
+/// 5.0: [MQTT-4.12.0-5]
 #[test]
 fn a_client_may_prove_itself_again_and_is_served_meanwhile() {
     let mut sim = sim();
@@ -271,6 +276,7 @@ fn a_client_may_prove_itself_again_and_is_served_meanwhile() {
     assert!(!sim.is_closed(client));
 }
 
+/// 5.0: [MQTT-4.12.1-2]
 #[test]
 fn whoever_fails_to_prove_itself_again_is_disconnected() {
     let mut sim = sim();
@@ -286,6 +292,7 @@ fn whoever_fails_to_prove_itself_again_is_disconnected() {
     assert!(sim.is_closed(client));
 }
 
+/// 5.0: [MQTT-4.12.0-7] [MQTT-4.12.1-1]
 #[test]
 fn auth_out_of_turn_ends_the_connection() {
     let mut sim = sim();

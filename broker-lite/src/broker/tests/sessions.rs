@@ -133,6 +133,7 @@ fn a_second_connect_is_a_protocol_error_mqtt_3_1_0_2() {
     );
 }
 
+/// 5.0: [MQTT-4.12.0-1]
 #[test]
 fn an_authentication_method_we_do_not_have_is_refused() {
     let mut sim = Sim::new();

@@ -57,7 +57,7 @@ fn check(expect: Expect, bytes: &str, packet: &Packet) {
 }
 
 /// Reads hexadecimal with quoted ASCII.
-fn parse(notation: &str) -> Vec<u8> {
+pub(crate) fn parse(notation: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (index, part) in notation.split('"').enumerate() {
         if index % 2 == 1 {
