@@ -5,6 +5,7 @@
 mod check;
 mod limits;
 mod listener;
+mod observe;
 mod protocol;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use limits::{Limits, WhenFull};
 pub use listener::{
     CertificateName, ClientAuth, IdentitySource, Listener, ListenerTls, SocketMode,
 };
+pub use observe::{Log, LogFormat, Metrics};
 pub use protocol::{Protocol, Redirect, RedirectWhen};
 
 /// The `[broker]` table: everything a broker is told from outside.

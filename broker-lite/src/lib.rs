@@ -99,7 +99,17 @@ pub mod server;
 
 pub mod probe;
 
+pub mod report;
+
+pub mod metrics;
+
+pub mod http;
+
+pub mod control;
+
 pub mod manager;
+
+pub mod logging;
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

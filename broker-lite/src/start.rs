@@ -1,6 +1,6 @@
 //! Why a broker does not start, and what a reload has changed. Values.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use crate::address::Endpoint;
 
@@ -99,6 +99,18 @@ pub struct Reloaded {
     pub closed: Vec<Endpoint>,
     /// Clients that were sent away.
     pub disconnected: usize,
+}
+
+/// `1 listeners opened, 0 closed, 2 clients sent away`.
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (opened, closed) = (self.opened.len(), self.closed.len());
+        let gone = self.disconnected;
+        write!(
+            f,
+            "{opened} listeners opened, {closed} closed, {gone} clients sent away"
+        )
+    }
 }
 
 /// Why a listener cannot serve TLS.

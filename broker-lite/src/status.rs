@@ -183,3 +183,27 @@ pub struct StoreFault {
     /// Since when.
     pub since: SystemTime,
 }
+
+#[cfg(test)]
+impl ClientStatus {
+    /// A client of which nothing is known but its identifier.
+    pub(crate) fn example(id: &str) -> ClientStatus {
+        ClientStatus {
+            id: id.to_owned(),
+            identity: None,
+            address: Address::Unix { uid: 0 },
+            listener: "127.0.0.1:1883".into(),
+            version: 5,
+            keep_alive: None,
+            connected_for: Duration::ZERO,
+            subscriptions: 0,
+            queued: 0,
+            queued_bytes: 0,
+            in_flight: 0,
+            dropped: 0,
+            received: Flow::default(),
+            sent: Flow::default(),
+            rates: Rates::default(),
+        }
+    }
+}

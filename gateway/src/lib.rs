@@ -26,8 +26,7 @@ mod identity;
 
 pub mod appliance;
 
-pub mod control;
-pub mod logging;
+pub use broker_lite::{control, logging};
 pub mod service;
 
 pub mod demo;

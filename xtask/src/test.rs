@@ -133,13 +133,23 @@ fn deny(consent: Consent) -> Result<()> {
 /// `verify` insists that the binary is installed, so it reads a copy that names one that is; tests/systemd.rs verifies
 /// the unit as it stands, in its place, when it starts it.
 fn service() -> Result<()> {
-    let unit = root().join("systemd/gateway.service");
+    check_unit("gateway")?;
+    check_unit("broker-lite")
+}
+
+fn check_unit(name: &str) -> Result<()> {
+    let unit = root().join(format!("systemd/{name}.service"));
     let text =
         fs::read_to_string(&unit).with_context(|| format!("cannot read {}", unit.display()))?;
     let folder = target_dir().join("service-check");
-    let copy = folder.join("gateway.service");
+    let copy = folder.join(format!("{name}.service"));
     fs::create_dir_all(&folder)
-        .and_then(|()| fs::write(&copy, text.replace("/usr/bin/gateway", "/bin/true")))
+        .and_then(|()| {
+            fs::write(
+                &copy,
+                text.replace(&format!("/usr/bin/{name}"), "/bin/true"),
+            )
+        })
         .with_context(|| format!("cannot write {}", copy.display()))?;
     run(Command::new("systemd-analyze").arg("verify").arg(&copy))?;
     let threshold = format!("--threshold={MOST_EXPOSED}");

@@ -15,14 +15,8 @@ pub mod status_text;
 use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use broker_lite::{
-    keeper::Keeper,
-    message::Message,
-    packet::QoS,
-    server::{Broker, LocalClient},
-    topic::{TopicFilter, TopicName},
-};
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use broker_lite::{keeper::Keeper, probe::Probe, server::Broker};
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -39,8 +33,6 @@ pub use status::{Status, StatusSource};
 const EVENTS_MAX: usize = 1_024;
 /// Messages from upstream waiting for the broker; a full channel holds back their acknowledgement.
 const INCOMING_MAX: usize = 64;
-/// Topic of the self-probe; under `$`, where no wildcard subscription sees it.
-const PROBE_TOPIC: &str = "$gateway/probe";
 
 /// The running gateway.
 pub struct Appliance {
@@ -48,7 +40,7 @@ pub struct Appliance {
     id: Arc<str>,
     buffer: Buffer,
     broker: Broker,
-    probe: LocalClient,
+    probe: Probe,
     incoming: mpsc::Sender<Incoming>,
     link: Option<LinkHandle>,
     field: Arc<Field>,
@@ -71,8 +63,7 @@ impl Appliance {
         let broker = Broker::start(&config.broker, Some(keeper))
             .await
             .context("cannot start the broker")?;
-        let probe = broker.local("gateway-probe");
-        probe.subscribe(TopicFilter::parse(PROBE_TOPIC)?, QoS::AtMostOnce);
+        let probe = Probe::new(&broker);
 
         let cancel = CancellationToken::new();
         let (events, events_from_field) = mpsc::channel(EVENTS_MAX);
@@ -205,21 +196,13 @@ impl Appliance {
     /// It did not within `limit`, or a part's task has ended by itself.
     pub async fn probe(&mut self, limit: Duration) -> Result<(), Stuck> {
         if self.tasks.iter().any(JoinHandle::is_finished) {
-            return Err(Stuck("a task of the appliance has ended"));
+            return Err(Stuck("a task of the appliance has ended".to_owned()));
         }
         if !self.field.is_alive() {
-            return Err(Stuck("a bus' task has ended"));
+            return Err(Stuck("a bus' task has ended".to_owned()));
         }
-        let topic = TopicName::parse(PROBE_TOPIC).map_err(|_| Stuck("the probe has no topic"))?;
-        drop(
-            self.probe
-                .publish(Message::new(topic, "").with_qos(QoS::AtMostOnce)),
-        );
-        match timeout(limit, self.probe.recv()).await {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(Stuck("the broker has stopped")),
-            Err(_) => Err(Stuck("the broker does not deliver")),
-        }
+        let lost = self.probe.round_trip(limit).await.err();
+        lost.map_or(Ok(()), |lost| Err(Stuck(lost.to_string())))
     }
 
     /// What works, what does not, and since when; answers at any time.
@@ -283,4 +266,4 @@ impl fmt::Display for Changes {
 /// Why the watchdog is not fed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Stuck(&'static str);
+pub struct Stuck(String);

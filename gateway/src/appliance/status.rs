@@ -7,7 +7,10 @@ use std::{
     time::Instant,
 };
 
-use broker_lite::server::Broker;
+use broker_lite::{
+    report::{ClientReport, Report, StoreReport},
+    server::Broker,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -51,7 +54,7 @@ pub struct BrokerStatus {
     /// Addresses served.
     pub listeners: Vec<String>,
     /// Clients connected over the network.
-    pub clients: Vec<ClientStatus>,
+    pub clients: Vec<ClientReport>,
     /// Messages published since the start.
     pub received: u64,
     /// Messages handed to subscribers since the start.
@@ -60,19 +63,9 @@ pub struct BrokerStatus {
     pub refused: u64,
     /// Retained messages.
     pub retained: usize,
-}
-
-/// One client of the local broker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ClientStatus {
-    /// Client identifier.
-    pub id: String,
-    /// User name or certificate's name.
-    pub identity: Option<String>,
-    /// Where it connects from.
-    pub address: String,
-    /// Messages waiting for it.
-    pub queued: usize,
+    /// The broker's sessions on disk; absent without persistence.
+    #[serde(default)]
+    pub store: Option<StoreReport>,
 }
 
 /// One bus at one moment.
@@ -283,23 +276,15 @@ impl StatusSource {
 }
 
 fn broker(broker: &Broker) -> BrokerStatus {
-    let status = broker.status();
+    let report = Report::of(broker);
     BrokerStatus {
-        listeners: broker.addresses().iter().map(ToString::to_string).collect(),
-        clients: status
-            .clients
-            .into_iter()
-            .map(|client| ClientStatus {
-                id: client.id,
-                identity: client.identity,
-                address: client.address.to_string(),
-                queued: client.queued,
-            })
-            .collect(),
-        received: status.counters.received,
-        delivered: status.counters.delivered,
-        refused: status.counters.refused.values().sum(),
-        retained: status.retained,
+        listeners: report.listeners,
+        received: report.received,
+        delivered: report.delivered,
+        refused: report.refused.values().sum(),
+        retained: report.retained,
+        clients: report.clients,
+        store: report.store,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use broker_lite::report::clients_table;
 use settings::Size;
 
 use super::status::{BufferStatus, BusStatus, SerialStatus, Status, UpstreamStatus};
@@ -106,13 +107,12 @@ fn broker_lines(status: &Status) -> String {
         broker.delivered,
         broker.refused
     );
-    for client in broker.clients.iter().take(CLIENTS_SHOWN) {
-        let who = client.identity.as_deref().unwrap_or("anonymous");
-        let _infallible = writeln!(
-            text,
-            "    {} ({who}) from {}, {} waiting",
-            client.id, client.address, client.queued
-        );
+    if let Some(store) = broker.store.as_ref().filter(|store| store.fault.is_some()) {
+        text += &format!("    {}", store.text());
+    }
+    let shown = &broker.clients[..broker.clients.len().min(CLIENTS_SHOWN)];
+    for line in clients_table(shown).lines() {
+        let _infallible = writeln!(text, "    {line}");
     }
     if broker.clients.len() > CLIENTS_SHOWN {
         let _infallible = writeln!(

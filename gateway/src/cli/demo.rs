@@ -27,7 +27,7 @@ pub(super) struct Args {
 /// Shows the demonstration; fails when a reading was lost.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(level) = &args.log_level {
-        logging::init(LogFormat::Text, level)?;
+        logging::init("gateway", LogFormat::Text, level)?;
     }
     let options = demo::Options {
         length: args.length.map(Period::as_duration),

@@ -16,7 +16,7 @@ pub(super) struct Args {
 /// Serves until it is told to stop.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let loaded = load(&args.config)?;
-    logging::init(args.logging.format, &args.logging.level)?;
+    logging::init("gateway", args.logging.format, &args.logging.level)?;
     for warning in loaded.warnings.iter() {
         tracing::warn!("{warning}");
     }

@@ -4,33 +4,25 @@
 
 use std::io::{self, IsTerminal};
 
-use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, field::MakeExt, fmt::format::debug_fn, layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
-/// How log events are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum LogFormat {
-    /// The journal when systemd started the process, else text.
-    #[default]
-    Auto,
-    /// Fields and message to journald.
-    Journal,
-    /// Lines for people, coloured on a terminal.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
+pub use crate::config::LogFormat;
 
-/// Sends log events of `level` and above where `format` says, for the whole process.
+/// For the journal; on a terminal the kind's name says the same and is shorter.
+const MESSAGE_ID: &str = "message_id";
+
+/// Sends log events of `level` and above where `format` says, for the whole process, which the
+/// journal knows by `name`.
 ///
 /// `level` is a filter such as `info` or `info,gateway::fieldbus=debug`.
 ///
 /// # Errors
 /// The filter cannot be parsed, the journal cannot be reached, or logging was set up before.
-pub fn init(format: LogFormat, level: &str) -> anyhow::Result<()> {
+pub fn init(name: &str, format: LogFormat, level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(level)
@@ -38,25 +30,35 @@ pub fn init(format: LogFormat, level: &str) -> anyhow::Result<()> {
             anyhow::anyhow!("log level {level:?}: {error}; write for example info or debug")
         })?;
     tracing_subscriber::registry()
-        .with(layer(format)?.with_filter(filter))
+        .with(layer(name, format)?.with_filter(filter))
         .try_init()?;
     Ok(())
 }
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-fn layer(format: LogFormat) -> anyhow::Result<BoxedLayer> {
+fn layer(name: &str, format: LogFormat) -> anyhow::Result<BoxedLayer> {
     Ok(match format {
-        LogFormat::Auto if started_by_systemd() => layer(LogFormat::Journal)?,
-        LogFormat::Auto => layer(LogFormat::Text)?,
+        LogFormat::Auto if started_by_systemd() => layer(name, LogFormat::Journal)?,
+        LogFormat::Auto => layer(name, LogFormat::Text)?,
         LogFormat::Journal => Box::new(
             tracing_journald::layer()
-                .map_err(|error| anyhow::anyhow!("cannot reach journald: {error}; use --log text"))?
+                .map_err(|error| {
+                    anyhow::anyhow!("cannot reach journald: {error}; log as text instead")
+                })?
                 .with_field_prefix(None)
-                .with_syslog_identifier("gateway".to_owned()),
+                .with_syslog_identifier(name.to_owned()),
         ),
         LogFormat::Text => Box::new(
             tracing_subscriber::fmt::layer()
+                .fmt_fields(
+                    debug_fn(|writer, field, value| match field.name() {
+                        MESSAGE_ID => Ok(()),
+                        "message" => write!(writer, "{value:?}"),
+                        name => write!(writer, " {name}={value:?}"),
+                    })
+                    .delimited(""),
+                )
                 .with_writer(io::stderr)
                 .with_ansi(io::stderr().is_terminal()),
         ),

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 /// Answers a question in JSON.
-pub(crate) type Answerer = Arc<dyn Fn(&str) -> serde_json::Value + Send + Sync>;
+pub type Answerer = Arc<dyn Fn(&str) -> serde_json::Value + Send + Sync>;
 
 /// Longest question, in bytes.
 const QUESTION_MAX: u64 = 256;
@@ -34,11 +34,11 @@ const EXCHANGES_MAX: usize = 8;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `path` until cancelled. A socket that cannot be made is logged: the plant goes on.
-pub(crate) async fn serve(path: PathBuf, answerer: Answerer, cancel: CancellationToken) {
+pub async fn serve(path: PathBuf, answerer: Answerer, cancel: CancellationToken) {
     let listener = match bind(&path) {
         Ok(listener) => listener,
         Err(error) => {
-            warn!(path = %path.display(), %error, "no control socket; `gateway status` will not work");
+            warn!(path = %path.display(), %error, "no control socket; nobody can ask for the status");
             return;
         }
     };
