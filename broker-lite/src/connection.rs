@@ -18,12 +18,12 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
-    sync::{Notify, futures::Notified},
     time::timeout,
 };
 
 use crate::{
     broker::{ConnectionId, Core},
+    call::Call,
     packet::{self, DecodeError, Expect, Packet, Version},
     shared::Shared,
 };
@@ -57,7 +57,8 @@ enum Visit {
     Abandoned,
 }
 
-struct Wire<S> {
+/// A connection's stream, with what has come in and is to go out.
+pub(crate) struct Wire<S> {
     stream: S,
     connection: ConnectionId,
     /// Bytes of a packet whose rest has not come.
@@ -78,42 +79,37 @@ struct Wire<S> {
     read: usize,
 }
 
-/// Serves a stream until either side closes it. The caller reports the end to the core.
-pub(crate) async fn serve<S>(
-    shared: &Arc<Shared>,
-    stream: S,
-    connection: ConnectionId,
-    call: &Notify,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let packet_size = shared.lock().core.packet_size();
-    let mut wire = Wire {
-        stream,
-        connection,
-        input: BytesMut::new(),
-        waiting: VecDeque::new(),
-        fault: None,
-        output: BytesMut::new(),
-        unflushed: false,
-        version: None,
-        packet_size,
-        paused: false,
-        waiting_bytes: 0,
-        read: 0,
-    };
-    if wire.exchange(shared, call).await {
-        // Whoever does not take his last bytes in time loses them.
-        let _late = timeout(CLOSE_PATIENCE, wire.finish()).await;
-    }
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(crate) fn new(shared: &Shared, stream: S, connection: ConnectionId) -> Wire<S> {
+        Wire {
+            stream,
+            connection,
+            input: BytesMut::new(),
+            waiting: VecDeque::new(),
+            fault: None,
+            output: BytesMut::new(),
+            unflushed: false,
+            version: None,
+            packet_size: shared.lock().core.packet_size(),
+            paused: false,
+            waiting_bytes: 0,
+            read: 0,
+        }
+    }
+
+    /// Serves the stream until either side closes it. The caller reports the end to the core.
+    pub(crate) async fn serve(&mut self, shared: &Arc<Shared>, call: &Call) {
+        if self.exchange(shared, call).await {
+            // Whoever does not take his last bytes in time loses them. Boxed, because nobody
+            // needs the room for it before.
+            let _late = Box::pin(timeout(CLOSE_PATIENCE, self.finish())).await;
+        }
+    }
+
     /// Moves bytes both ways; true when the core wants the connection closed.
-    async fn exchange(&mut self, shared: &Arc<Shared>, call: &Notify) -> bool {
-        let mut called = Box::pin(call.notified());
+    async fn exchange(&mut self, shared: &Arc<Shared>, call: &Call) -> bool {
         loop {
-            match poll_fn(|cx| self.poll(called.as_mut(), cx)).await {
+            match poll_fn(|cx| self.poll(call, cx)).await {
                 Ok(Progress::Read(0)) => return false,
                 Err(error) => {
                     if error.kind() == io::ErrorKind::InvalidData {
@@ -138,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     self.unflushed = false;
                     continue;
                 }
-                Ok(Progress::Called) => called.set(call.notified()),
+                Ok(Progress::Called) => {}
             }
             loop {
                 match self.consult(shared) {
@@ -151,11 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    fn poll(
-        &mut self,
-        called: Pin<&mut Notified<'_>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<Progress>> {
+    fn poll(&mut self, call: &Call, cx: &mut Context<'_>) -> Poll<io::Result<Progress>> {
         if !self.output.is_empty() {
             if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, &self.output) {
                 return Poll::Ready(written.and_then(|count| match count {
@@ -173,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         {
             return Poll::Ready(read.map(Progress::Read));
         }
-        std::future::Future::poll(called, cx).map(|()| Ok(Progress::Called))
+        call.poll(cx).map(|()| Ok(Progress::Called))
     }
 
     /// Reads by way of the stack, so that a connection that waits holds no buffer.

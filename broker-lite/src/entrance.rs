@@ -12,7 +12,6 @@ use std::{
 use rustls::{HandshakeKind, pki_types::CertificateDer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Notify,
     time::timeout,
 };
 use tokio_rustls::server::TlsStream;
@@ -21,8 +20,9 @@ use crate::{
     address::Address,
     audit::Refusal,
     broker::{Admission, ConnectionId, ListenerId, Peer},
+    call::Call,
     config::Listener,
-    connection,
+    connection::Wire,
     shared::Shared,
     socket::Stream,
     tls::{self, Distrusted, Trust},
@@ -156,12 +156,10 @@ pub(crate) fn admit(shared: &Arc<Shared>, stream: Stream, address: Address, door
     };
     // One task for each kind of stream, so that none has room for what another needs.
     match (trust, config.websocket.is_some()) {
-        (None, false) => shared.tasks.spawn(async move {
-            guest
-                .shared
-                .visit(|core, now| core.handle_secured(connection, None, now));
-            guest.attend(stream).await;
-        }),
+        (None, false) => {
+            shared.visit(|core, now| core.handle_secured(connection, None, now));
+            shared.tasks.spawn(guest.attend(stream))
+        }
         (None, true) => shared.tasks.spawn(async move {
             let upgraded = async { Ok((None, upgrade(stream, &config).await?)) };
             guest.shake_hands_and_attend(Box::pin(upgraded)).await;
@@ -188,13 +186,18 @@ struct Guest {
     door: Arc<Door>,
     connection: ConnectionId,
     address: Address,
-    call: Arc<Notify>,
+    call: Arc<Call>,
 }
 
 impl Guest {
-    async fn attend<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
-        connection::serve(&self.shared, stream, self.connection, &self.call).await;
-        self.leave();
+    /// No `async fn`, whose future would have room for the stream beside the wire.
+    fn attend<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) -> impl Future<Output = ()> {
+        let mut wire = Wire::new(&self.shared, stream, self.connection);
+        async move {
+            wire.serve(&self.shared, &self.call).await;
+            drop(wire);
+            self.leave();
+        }
     }
 
     fn leave(self) {
@@ -208,7 +211,7 @@ impl Guest {
         handshake: Pin<Box<impl Future<Output = Result<(Option<String>, S), Distrusted>>>>,
     ) {
         match self.shake_hands(handshake).await {
-            Some(stream) => self.attend(*stream).await,
+            Some(stream) => self.attend(stream).await,
             None => self.leave(),
         }
     }

@@ -50,6 +50,7 @@ mod entrance;
 mod handshakes;
 mod websocket;
 
+mod call;
 mod connection;
 
 mod local;

@@ -28,6 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     audit::{Event, Limiter, Logging},
     broker::{ConnectionId, Core, Output, Peer, Rules, SessionId, Ticket},
+    call::Call,
     config::{Config, Persistence},
     credentials,
     handshakes::Handshakes,
@@ -100,7 +101,7 @@ impl Mailbox {
 pub(crate) struct Locked {
     pub(crate) core: Core,
     /// By the connection's slot.
-    calls: Vec<Option<Arc<Notify>>>,
+    calls: Vec<Option<Arc<Call>>>,
     local_calls: HashMap<SessionId, Arc<Notify>>,
     publishings: HashMap<Ticket, oneshot::Sender<Published>>,
     /// When the broker task wakes by itself.
@@ -128,7 +129,7 @@ impl Locked {
 
     fn call(&self, connection: ConnectionId) {
         if let Some(Some(call)) = self.calls.get(connection.0.index()) {
-            call.notify_one();
+            call.ring();
         }
     }
 }
@@ -221,11 +222,11 @@ impl Shared {
     }
 
     /// Admits a new peer, and gives the means by which the core calls its task.
-    pub(crate) fn open(self: &Arc<Self>, peer: Peer) -> Option<(ConnectionId, Arc<Notify>)> {
+    pub(crate) fn open(self: &Arc<Self>, peer: Peer) -> Option<(ConnectionId, Arc<Call>)> {
         let mut locked = self.lock();
         let now = Instant::now();
         let opened = locked.core.open(peer, now).ok().map(|connection| {
-            let call = Arc::new(Notify::new());
+            let call = Arc::<Call>::default();
             let index = connection.0.index();
             if locked.calls.len() <= index {
                 locked.calls.resize(index + 1, None);

@@ -14,7 +14,7 @@ use crate::{
         sim::{peer, rules},
     },
     config::{AccessRule, Limits},
-    connection,
+    connection::Wire,
     packet::{Expect, Version, decode},
     shared::Shared,
 };
@@ -62,7 +62,9 @@ async fn converse(pieces: impl Iterator<Item = &[u8]>) -> Vec<u8> {
     let (connection, call) = shared.open(peer).expect("an empty broker has room");
     let (client, server) = duplex(PIPE_BYTES);
     let served = async {
-        connection::serve(&shared, server, connection, &call).await;
+        let mut wire = Wire::new(&shared, server, connection);
+        wire.serve(&shared, &call).await;
+        drop(wire);
         shared.closed(connection);
     };
     let (answers, ()) = tokio::join!(speak(client, pieces), served);
