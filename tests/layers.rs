@@ -148,7 +148,7 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
             .and_then(|name| name.to_str())
             .unwrap_or_default()
             .to_owned();
-        if entry.is_dir() && name != "tests" {
+        if entry.is_dir() && !["tests", "simulation"].contains(&name.as_str()) {
             collect(&entry, found);
         } else if name.ends_with(".rs")
             && !["sim.rs", "simulation.rs", "main.rs", "lib.rs"].contains(&name.as_str())

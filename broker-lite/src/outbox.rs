@@ -174,14 +174,15 @@ impl Outbox {
         now: Instant,
         journal: &mut Journal,
     ) -> Option<Next> {
-        self.announce(window, now, journal);
-        if self.unsent > 0 {
-            self.drop_expired_unsent(now, journal);
-        }
-        if self.unsent > 0 {
-            return self.repeat(window, journal);
-        }
         loop {
+            // Anew behind each expired message: what follows it may be one that waits for the disk.
+            self.announce(window, now, journal);
+            if self.unsent > 0 {
+                self.drop_expired_unsent(now, journal);
+            }
+            if self.unsent > 0 {
+                return self.repeat(window, journal);
+            }
             let head = self.queue.front()?;
             let expired = head.publication.is_expired(now);
             if !expired && head.qos != QoS::AtMostOnce && self.in_flight.len() >= window as usize {

@@ -73,6 +73,9 @@ pub(crate) struct HeldAck {
     pub(crate) packet_id: PacketId,
     pub(crate) qos: QoS,
     pub(crate) verdict: Verdict,
+    /// Its PUBLISH came over the present connection. Otherwise the client is to send it again, and
+    /// would take an answer before that for one to the repetition.
+    pub(crate) heard: bool,
 }
 
 /// What a client has published and not yet seen the end of.
@@ -323,6 +326,9 @@ impl Session {
         if let Some(inbox) = &mut self.inbox {
             inbox.acks.retain(|ack| ack.qos == QoS::ExactlyOnce);
             inbox.carry(in_flight);
+            for ack in &mut inbox.acks {
+                ack.heard = false;
+            }
         }
         self.shrink();
     }

@@ -1,179 +1,14 @@
-//! Crashes at any instant, with a disk that keeps what was committed and nothing else. A core's
-//! tests. Every acknowledged message arrives, QoS 2 exactly once; a failure names its seed.
+//! Crashes, with a disk that keeps what was committed and nothing else, told one by one. A core's
+//! tests; `simulation` tries them at any instant.
 
 use crate::{
-    broker::{
-        sim::{
-            Client, Sim, goodbye, hello, id, lasting, once, puback, pubcomp, publish, pubrec,
-            pubrel, qos1, qos2, retained, subscribe,
-        },
-        simulation::{Dice, Publisher, STEPS, Subscriber},
+    broker::sim::{
+        Client, Sim, goodbye, hello, id, lasting, once, puback, pubcomp, publish, pubrec, pubrel,
+        qos1, qos2, retained, subscribe,
     },
     config::Limits,
     packet::{Delivery, Packet, Publish, QoS, ReasonCode, SubscribeOptions, Version},
 };
-
-const SEEDS: u64 = 300;
-
-struct World {
-    sim: Sim,
-    dice: Dice,
-    publishers: Vec<Publisher>,
-    subscribers: Vec<Subscriber>,
-    crashes: u32,
-}
-
-impl World {
-    fn new(seed: u64) -> World {
-        let limits = Limits {
-            in_flight: 4,
-            ..Limits::default()
-        };
-        let mut world = World {
-            sim: Sim::storing(limits),
-            dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-            publishers: vec![
-                Publisher::new("a", Version::V3, "t/a", QoS::AtLeastOnce),
-                Publisher::new("b", Version::V5, "t/b", QoS::AtLeastOnce),
-                Publisher::new("c", Version::V3, "t/c", QoS::ExactlyOnce),
-                Publisher::new("d", Version::V5, "t/d", QoS::ExactlyOnce),
-            ],
-            subscribers: vec![
-                Subscriber::new("exact", Version::V5, QoS::ExactlyOnce),
-                Subscriber::new("least", Version::V3, QoS::AtLeastOnce),
-            ],
-            crashes: 0,
-        };
-        for name in ["a", "c", "least"] {
-            begin(&mut world.sim, Version::V3, name);
-        }
-        for name in ["b", "d", "exact"] {
-            begin(&mut world.sim, Version::V5, name);
-        }
-        let [exact, least] = &mut world.subscribers[..] else {
-            unreachable!("two subscribers");
-        };
-        exact.begin(&mut world.sim);
-        least.begin(&mut world.sim);
-        world
-    }
-
-    fn notice_closed(&mut self) {
-        let publishers = self.publishers.iter_mut().map(|one| &mut one.link);
-        let subscribers = self.subscribers.iter_mut().map(|one| &mut one.link);
-        for link in publishers.chain(subscribers) {
-            if link.is_some_and(|client| self.sim.is_closed(client)) {
-                *link = None;
-            }
-        }
-    }
-
-    fn step(&mut self) {
-        self.notice_closed();
-        let publisher = self.dice.roll(self.publishers.len() as u64) as usize;
-        let subscriber = self.dice.roll(self.subscribers.len() as u64) as usize;
-        match self.dice.roll(12) {
-            0..=2 => self.publishers[publisher].publish(&mut self.sim),
-            3 | 4 => self.publishers[publisher].read(&mut self.sim),
-            5..=7 => self.subscribers[subscriber].read(&mut self.sim),
-            8 | 9 => self.sim.commit(),
-            10 if self.dice.one_in(6) => self.crash(),
-            _ => self.come_or_go(publisher, subscriber),
-        }
-    }
-
-    fn crash(&mut self) {
-        self.crashes += 1;
-        self.sim.crash();
-        for publisher in &mut self.publishers {
-            publisher.link = None;
-        }
-        for subscriber in &mut self.subscribers {
-            subscriber.link = None;
-        }
-    }
-
-    fn come_or_go(&mut self, publisher: usize, subscriber: usize) {
-        let publisher = &mut self.publishers[publisher];
-        match publisher.link {
-            None => publisher.connect(&mut self.sim),
-            Some(link) if self.dice.one_in(8) => {
-                self.sim.cut(link);
-                publisher.link = None;
-            }
-            Some(_) => {}
-        }
-        let subscriber = &mut self.subscribers[subscriber];
-        match subscriber.link {
-            None => subscriber.connect(&mut self.sim),
-            Some(link) if self.dice.one_in(8) => {
-                self.sim.cut(link);
-                subscriber.link = None;
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// Nothing fails any more: everything must come to its end.
-    fn settle(&mut self) {
-        for _ in 0..STEPS {
-            self.notice_closed();
-            for publisher in &mut self.publishers {
-                if publisher.link.is_none() {
-                    publisher.connect(&mut self.sim);
-                }
-                publisher.read(&mut self.sim);
-            }
-            for subscriber in &mut self.subscribers {
-                if subscriber.link.is_none() {
-                    subscriber.connect(&mut self.sim);
-                }
-                subscriber.read(&mut self.sim);
-            }
-            self.sim.commit();
-        }
-    }
-
-    fn check(&self, seed: u64) {
-        for publisher in &self.publishers {
-            let name = publisher.name;
-            let open = &publisher.open;
-            assert!(open.is_empty(), "seed {seed}: {name} waits for {open:?}");
-            for subscriber in &self.subscribers {
-                check_one(seed, publisher, subscriber);
-            }
-        }
-        let (messages, deliveries, sessions) = self.sim.disk.as_ref().unwrap().counts();
-        assert_eq!(
-            (messages, deliveries, sessions),
-            (0, 0, 6),
-            "seed {seed}: the disk keeps what is delivered"
-        );
-    }
-}
-
-fn check_one(seed: u64, publisher: &Publisher, subscriber: &Subscriber) {
-    let (name, to) = (publisher.name, subscriber.name);
-    let got = subscriber.got.get(publisher.topic);
-    let got = got.cloned().unwrap_or_default();
-    let mut firsts = Vec::new();
-    for number in &got {
-        if !firsts.contains(number) {
-            firsts.push(*number);
-        }
-    }
-    assert!(firsts.is_sorted(), "seed {seed}: {name} to {to}: {got:?}");
-    for number in &publisher.done {
-        let arrived = firsts.contains(number);
-        assert!(
-            arrived,
-            "seed {seed}: {name}'s {number} was acknowledged and lost to {to}"
-        );
-    }
-    if publisher.qos == QoS::ExactlyOnce && to == "exact" {
-        assert_eq!(firsts, got, "seed {seed}: {name}'s messages came twice");
-    }
-}
 
 /// Makes a session that is on disk.
 fn begin(sim: &mut Sim, version: Version, name: &str) -> Client {
@@ -197,26 +32,6 @@ fn subscribed(sim: &mut Sim, name: &str, qos: QoS) -> Client {
     sim.commit();
     assert!(matches!(sim.take(client)[..], [Packet::SubAck(_)]));
     client
-}
-
-#[test]
-fn whatever_crashes_every_acknowledged_message_arrives_and_qos_2_once() {
-    let (mut delivered, mut crashes) = (0, 0);
-    for seed in 0..SEEDS {
-        let mut world = World::new(seed);
-        for _ in 0..STEPS {
-            world.step();
-        }
-        world.settle();
-        world.check(seed);
-        crashes += world.crashes;
-        let got = world.subscribers.iter().flat_map(|one| one.got.values());
-        delivered += got.map(Vec::len).sum::<usize>();
-    }
-    assert!(
-        delivered as u64 > SEEDS * 20 && u64::from(crashes) > SEEDS,
-        "the simulation did something: {delivered} deliveries, {crashes} crashes"
-    );
 }
 
 #[test]

@@ -222,9 +222,9 @@ impl Core {
     }
 
     /// Hands the messages that a shared subscription's leaving member did not acknowledge to
-    /// another one (MQTT 5, 4.8.2).
+    /// another one (MQTT 5, 4.8.2), unless their time has passed [MQTT-3.3.2-5].
     pub(super) fn hand_over(&mut self, orphans: impl Iterator<Item = Outgoing>, now: Instant) {
-        for orphan in orphans {
+        for orphan in orphans.filter(|orphan| !orphan.publication.is_expired(now)) {
             let Some(filter) = orphan.shared.clone() else {
                 continue;
             };

@@ -10,7 +10,7 @@ use super::sim::{Client, Sim, Wants, goodbye, hello, id, peer, publish, rules, s
 use crate::{
     broker::ConnectionId,
     config::{AccessRule, Limits},
-    fuzzing::Script,
+    fuzzing::script::Script,
     keeper::Kept,
     packet::{
         self, Ack, Connect, Delivery, Expect, Packet, Publish, QoS, ReasonCode, RetainHandling,

@@ -228,6 +228,7 @@ impl Core {
                 packet_id,
                 qos,
                 verdict,
+                heard: true,
             },
         );
     }
@@ -410,9 +411,11 @@ impl Core {
         };
         let held = inbox
             .acks
-            .iter()
-            .any(|ack| ack.packet_id == packet_id && ack.qos == QoS::ExactlyOnce);
-        if !held {
+            .iter_mut()
+            .find(|ack| ack.packet_id == packet_id && ack.qos == QoS::ExactlyOnce);
+        if let Some(held) = held {
+            held.heard = true;
+        } else {
             self.send(connection, Packet::PubRec(Ack::success(packet_id)));
         }
         true
@@ -538,7 +541,7 @@ impl Core {
                 state.shrink();
                 return;
             };
-            let Some(connection) = connection else {
+            let Some(connection) = connection.filter(|_| ack.heard) else {
                 continue;
             };
             if ack.verdict == Verdict::Withheld {

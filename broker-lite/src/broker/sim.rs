@@ -83,6 +83,7 @@ pub(crate) struct Sim {
     pub(crate) disk: Option<Disk>,
     /// A real store in the disk's place.
     pub(crate) store: Option<Commit>,
+    keeper: Option<Arc<dyn Keeper>>,
 }
 
 impl Sim {
@@ -109,7 +110,7 @@ impl Sim {
         keeper: Option<Arc<dyn Keeper>>,
     ) -> Sim {
         Sim {
-            core: Core::new(rules(limits, access), keeper, "auto-0".to_owned()),
+            core: Core::new(rules(limits, access), keeper.clone(), "auto-0".to_owned()),
             now: start(),
             versions: HashMap::new(),
             streams: HashMap::new(),
@@ -123,12 +124,18 @@ impl Sim {
             checks: VecDeque::new(),
             disk: None,
             store: None,
+            keeper,
         }
     }
 
     /// With a disk that keeps what was committed, and forgets the rest in a crash.
     pub(crate) fn storing(limits: Limits) -> Sim {
-        let mut sim = Sim::with(limits, Vec::new(), None);
+        Sim::storing_and_keeping(limits, None)
+    }
+
+    /// The same, beside a keeper.
+    pub(crate) fn storing_and_keeping(limits: Limits, keeper: Option<Arc<dyn Keeper>>) -> Sim {
+        let mut sim = Sim::with(limits, Vec::new(), keeper);
         sim.disk = Some(Disk::default());
         sim.crash();
         sim
@@ -146,11 +153,12 @@ impl Sim {
     pub(crate) fn restart(&mut self, restore: impl FnOnce(&mut Core, Instant)) {
         let limits = self.core.limits().clone();
         let rules = rules(limits, vec![AccessRule::everything()]);
-        self.core = Core::storing(rules, None, "auto-1".to_owned());
+        self.core = Core::storing(rules, self.keeper.clone(), "auto-1".to_owned());
         restore(&mut self.core, self.now);
         self.streams.clear();
         self.inboxes.clear();
         self.closed.clear();
+        self.kept.clear();
         self.drain();
     }
 

@@ -88,11 +88,9 @@ impl Core {
         if self.sessions.get(session.0).is_none() {
             return self.close(connection);
         }
-        if taken_over {
-            self.call_off_end(session);
-        }
+        let called_off = self.call_off_end(session);
         self.agree(session, connection, connect);
-        if taken_over && connect.will.is_some() {
+        if (taken_over || called_off) && connect.will.is_some() {
             self.record_will(session);
         }
         if let Some(link) = self.links.get_mut(connection.0) {
@@ -223,10 +221,10 @@ impl Core {
     }
 
     /// The client is back: neither the will [MQTT-3.1.3-9] nor the end that its last connection
-    /// set in motion comes.
-    fn call_off_end(&mut self, id: SessionId) {
+    /// set in motion comes. Tells whether there was a will.
+    fn call_off_end(&mut self, id: SessionId) -> bool {
         let Some(session) = self.sessions.get_mut(id.0) else {
-            return;
+            return false;
         };
         let had_will = session.will.take().is_some();
         let (will_at, expires_at) = (session.will_at.take(), session.expires_at.take());
@@ -239,6 +237,7 @@ impl Core {
             // A crash from now on must find a session that was connected.
             self.record_expiry(id);
         }
+        had_will
     }
 
     /// Applies what CONNECT says about the session.

@@ -37,7 +37,7 @@ fn changes_to_the_corpus_find_nothing() {
     for target in TARGETS {
         let corpus = corpus(target);
         for seed in 1..=count {
-            let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let mut dice = Dice::of(seed);
             let bytes = changed(&corpus, &mut dice);
             try_one(target, &bytes, &format!("mutation {seed}"));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 
-use super::Script;
+use super::script::Script;
 use crate::{
     broker::{
         Core,
