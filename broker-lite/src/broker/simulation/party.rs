@@ -208,7 +208,7 @@ impl Party {
     /// The broker gets the oldest packet on the line, if it reads; says whether it did.
     pub(super) fn carry(&mut self, sim: &mut Sim) -> bool {
         let Some(link) = self.link else { return false };
-        if !sim.core.accepts(link.0) {
+        if !sim.core.accepts(link.0, sim.now) {
             return false;
         }
         let Some(packet) = self.line.pop_front() else {
