@@ -162,7 +162,6 @@ impl Shared {
         core.begin(now);
         match found {
             Found::Stored(stored) => core.restore(*stored, now),
-            Found::Salvaged(stored) => core.adopt(*stored, now),
             Found::Nothing => {}
         }
         Ok(Shared {

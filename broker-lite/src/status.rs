@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -173,6 +174,23 @@ pub struct StoreStatus {
     pub messages: u64,
     /// Bytes that were written for it, to the file and its log.
     pub bytes_written: u64,
+    /// What was made of a damaged file, if one was found since the start.
+    pub salvaged: Option<Salvaged>,
+}
+
+/// A damaged file, and what could be read of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Salvaged {
+    /// Where it lies now.
+    pub aside: PathBuf,
+    /// What is wrong with it.
+    pub damage: String,
+    /// Sessions that were read.
+    pub sessions: usize,
+    /// Messages that were read.
+    pub messages: usize,
+    /// Retained messages that were read.
+    pub retained: usize,
 }
 
 /// Why the store takes nothing.

@@ -11,6 +11,7 @@
 mod health;
 mod inbox;
 mod rows;
+mod salvage;
 mod schema;
 mod time;
 mod writer;
@@ -46,10 +47,8 @@ pub(crate) type Tell = Box<dyn Fn(Notice) + Send>;
 /// What the file held at the start.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// The state that the last run left.
+    /// The state that the last run left, or what could be read of it.
     Stored(Box<Stored>),
-    /// What could be read of a damaged file; a fresh one waits for the whole state.
-    Salvaged(Box<Stored>),
     /// Not known yet: a notice will tell.
     Nothing,
 }
@@ -118,5 +117,7 @@ const UNAWAITED_DELAY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod damage;
 #[cfg(test)]
 mod tests;

@@ -72,6 +72,12 @@ enum Task {
         #[arg(long = "for", default_value = "10m")]
         time: fuzz::Seconds,
     },
+    /// Kill the broker under load, round after round, and count what was promised
+    Kill {
+        /// How many times
+        #[arg(long, default_value_t = 300)]
+        rounds: u32,
+    },
     /// Measure beside others' programs, and write the figures to docs/benchmarks
     Bench {
         #[command(subcommand)]
@@ -109,6 +115,7 @@ fn main() -> ExitCode {
         Some(Task::Demo { args }) => demo(&args, consent),
         Some(Task::Test { check, name }) => test::all_or_one(check, name.as_deref(), consent),
         Some(Task::Fuzz { target, time }) => fuzz::long(target.as_deref(), time, consent),
+        Some(Task::Kill { rounds }) => test::kill(rounds, consent),
         Some(Task::Bench {
             what: Measured::Broker(options),
         }) => bench::broker(&options, consent),

@@ -99,6 +99,15 @@ impl Check {
     }
 }
 
+/// The broker's test by killing, for as long as one likes.
+pub(crate) fn kill(rounds: u32, consent: Consent) -> Result<()> {
+    packages::need(&[BUILD, TEST], consent)?;
+    run(cargo("test")
+        .args(["--locked", "--package", "broker-lite", "--test", "kill"])
+        .args(["--", "--nocapture"])
+        .env("BROKER_LITE_KILL_ROUNDS", rounds.to_string()))
+}
+
 fn format(consent: Consent) -> Result<()> {
     tools::rust_components(consent)?;
     run(cargo("fmt").args(["--all", "--check"]))

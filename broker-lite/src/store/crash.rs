@@ -109,7 +109,6 @@ fn serve(path: &Path) -> (Sim, Arc<Store>) {
                 break sim.restart(|core, now| core.adopt(*stored, now));
             }
         },
-        Found::Salvaged(_) => panic!("it took a salvage"),
     }
     let (writer, notices) = (Arc::clone(&store), Mutex::new(notices));
     sim.store = Some(Box::new(move |core, now| {
@@ -572,8 +571,11 @@ fn serve_read(path: &Path) -> Result<(Sim, Arc<Store>), String> {
     };
     let (store, found) = Store::start(&config, Box::new(|_| ())).unwrap();
     let Found::Stored(stored) = found else {
-        return Err(format!("it took more than reading: {found:?}"));
+        return Err("it cannot be opened".to_owned());
     };
+    if let Some(salvaged) = store.status().salvaged {
+        return Err(format!("it took a salvage: {}", salvaged.damage));
+    }
     let mut sim = Sim::storing(limits());
     sim.restart(|core, now| core.restore(*stored, now));
     Ok((sim, Arc::new(store)))

@@ -6,13 +6,15 @@
 
 use std::{
     fs,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
 use crate::{
+    broker::Stored,
     journal::{Batch, MessageChange},
-    status::{StoreFault, StoreStatus},
+    status::{Salvaged, StoreFault, StoreStatus},
 };
 
 /// Bytes that this thread has handed to the kernel, by proc_pid_io(5).
@@ -36,6 +38,17 @@ impl Health {
         status.commits += 1;
         status.messages += messages;
         status.bytes_written = written.unwrap_or(status.bytes_written);
+    }
+
+    /// A damaged file was kept aside, and this is what read of it.
+    pub(super) fn salvaged(&self, aside: &Path, damage: &str, stored: &Stored) {
+        self.lock().salvaged = Some(Salvaged {
+            aside: aside.to_owned(),
+            damage: damage.to_owned(),
+            sessions: stored.sessions.len(),
+            messages: stored.messages.len(),
+            retained: stored.retained.len(),
+        });
     }
 
     /// Nothing can be committed.

@@ -337,6 +337,11 @@ pub(super) fn load_damaged(path: &Path, now: Instant, wall: SystemTime) -> (Stor
             rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
             true,
         )?;
+        // With it SQLite reads files that are shorter than their header says.
+        connection.pragma_update(None, "writable_schema", true)?;
+        // A damaged cell is found when its page is read, not when its content has misled us.
+        connection.pragma_update(None, "cell_size_check", true)?;
+        connection.pragma_update(None, "query_only", true)?;
         let mark = last_mark(&connection).unwrap_or_default();
         let time = OwnTime::resume(mark, now, wall);
         let loader = Loader {

@@ -1,16 +1,19 @@
-//! The file's tables, their migrations, and how it is opened and set aside.
+//! The file's tables, their migrations, and how it is opened.
 //!
 //! Driver. Invariant: `user_version` counts the migrations that a file has seen; each runs in one
 //! transaction and none is ever edited.
 
 use std::{
     fs, io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use rusqlite::Connection;
+use tracing::warn;
+
+use super::salvage::beside;
 
 /// Marks our files for `file(1)` and against opening somebody else's database.
 const APPLICATION_ID: i32 = 0x6272_6b6c;
@@ -100,8 +103,12 @@ const BUSY: Duration = Duration::from_millis(250);
 const CACHE_KIB: i32 = -1024;
 /// A larger file is not checked as a whole at the start, which would take seconds.
 const MAX_CHECKED_BYTES: u64 = 64 << 20;
-/// Damaged files that are kept; a later one takes the place of the last.
-const MAX_KEPT_ASIDE: u32 = 3;
+
+/// Free pages that stay for what comes next: giving them back and taking them again would write
+/// twice. 4 MiB, and never less than half of the file.
+const FREE_PAGES_KEPT: u64 = 1024;
+/// Pages given back in one step, between two commits.
+const VACUUM_PAGES: u64 = 256;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +164,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, SchemaError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     check_identity(&connection)?;
+    // Takes effect in a new file only; one without it does not shrink.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -170,35 +179,53 @@ pub(super) fn open(path: &Path) -> Result<Connection, SchemaError> {
     Ok(connection)
 }
 
-/// Moves the file and its log out of the way; says where to.
-pub(super) fn set_aside(path: &Path) -> Result<PathBuf, SchemaError> {
-    let name = |n: u32| beside(path, &format!(".corrupt-{n}"));
-    let free = (1..=MAX_KEPT_ASIDE)
-        .map(name)
-        .find(|name| !name.exists())
-        .unwrap_or_else(|| name(MAX_KEPT_ASIDE));
-    remove(&beside(path, "-shm"))?;
-    remove(&beside(&free, "-wal"))?;
-    // The log first: a log without its file must not meet the next file of that name.
-    if beside(path, "-wal").exists() {
-        rename(&beside(path, "-wal"), &beside(&free, "-wal"))?;
-    }
-    rename(path, &free)?;
-    Ok(free)
-}
-
-/// Messages are nobody else's business (CVE-2017-9868); the log takes the file's permissions.
+/// Messages are nobody else's business (CVE-2017-9868): a new file is private from its first
+/// moment, and one that others may read is so from now on. The log takes the file's permissions.
 fn make_private(path: &Path) -> Result<(), SchemaError> {
     let mut options = fs::OpenOptions::new();
     let made = options.create_new(true).write(true).mode(0o600).open(path);
     match made {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(SchemaError::File {
+        Ok(_) => Ok(()),
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => ["", "-wal", "-shm"]
+            .iter()
+            .try_for_each(|suffix| close_to_others(&beside(path, suffix))),
+        Err(source) => Err(SchemaError::File {
             action: "make",
             path: path.to_owned(),
             source,
         }),
-        _ => Ok(()),
     }
+}
+
+fn close_to_others(path: &Path) -> Result<(), SchemaError> {
+    let Ok(mode) = fs::metadata(path).map(|found| found.permissions().mode()) else {
+        return Ok(());
+    };
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let private = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
+    private.map_err(|source| SchemaError::File {
+        action: "take from others what they may do with",
+        path: path.to_owned(),
+        source,
+    })?;
+    warn!(path = %path.display(), was = format!("{:o}", mode & 0o777), "others could read the broker's messages; they no longer can");
+    Ok(())
+}
+
+/// Gives a step of free pages back to the file system, if they are many; tells whether more are.
+pub(super) fn give_back(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+    let (free, pages) = (number("freelist_count")?, number("page_count")?);
+    if free < FREE_PAGES_KEPT || free < pages / 2 {
+        return Ok(false);
+    }
+    let mut statement =
+        connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(free - VACUUM_PAGES.min(free) >= FREE_PAGES_KEPT)
 }
 
 fn quick_check(connection: &Connection) -> Result<(), SchemaError> {
@@ -235,30 +262,4 @@ fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
         transaction.commit()?;
     }
     Ok(())
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), SchemaError> {
-    fs::rename(from, to).map_err(|source| SchemaError::File {
-        action: "rename",
-        path: from.to_owned(),
-        source,
-    })
-}
-
-fn remove(path: &Path) -> Result<(), SchemaError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SchemaError::File {
-            action: "remove",
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// The path with something appended to its file name.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Found, Notice, Store, schema::beside};
+use super::{Found, Notice, Store, salvage::beside};
 use crate::{
     access::Identity,
     broker::{Stored, sim::start},
@@ -33,13 +33,13 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A store in a folder of its own, and what it tells.
-struct Running {
-    store: Store,
+pub(super) struct Running {
+    pub(super) store: Store,
     notices: mpsc::Receiver<Notice>,
-    found: Found,
+    pub(super) found: Found,
 }
 
-fn open(path: &Path) -> Running {
+pub(super) fn open(path: &Path) -> Running {
     let (sender, notices) = mpsc::channel();
     let config = Persistence {
         path: path.to_owned(),
@@ -56,7 +56,7 @@ fn open(path: &Path) -> Running {
 }
 
 impl Running {
-    fn commit(&self, through: u64, whole: bool, changes: Vec<Change>) {
+    pub(super) fn commit(&self, through: u64, whole: bool, changes: Vec<Change>) {
         self.store.submit(Changes {
             through,
             awaited: true,
@@ -76,10 +76,10 @@ impl Running {
     }
 }
 
-fn stored(found: Found) -> Stored {
+pub(super) fn stored(found: Found) -> Stored {
     match found {
         Found::Stored(stored) => *stored,
-        other => panic!("not a sound file: {other:?}"),
+        Found::Nothing => panic!("the file could not be opened"),
     }
 }
 
@@ -91,7 +91,7 @@ fn identity(client: &str) -> Arc<Identity> {
     })
 }
 
-fn session(client: &str) -> SessionRecord {
+pub(super) fn session(client: &str) -> SessionRecord {
     SessionRecord {
         identity: identity(client),
         expiry: Duration::from_secs(3_600),
@@ -99,7 +99,7 @@ fn session(client: &str) -> SessionRecord {
     }
 }
 
-fn message(number: u64) -> Arc<Publication> {
+pub(super) fn message(number: u64) -> Arc<Publication> {
     let mut message = Message::new(TopicName::parse("t/x").unwrap(), vec![7; 300]).retained();
     message.expiry_s = Some(600);
     message.properties = Some(Arc::new(MessageProperties {
@@ -114,7 +114,7 @@ fn message(number: u64) -> Arc<Publication> {
     ))
 }
 
-fn delivery(message: u64, progress: Progress) -> DeliveryRecord {
+pub(super) fn delivery(message: u64, progress: Progress) -> DeliveryRecord {
     DeliveryRecord {
         session: SessionKey(1),
         message: MessageKey(message),
@@ -126,15 +126,15 @@ fn delivery(message: u64, progress: Progress) -> DeliveryRecord {
     }
 }
 
-fn filter(text: &str) -> SubscriptionFilter {
+pub(super) fn filter(text: &str) -> SubscriptionFilter {
     SubscriptionFilter::parse(text).unwrap()
 }
 
-fn packet_id(value: u16) -> PacketId {
+pub(super) fn packet_id(value: u16) -> PacketId {
     PacketId::new(value).unwrap()
 }
 
-fn subscription() -> SubscriptionRecord {
+pub(super) fn subscription() -> SubscriptionRecord {
     SubscriptionRecord {
         options: SubscribeOptions {
             qos: QoS::ExactlyOnce,
@@ -146,7 +146,7 @@ fn subscription() -> SubscriptionRecord {
     }
 }
 
-fn will(client: &str, due: Option<Instant>) -> WillRecord {
+pub(super) fn will(client: &str, due: Option<Instant>) -> WillRecord {
     WillRecord {
         identity: identity(client),
         message: message(0).message.clone(),
@@ -354,43 +354,6 @@ fn a_log_that_is_cut_or_torn_anywhere_keeps_every_commit_before() {
         let place = folder.path().join(format!("torn-{number}.db"));
         assert_eq!(torn.messages(&place), whole, "torn from {cut}");
     }
-}
-
-fn damage(path: &Path) {
-    let mut bytes = fs::read(path).unwrap();
-    let from = bytes.len() / 2;
-    bytes[from..].fill(0xff);
-    fs::write(path, bytes).unwrap();
-}
-
-fn filled(path: &Path) {
-    let running = open(path);
-    let mut changes = vec![Change::SessionBegins(SessionKey(1), session("client"))];
-    for number in 1..=200 {
-        changes.push(Change::MessageHeld(message(number)));
-        let record = delivery(number, Progress::Queued);
-        changes.push(Change::Queued(DeliveryKey(number), record));
-    }
-    running.commit(1, false, changes);
-}
-
-#[test]
-fn a_damaged_file_is_set_aside_with_what_reads_of_it_and_a_fresh_one_is_used() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("broker.db");
-    filled(&path);
-    damage(&path);
-    let running = open(&path);
-    let Found::Salvaged(salvaged) = &running.found else {
-        panic!("the damage was not seen: {:?}", running.found);
-    };
-    assert_eq!(salvaged.sessions.len(), 1);
-    assert!(beside(&path, ".corrupt-1").exists());
-    let begin = Change::SessionBegins(SessionKey(9), session("client"));
-    running.commit(1, true, vec![begin]);
-    drop(running);
-    let found = stored(open(&path).found);
-    assert_eq!(found.sessions[0].key, SessionKey(9));
 }
 
 #[test]

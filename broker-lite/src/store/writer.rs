@@ -18,6 +18,7 @@ use super::{
     health::Health,
     inbox::{Inbox, Work},
     rows::{self, Moment},
+    salvage,
     schema::{self, SchemaError},
     time::OwnTime,
 };
@@ -94,6 +95,7 @@ impl Writer {
                     if !self.commit(&batch) {
                         break;
                     }
+                    self.give_back();
                 }
                 Work::Close => break,
             }
@@ -106,6 +108,7 @@ impl Writer {
     }
 
     fn try_open(&mut self) -> Result<Found, SchemaError> {
+        salvage::finish_earlier(&self.path)?;
         let opened = schema::open(&self.path).and_then(|connection| {
             let (now, wall) = (Instant::now(), SystemTime::now());
             let time = OwnTime::resume(rows::last_mark(&connection)?, now, wall);
@@ -121,8 +124,7 @@ impl Writer {
             Err(error) if error.is_damage() => {
                 let (stored, time) = self.salvage(&error)?;
                 self.time = time;
-                self.inbox.require_whole();
-                Ok(Found::Salvaged(Box::new(stored)))
+                Ok(Found::Stored(Box::new(stored)))
             }
             Err(error) => Err(error),
         }
@@ -131,7 +133,7 @@ impl Writer {
     /// Opens a file that could not be opened at the start.
     fn open_late(&mut self) -> bool {
         let stored = match self.open() {
-            Found::Stored(stored) | Found::Salvaged(stored) => stored,
+            Found::Stored(stored) => stored,
             Found::Nothing => return false,
         };
         // Numbers given meanwhile may be in the file too, so everything is written under new ones.
@@ -141,19 +143,22 @@ impl Writer {
         true
     }
 
-    /// Reads what reads of a damaged file, sets it aside, and begins a fresh one.
+    /// Goes on with a fresh file that holds what reads of a damaged one.
     fn salvage(&mut self, damage: &SchemaError) -> Result<(Stored, OwnTime), SchemaError> {
         self.connection = None;
-        let (stored, time) = rows::load_damaged(&self.path, Instant::now(), SystemTime::now());
-        let aside = schema::set_aside(&self.path)?;
+        let salvaged = salvage::salvage(&self.path, Instant::now(), SystemTime::now())?;
+        let stored = salvaged.stored;
         error!(
-            path = %self.path.display(), aside = %aside.display(), %damage,
-            sessions = stored.sessions.len(), retained = stored.retained.len(),
-            "the broker's file was damaged; it is kept aside, and what could be read goes into a fresh one"
+            path = %self.path.display(), aside = %salvaged.aside.display(), %damage,
+            sessions = stored.sessions.len(), messages = stored.messages.len(),
+            retained = stored.retained.len(), wills = stored.wills.len(),
+            "the broker's file was damaged; it is kept aside, and what could be read is in a fresh one"
         );
-        self.connection = Some(schema::open(&self.path)?);
+        self.health
+            .salvaged(&salvaged.aside, &damage.to_string(), &stored);
+        self.connection = Some(salvaged.connection);
         self.marked = None;
-        Ok((stored, time))
+        Ok((stored, salvaged.time))
     }
 
     /// Tries until the batch is on disk; false when the broker stopped before.
@@ -225,6 +230,16 @@ impl Writer {
             }
         }
         true
+    }
+
+    /// A burst's space goes back step by step, behind the commits that empty it.
+    fn give_back(&self) {
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        if let Err(error) = schema::give_back(connection) {
+            warn!(path = %self.path.display(), %error, "cannot give the broker's free pages back; it is tried again");
+        }
     }
 
     fn failed(&mut self, cause: &str) {
