@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Rounds when nothing else is said.
-const ROUNDS: u64 = 60;
+const ROUNDS: u64 = 50;
 /// Most acknowledgements before a kill.
 const ACKS_MAX: u64 = 500;
 /// Starts of which nothing is waited for but their end, in one round at most.
