@@ -103,7 +103,7 @@ pub(crate) fn change_subscriptions(port: u16, round: u64, ledger: &Ledger) {
         .unwrap();
     let mut subscriptions = ledger.subscriptions.lock().unwrap();
     subscriptions.insert(round);
-    if round % 3 == 0 {
+    if round.is_multiple_of(3) {
         let unsubscribe = Unsubscribe {
             packet_id: PacketId::new(2).unwrap(),
             user_properties: UserProperties::default(),

@@ -5,7 +5,6 @@
 //! end everything that was acknowledged is compared with what arrived. `cargo xtask kill`
 //! does 300 rounds, `BROKER_LITE_KILL_ROUNDS` as many as it says.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(clippy::print_stdout, reason = "a long run says what it has done")]
 #![expect(
     clippy::disallowed_methods,
     reason = "real processes, so the real clock"
