@@ -62,7 +62,7 @@ impl Place {
             "[[listener]]\naddress = \"127.0.0.1:{port}\"\n\
              [[access]]\npublish = [\"#\"]\nsubscribe = [\"#\"]\n\
              [persistence]\npath = \"{}\"\n\
-             [limits]\nqueued_messages = 10000000\nqueued_bytes = \"1GiB\"\nsubscriptions = 10000\n",
+             [limits]\nqueued_messages = 10000000\nqueued_bytes = \"1GiB\"\nsubscriptions = 10000\nmemory = \"2GiB\"\n",
             folder.path().join(database).display()
         );
         fs::write(folder.path().join("broker.toml"), text).unwrap();
