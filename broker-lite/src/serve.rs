@@ -6,7 +6,9 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use broker_lite::{control, http, logging, manager, probe::Probe, server::Broker};
+use broker_lite::{
+    control, http, logging, manager, metrics, probe::Probe, report::Report, server::Broker,
+};
 use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -118,7 +120,7 @@ async fn serve_metrics(file: &File, broker: &Broker) -> anyhow::Result<Option<ht
     let Some(config) = &file.metrics else {
         return Ok(None);
     };
-    let server = http::Server::start(config.address, http::metrics_of(broker))
+    let server = http::Server::start(config.address, metrics::pages(broker))
         .await
         .with_context(|| format!("cannot serve metrics on {}", config.address))?;
     Ok(Some(server))
@@ -128,7 +130,7 @@ async fn serve_metrics(file: &File, broker: &Broker) -> anyhow::Result<Option<ht
 fn answerer(broker: &Broker) -> control::Answerer {
     let broker = broker.clone();
     Arc::new(move |question| match question {
-        "status" => json!(broker.report()),
+        "status" => json!(Report::of(&broker)),
         other => json!({ "error": format!("{other:?} is no question; ask: status") }),
     })
 }

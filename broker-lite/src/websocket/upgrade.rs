@@ -158,6 +158,8 @@ mod tests {
             .status
     }
 
+    /// 3.1.1: [MQTT-6.0.0-4]
+    /// 5.0: [MQTT-6.0.0-4]
     #[test]
     fn a_good_request_is_granted_with_the_proof_of_the_rfc() {
         for origins in [&[][..], &["https://panel.plant"]] {
@@ -183,6 +185,8 @@ mod tests {
         assert_eq!(status(&many), "400 Bad Request");
     }
 
+    /// 3.1.1: [MQTT-6.0.0-3]
+    /// 5.0: [MQTT-6.0.0-3]
     #[test]
     fn what_is_no_upgrade_to_mqtt_is_refused_by_its_status() {
         let without = |from: &str, to: &str| {

@@ -124,6 +124,8 @@ fn expect(stream: &mut TcpStream, expected: &[u8]) {
     assert_eq!(got, expected);
 }
 
+/// 3.1.1: [MQTT-6.0.0-2]
+/// 5.0: [MQTT-6.0.0-2]
 #[tokio::test(flavor = "multi_thread")]
 async fn packets_may_span_frames_and_share_them() {
     let broker = Broker::start(&open_to_all(vec![websocket()]), None)
@@ -150,6 +152,8 @@ async fn packets_may_span_frames_and_share_them() {
     broker.shutdown().await;
 }
 
+/// 3.1.1: [MQTT-6.0.0-1]
+/// 5.0: [MQTT-6.0.0-1]
 #[tokio::test(flavor = "multi_thread")]
 async fn text_frames_and_what_is_no_frame_close_the_connection() {
     let broker = Broker::start(&open_to_all(vec![websocket()]), None)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use broker_lite::{
-    report::{ClientReport, StoreReport},
+    report::{ClientReport, Report, StoreReport},
     server::Broker,
 };
 use jiff::Timestamp;
@@ -276,7 +276,7 @@ impl StatusSource {
 }
 
 fn broker(broker: &Broker) -> BrokerStatus {
-    let report = broker.report();
+    let report = Report::of(broker);
     BrokerStatus {
         listeners: report.listeners,
         received: report.received,
