@@ -23,6 +23,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
+use crate::{metrics, server::Broker};
+
 /// Connections served at once; others wait in the system's queue.
 const CONNECTIONS_MAX: usize = 16;
 /// Bytes of a request's head; hyper takes no less.
@@ -47,6 +49,17 @@ pub struct Page {
 
 /// Finds the page of a path; `None`: there is none.
 pub type Pages = Arc<dyn Fn(&str) -> Option<Page> + Send + Sync>;
+
+/// A server's only page: the metrics of a broker, found when they are asked for.
+pub fn metrics_of(broker: &Broker) -> Pages {
+    let broker = broker.clone();
+    Arc::new(move |path| {
+        (path == "/metrics").then(|| Page {
+            content_type: metrics::CONTENT_TYPE,
+            body: metrics::render(&broker.status()),
+        })
+    })
+}
 
 /// A running server; it stops when dropped.
 #[derive(Debug)]

@@ -1,16 +1,11 @@
-//! A status as OpenMetrics 1.0 text, for Prometheus and its kin. Driver: it asks a broker; the text itself is
-//! made of a status alone.
+//! A status as OpenMetrics 1.0 text, for Prometheus and its kin. Values: a status in, text out.
 //!
 //! Invariant: the number of series is bounded, whatever clients call themselves: at most
 //! [`CLIENTS_MAX`] are listed one by one, those that move most messages.
 
-use std::{cmp::Reverse, fmt::Write, sync::Arc};
+use std::{cmp::Reverse, fmt::Write};
 
-use crate::{
-    http::{Page, Pages},
-    server::Broker,
-    status::{ClientStatus, Counters, Status, StoreStatus},
-};
+use crate::status::{ClientStatus, Counters, Status, StoreStatus};
 
 /// What the text is, for the Content-Type header.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -29,17 +24,6 @@ pub fn render(status: &Status) -> String {
     about_clients(&mut text, &status.clients);
     text.0.push_str("# EOF\n");
     text.0
-}
-
-/// A server's only page: the metrics of a broker, found when they are asked for.
-pub fn pages(broker: &Broker) -> Pages {
-    let broker = broker.clone();
-    Arc::new(move |path| {
-        (path == "/metrics").then(|| Page {
-            content_type: CONTENT_TYPE,
-            body: render(&broker.status()),
-        })
-    })
 }
 
 /// The text under way.

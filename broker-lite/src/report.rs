@@ -1,16 +1,12 @@
-//! A broker's status as programs and people read it over the control socket. Driver: it asks a broker.
+//! A broker's status as programs and people read it over the control socket. Values.
 //!
 //! Invariant: the JSON has everything that the text has.
-#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 use std::{collections::BTreeMap, fmt::Write, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    server::{Bound, Broker},
-    status::{ClientStatus, Status, StoreStatus},
-};
+use crate::status::{ClientStatus, Status, StoreStatus};
 
 /// A broker at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -99,12 +95,12 @@ pub struct StoreReport {
 
 impl Report {
     /// What `status` says at the time `now`, of a broker that serves these addresses.
-    pub fn new(status: Status, bound: &[Bound], now: SystemTime) -> Report {
+    pub fn new(status: Status, listeners: Vec<String>, now: SystemTime) -> Report {
         let refused = status.counters.refused.into_iter();
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: status.uptime.as_secs(),
-            listeners: bound.iter().map(ToString::to_string).collect(),
+            listeners,
             clients: status.clients.iter().map(ClientReport::new).collect(),
             sessions: status.sessions,
             subscriptions: status.subscriptions,
@@ -117,11 +113,6 @@ impl Report {
                 .collect(),
             store: status.store.map(|store| StoreReport::new(store, now)),
         }
-    }
-
-    /// What a broker is at this moment.
-    pub fn of(broker: &Broker) -> Report {
-        Report::new(broker.status(), &broker.addresses(), SystemTime::now())
     }
 
     /// For people: totals first, then what needs attention, then the clients.

@@ -6,9 +6,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use broker_lite::{
-    control, http, logging, manager, metrics, probe::Probe, report::Report, server::Broker,
-};
+use broker_lite::{control, http, logging, manager, probe::Probe, server::Broker};
 use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -120,7 +118,7 @@ async fn serve_metrics(file: &File, broker: &Broker) -> anyhow::Result<Option<ht
     let Some(config) = &file.metrics else {
         return Ok(None);
     };
-    let server = http::Server::start(config.address, metrics::pages(broker))
+    let server = http::Server::start(config.address, http::metrics_of(broker))
         .await
         .with_context(|| format!("cannot serve metrics on {}", config.address))?;
     Ok(Some(server))
@@ -130,7 +128,7 @@ async fn serve_metrics(file: &File, broker: &Broker) -> anyhow::Result<Option<ht
 fn answerer(broker: &Broker) -> control::Answerer {
     let broker = broker.clone();
     Arc::new(move |question| match question {
-        "status" => json!(Report::of(&broker)),
+        "status" => json!(broker.report()),
         other => json!({ "error": format!("{other:?} is no question; ask: status") }),
     })
 }

@@ -2,7 +2,10 @@
 //!
 //! Invariant: a configuration takes effect as a whole or not at all.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
@@ -12,6 +15,7 @@ use crate::{
     descriptors,
     keeper::Keeper,
     listener::{self, Listeners},
+    report::Report,
     shared::{STOP_PATIENCE, Shared, rules},
     status::Status,
 };
@@ -99,6 +103,13 @@ impl Broker {
     /// The state at this moment.
     pub fn status(&self) -> Status {
         self.shared.status()
+    }
+
+    /// The same as programs and people read it.
+    #[expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
+    pub fn report(&self) -> Report {
+        let listeners = self.addresses().iter().map(ToString::to_string).collect();
+        Report::new(self.status(), listeners, SystemTime::now())
     }
 
     /// Waits until the task that keeps the broker's time has been round once more.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64ct::{Base64Unpadded, Encoding};
 
 use super::{FIELD_BYTES_MAX, SALT_BYTES, VerifierError, equal_in_constant_time, number};
@@ -23,6 +23,11 @@ const LANES_MAX: u32 = 8;
 
 /// A guesser who needs less memory than this has many goes at once.
 const MEMORY_KIB_WEAK: u32 = 7 * 1024;
+
+/// What is allocated for a check at least, though only what it needs is touched: glibc always gives
+/// allocations of more than 32 MiB back to the system, while of smaller ones each thread's arena
+/// may keep some (mallopt(3), M_MMAP_THRESHOLD). Without this, hundreds of megabytes stay.
+const GIVEN_BACK_FROM_KIB: usize = 33 * 1024;
 
 const KIND: &str = "argon2id";
 const FORM: &str = "$argon2id$v=19$m=MEMORY,t=PASSES,p=LANES$SALT$HASH";
@@ -95,9 +100,12 @@ impl Argon2id {
     fn compute(&self, password: &[u8]) -> Option<Vec<u8>> {
         let length = self.hash.len();
         let params = Params::new(self.memory_kib, self.passes, self.lanes, Some(length)).ok()?;
+        let blocks = params.block_count();
+        let mut memory = Vec::with_capacity(blocks.max(GIVEN_BACK_FROM_KIB));
+        memory.resize(blocks, Block::default());
         let mut hash = vec![0; length];
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(password, &self.salt, &mut hash)
+            .hash_password_into_with_memory(password, &self.salt, &mut hash, &mut memory)
             .ok()?;
         Some(hash)
     }

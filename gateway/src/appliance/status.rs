@@ -8,7 +8,7 @@ use std::{
 };
 
 use broker_lite::{
-    report::{ClientReport, Report, StoreReport},
+    report::{ClientReport, StoreReport},
     server::Broker,
 };
 use jiff::Timestamp;
@@ -276,7 +276,7 @@ impl StatusSource {
 }
 
 fn broker(broker: &Broker) -> BrokerStatus {
-    let report = Report::of(broker);
+    let report = broker.report();
     BrokerStatus {
         listeners: report.listeners,
         received: report.received,

@@ -208,7 +208,8 @@ fn ours(setting: &Setting) -> String {
          tls = {{ certificate = \"{folder}/server.pem\", key = \"{folder}/server.key\", \
          client_ca = \"{folder}/ca.pem\" }}\n\
          [[access]]\npublish = [\"#\"]\nsubscribe = [\"#\"]\n\
-         [limits]\nconnections = 20000\nconnections_per_address = 20000\n\
+         [limits]\nmemory = \"1GiB\"\nsessions = 20000\n\
+         connections = 20000\nconnections_per_address = 20000\n\
          queued_messages = 1000000\nqueued_bytes = \"256MiB\"\n\
          {persistence}"
     )
