@@ -224,7 +224,10 @@ impl Bench {
         if let Some(rate) = rate {
             command.args(["--rate", &rate.to_string()]);
         }
-        let text = output(&mut command)?;
+        // Its command line names folders of this machine, which do not belong into the results.
+        let text = output(&mut command)
+            .ok()
+            .context("the generator ended, and says why above")?;
         let Ok(report) = serde_json::from_str(&text) else {
             bail!("the load printed no report: {text}");
         };

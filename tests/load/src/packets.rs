@@ -93,7 +93,8 @@ pub(crate) fn each(bytes: &[u8], mut take: impl FnMut(Frame)) -> usize {
     taken
 }
 
-/// CONNECT without a keep alive; a session that is not clean outlives its connection.
+/// CONNECT with a keep alive of an hour, which nothing here outlasts (rumqttd insists on one). A session that is not
+/// clean outlives its connection.
 pub(crate) fn connect(client: &str, version: Version, clean: bool) -> Vec<u8> {
     let level = match version {
         Version::V4 => 4,
@@ -108,8 +109,8 @@ pub(crate) fn connect(client: &str, version: Version, clean: bool) -> Vec<u8> {
         b'T',
         level,
         u8::from(clean) << 1,
-        0,
-        0,
+        0x0e,
+        0x10,
     ];
     if version == Version::V5 {
         // Session expiry: an hour, or with the connection.
