@@ -39,8 +39,6 @@ mod pressure;
 #[cfg(test)]
 mod crashes;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod exchange;
-#[cfg(any(test, feature = "fuzzing"))]
 mod invariants;
 mod link;
 #[cfg(test)]

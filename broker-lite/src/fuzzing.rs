@@ -11,6 +11,7 @@
 mod configuration;
 #[cfg(test)]
 mod corpus;
+mod exchange;
 mod packet;
 pub(crate) mod script;
 mod stream;
@@ -36,7 +37,7 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "exchange",
-        run: crate::broker::exchange::run,
+        run: exchange::run,
     },
     Target {
         name: "stream",

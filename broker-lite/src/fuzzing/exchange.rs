@@ -6,7 +6,9 @@
 
 use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
-use super::sim::{Client, Sim, Wants, goodbye, hello, id, peer, publish, rules, subscribe, will};
+use crate::broker::sim::{
+    Client, Sim, Wants, goodbye, hello, id, peer, publish, rules, subscribe, will,
+};
 use crate::{
     broker::ConnectionId,
     config::{AccessRule, Limits},
@@ -225,7 +227,7 @@ impl World {
             3 => {
                 let mut rule = AccessRule::everything();
                 if script.coin() {
-                    rule = super::sim::allow(None, &["t/#"], &["t/#"]);
+                    rule = crate::broker::sim::allow(None, &["t/#"], &["t/#"]);
                 }
                 self.sim.core.replace_rules(rules(limits, vec![rule]), now);
             }
