@@ -1,4 +1,4 @@
-//! What is salvaged of a damaged file, case by case, and who may read a sound one.
+//! What is salvaged of a damaged file, case by case, and who may read a sound one: a driver's tests.
 
 use std::{
     fs,
