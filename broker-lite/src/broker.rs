@@ -69,6 +69,7 @@ use crate::{
     config::{AccessRule, Limits, Protocol},
     journal::Journal,
     keeper::{Keeper, Kept},
+    lasting::Lasting,
     login::{Check, Logins},
     memory::{Charge, Meter},
     message::Message,
@@ -207,6 +208,7 @@ pub(crate) struct Core {
     nonces: u64,
     sessions: Arena<Session>,
     by_client: HashMap<Arc<str>, SessionId>,
+    lasting: Lasting,
     meter: Meter,
     /// Memory was just shed; not again before this.
     next_shedding: Option<Instant>,
@@ -256,6 +258,7 @@ impl Core {
             nonces: 0,
             sessions: Arena::new(),
             by_client: HashMap::new(),
+            lasting: Lasting::default(),
             router: Router::new(&meter),
             retained: RetainedMessages::new(&meter),
             next_shedding: None,

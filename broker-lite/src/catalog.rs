@@ -138,8 +138,8 @@ impl Refusal {
             Refusal::TooManySessions => (
                 "ac3211a1cd5d403399d4739ca1e481d2",
                 "limits.sessions",
-                "As many sessions are remembered as may be; a new client was refused.",
-                "Look for clients that give a new client identifier each time; shorten limits.session_expiry, or raise limits.sessions.",
+                "As many lasting sessions are remembered as may be, in all or of this user; a new one was refused.",
+                "Look for clients that give a new client identifier each time; shorten limits.session_expiry, or raise limits.sessions, of which one user gets half.",
             ),
             Refusal::Banned => (
                 "3c37c1300ca346a9a9f5675d0d34d71f",

@@ -73,6 +73,7 @@ mod access;
 mod arrivals;
 mod bans;
 
+mod lasting;
 mod session;
 mod traffic;
 

@@ -20,6 +20,7 @@ use crate::{
         pressure::Pressure,
     },
     config::{Limits, RedirectWhen},
+    lasting::Full,
     packet::{
         ConnAck, ConnAckProperties, Connect, DecodeError, Details, Fault, MessageProperties,
         Packet, PacketType, PayloadFormat, ReasonCode, Text, Version,
@@ -222,7 +223,7 @@ impl Core {
         let address = link.peer.address.ip();
         let client = self.client_id(connect)?;
         self.check_owner(&client, user.as_deref())?;
-        self.check_room(&client)?;
+        self.check_room(connect, &client, user.as_deref())?;
         self.check_store(connect, &client)?;
         let identity = Identity {
             user,
@@ -345,23 +346,41 @@ impl Core {
         }
     }
 
-    fn check_room(&self, client: &str) -> Result<(), Rejected> {
-        let maximum = self.rules.limits.sessions as usize;
-        if self.by_client.contains_key(client) {
-            return Ok(());
-        }
-        if let Some(why) = self.refuses_from(Pressure::Arrivals) {
+    /// Whether there is room for the session asked for: one that ends with its connection and leaves
+    /// no will needs no more than that connection.
+    fn check_room(
+        &self,
+        connect: &Connect,
+        client: &str,
+        user: Option<&str>,
+    ) -> Result<(), Rejected> {
+        let known = self
+            .by_client
+            .get(client)
+            .and_then(|session| self.sessions.get(session.0));
+        let lasts = !self.granted_expiry(connect).is_zero();
+        if known.is_none()
+            && (lasts || connect.will.is_some())
+            && let Some(why) = self.refuses_from(Pressure::Arrivals)
+        {
             return Err(rejected(ReasonCode::QuotaExceeded, Refusal::Memory, why));
         }
-        if self.by_client.len() < maximum {
+        let lasts_already = known.is_some_and(|known| !known.is_transient());
+        if lasts_already || !lasts {
             return Ok(());
         }
-        let why = format!("{maximum} sessions are remembered (limits.sessions)");
-        Err(rejected(
-            ReasonCode::QuotaExceeded,
-            Refusal::TooManySessions,
-            why,
-        ))
+        let room = self.lasting.room(user, self.rules.limits.sessions as usize);
+        room.map_err(|full| {
+            let why = match full {
+                Full::OfAll(count) => format!("{count} sessions are remembered (limits.sessions)"),
+                Full::OfUser(count) => {
+                    format!(
+                        "{count} sessions of this user are remembered (half of limits.sessions)"
+                    )
+                }
+            };
+            rejected(ReasonCode::QuotaExceeded, Refusal::TooManySessions, why)
+        })
     }
 
     /// Whether a will is within the limits that hold for wills alone.

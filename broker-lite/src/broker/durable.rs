@@ -153,7 +153,14 @@ impl Core {
             return;
         };
         let changed = session.expiry != expiry;
+        let lasted = !session.is_transient();
         session.expiry = expiry;
+        let user = session.identity.user.as_deref();
+        match (lasted, !expiry.is_zero()) {
+            (false, true) => self.lasting.begins(user),
+            (true, false) => self.lasting.ends(user),
+            _ => {}
+        }
         let record = session.record();
         match session.key {
             None if !expiry.is_zero() => session.key = self.journal.session_begins(record),
@@ -249,6 +256,9 @@ impl Core {
         );
         session.key = Some(stored.key);
         session.expiry = stored.record.expiry;
+        if !session.is_transient() {
+            self.lasting.begins(session.identity.user.as_deref());
+        }
         // A connection that ended with the broker begins its session's time now.
         let counts_already = stored.record.expires_at.is_some();
         let expires_at = stored.record.expires_at;

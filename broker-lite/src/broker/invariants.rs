@@ -18,6 +18,8 @@ impl Core {
             assert_eq!(**client, *session.identity.client);
             self.check_session(*id, session);
         }
+        let lasting = self.sessions.iter().filter(|(_, one)| !one.is_transient());
+        assert_eq!(self.lasting.len(), lasting.count(), "sessions that last");
         let subscriptions = self.sessions.iter().map(|(_, one)| one.subscriptions.len());
         assert_eq!(self.router.len(), subscriptions.sum::<usize>());
         self.retained.check(&self.rules.limits);

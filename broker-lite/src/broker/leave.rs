@@ -153,6 +153,9 @@ impl Core {
         let Some(state) = self.sessions.remove(session.0) else {
             return;
         };
+        if !state.is_transient() {
+            self.lasting.ends(state.identity.user.as_deref());
+        }
         self.by_client.remove(state.identity.client.as_str());
         self.set_timer(state.will_at, None, Timer::Will(session));
         self.set_timer(state.expires_at, None, Timer::Expiry(session));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   70 %  QoS 0 is not queued: it goes to those who take it at once
-//!   80 %  no new sessions
+//!   80 %  no new sessions that outlive their connections or leave a will
 //!   85 %  no new connections, subscriptions, retained topics and wills
 //!   90 %  no messages that are to be kept: refused (5.0) or left unread (3.1.1)
 //!   95 %  the largest buffers are closed, queued QoS 0 is dropped, then absent sessions end
@@ -40,7 +40,7 @@ pub(super) enum Pressure {
     None,
     /// QoS 0 is not queued.
     Queueing,
-    /// No new sessions.
+    /// No new sessions that outlive their connections or leave a will.
     Arrivals,
     /// No new connections, subscriptions, retained topics and wills.
     Growth,

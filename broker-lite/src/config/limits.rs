@@ -11,7 +11,7 @@ use settings::{Period, Size};
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Memory for all that clients make the broker hold. Near it, in this order: QoS 0 is no longer
-    /// queued, new clients are refused, then new subscriptions and retained messages, then
+    /// queued, new lasting sessions are refused, then new clients, subscriptions and retained messages, then
     /// messages that would have to be kept; at last the largest holders are disconnected.
     #[schemars(extend("x-minimum" = "16MiB"))]
     pub memory: Size,
@@ -25,7 +25,8 @@ pub struct Limits {
     /// at once; 0: any. Loopback is not bounded: one program there would lock out all.
     #[schemars(range(max = 100_000))]
     pub connections_per_second: u32,
-    /// Sessions remembered, those of absent clients included.
+    /// Sessions that outlive their connections, those of absent clients included; at most half of them
+    /// of one user, or of all anonymous clients. Others need no more than their connection.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub sessions: u32,
     /// Time for a TLS handshake with a WebSocket's upgrade, and before it for their turn to come.

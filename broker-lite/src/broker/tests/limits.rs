@@ -140,12 +140,17 @@ fn sessions_are_bounded_and_known_ones_are_always_let_in() {
     });
     let (known, _) = sim.connect(lasting(V5, "known"));
     sim.lose(known);
-    let stranger = sim.try_connect(hello(V5, "stranger"));
+    let stranger = sim.try_connect(lasting(V5, "stranger"));
     assert_eq!(
         last_reason(&mut sim, stranger),
         Some(ReasonCode::QuotaExceeded)
     );
+    assert_eq!(sim.refusals, [Refusal::TooManySessions]);
     assert!(sim.connect(lasting(V5, "known")).1);
+    // One that ends with its connection takes nobody's place.
+    sim.connect(hello(V5, "stranger"));
+    sim.connect(hello(V5, "known"));
+    assert!(!sim.connect(lasting(V5, "stranger")).1);
 }
 
 #[test]

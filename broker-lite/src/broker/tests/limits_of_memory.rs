@@ -119,17 +119,24 @@ fn from_70_per_cent_on_qos_0_is_not_queued_but_qos_1_is() {
 }
 
 #[test]
-fn from_80_per_cent_on_strangers_are_refused_and_known_clients_let_in() {
+fn from_80_per_cent_on_no_stranger_leaves_a_session_or_a_will_but_all_are_let_in() {
     let mut sim = small();
     let (known, _) = sim.connect(lasting(V5, "known"));
     sim.lose(known);
     let held = fill(&sim, 81);
-    let stranger = sim.try_connect(hello(V5, "stranger"));
-    let reason = last_reason(&mut sim, stranger);
-    assert_eq!(reason, Some(ReasonCode::QuotaExceeded));
+    let leaves_will = Connect {
+        will: Some(will("last/will", None)),
+        ..hello(V5, "stranger")
+    };
+    for stranger in [lasting(V5, "stranger"), leaves_will] {
+        let stranger = sim.try_connect(stranger);
+        let reason = last_reason(&mut sim, stranger);
+        assert_eq!(reason, Some(ReasonCode::QuotaExceeded));
+    }
     assert!(sim.connect(lasting(V5, "known")).1);
-    drop(held);
     sim.connect(hello(V5, "stranger"));
+    drop(held);
+    sim.connect(lasting(V5, "stranger"));
 }
 
 #[test]
