@@ -40,7 +40,10 @@ impl Method for ScramSha256 {
 
     fn begin(&self, nonce: Key) -> Box<dyn Exchange> {
         let nonce = Base64::encode_string(&nonce[..NONCE_BYTES]);
-        Box::new(Scram::AwaitsFirst { nonce })
+        Box::new(Scram::AwaitsFirst {
+            nonce,
+            asked: false,
+        })
     }
 }
 
@@ -49,6 +52,8 @@ enum Scram {
     AwaitsFirst {
         /// Our half.
         nonce: String,
+        /// The client has said nothing once already.
+        asked: bool,
     },
     AwaitsFinal(Box<AwaitsFinal>),
     Over,
@@ -78,11 +83,14 @@ impl Exchange for Scram {
         };
         match std::mem::replace(self, Scram::Over) {
             // CONNECT may leave its data out: the client begins when it is asked.
-            Scram::AwaitsFirst { nonce } if message.is_empty() => {
-                *self = Scram::AwaitsFirst { nonce };
+            Scram::AwaitsFirst { asked: true, .. } if message.is_empty() => {
+                failed("a client that was asked to begin did not")
+            }
+            Scram::AwaitsFirst { nonce, .. } if message.is_empty() => {
+                *self = Scram::AwaitsFirst { nonce, asked: true };
                 Step::Continue(Vec::new())
             }
-            Scram::AwaitsFirst { nonce } => match begin(message, &nonce, logins) {
+            Scram::AwaitsFirst { nonce, .. } => match begin(message, &nonce, logins) {
                 Ok((next, answer)) => {
                     *self = Scram::AwaitsFinal(Box::new(next));
                     Step::Continue(answer.into_bytes())
@@ -212,6 +220,7 @@ mod tests {
     fn exchange() -> Scram {
         Scram::AwaitsFirst {
             nonce: NONCE.to_owned(),
+            asked: false,
         }
     }
 

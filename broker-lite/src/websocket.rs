@@ -4,7 +4,9 @@
 //!  client ──▶ TCP, TLS or Unix ──▶ upgrade (once) ──▶ frame ──▶ connection
 //! ```
 //!
-//! Invariant: an idle connection holds no buffer; payload is unmasked where the reader wants it.
+//! Invariant: an idle connection holds no buffer; payload is unmasked where the reader wants it; frames
+//! that carry nothing come at [`IDLE_FRAMES_PER_SECOND`] on average, or the connection ends.
+#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 mod frame;
 mod upgrade;
@@ -13,15 +15,25 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::config::Listener;
-use frame::{Answer, FrameReader, control_frame, data_header};
+use crate::{
+    config::Listener,
+    rate::{Paced, Rate},
+};
+use frame::{Answer, FrameFault, FrameReader, control_frame, data_header};
 
 /// Read of a request at once.
 const REQUEST_BYTES: usize = 1_024;
+
+/// Frames without a byte of MQTT that a client may send in a second; pings come every few.
+const IDLE_FRAMES_PER_SECOND: u64 = 10;
+
+/// What of these may come at once after a silence: as much as in this time.
+const IDLE_FRAMES_BURST: Duration = Duration::from_secs(20);
 
 /// Status of a close that we begin: all was well (RFC 6455, 7.4.1).
 const NORMAL: u16 = 1000;
@@ -31,6 +43,8 @@ const NORMAL: u16 = 1000;
 pub(crate) struct WebSocket<S> {
     stream: S,
     reader: FrameReader,
+    /// Of frames that carried nothing.
+    idle: Option<Rate>,
     /// Header of the frame that is being written, and from where.
     header: [u8; 10],
     header_at: u8,
@@ -80,6 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         WebSocket {
             stream,
             reader: FrameReader::default(),
+            idle: None,
             header: [0; 10],
             header_at: 0,
             header_end: 0,
@@ -119,6 +134,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
+    /// Counts the frames that carried nothing.
+    fn pace(&mut self) -> Result<(), FrameFault> {
+        let count = self.reader.take_idle();
+        if count == 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let cost = Rate::time_for(count.into(), IDLE_FRAMES_PER_SECOND);
+        let rate = self.idle.get_or_insert_with(|| Rate::new(now));
+        match rate.take(cost, IDLE_FRAMES_BURST, now) {
+            Paced::Within => Ok(()),
+            Paced::TooFast { .. } => Err(FrameFault::Idle),
+        }
+    }
+
     /// Decodes what was read behind `before`; says whether data came, or the stream ended.
     fn decode(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<bool> {
         let read = &mut buffer.filled_mut()[before..];
@@ -126,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             return Ok(true);
         }
         let decoded = self.reader.decode(read);
+        let decoded = decoded.and_then(|count| self.pace().map(|()| count));
         if let Err(fault) = &decoded {
             self.answer(&Answer::Close(Some(fault.code())));
         }

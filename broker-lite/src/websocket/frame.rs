@@ -31,6 +31,9 @@ pub(crate) enum FrameFault {
     /// A control frame is fragmented, or longer than 125 bytes.
     #[error("a WebSocket control frame that is fragmented or too long (RFC 6455, 5.5)")]
     Control,
+    /// Frames cost work whether they carry anything or not.
+    #[error("more WebSocket frames without a byte of MQTT than a client has use for")]
+    Idle,
 }
 
 impl FrameFault {
@@ -38,6 +41,7 @@ impl FrameFault {
     pub(crate) fn code(self) -> u16 {
         match self {
             FrameFault::Text => 1003,
+            FrameFault::Idle => 1008,
             _ => 1002,
         }
     }
@@ -77,6 +81,10 @@ pub(crate) struct FrameReader {
     frame: Option<Frame>,
     /// A message's last fragment has not come.
     fragmented: bool,
+    /// The last data frame was not empty; some clients end each message by one that is.
+    carried: bool,
+    /// Control frames, and other empty ones, since they were asked for.
+    idle: u32,
     /// Of a control frame that is not complete.
     control: Vec<u8>,
     answer: Option<Answer>,
@@ -113,6 +121,11 @@ impl FrameReader {
     /// What has to be answered, once.
     pub(crate) fn take_answer(&mut self) -> Option<Answer> {
         self.answer.take()
+    }
+
+    /// How many frames brought nothing, since this was asked last.
+    pub(crate) fn take_idle(&mut self) -> u32 {
+        std::mem::take(&mut self.idle)
     }
 
     /// Whether the client has closed.
@@ -166,6 +179,9 @@ impl FrameReader {
         if kind == Kind::Data {
             self.fragmented = first & 0x80 == 0;
         }
+        let carries = kind == Kind::Data && left > 0;
+        let is_spare = kind == Kind::Data && std::mem::replace(&mut self.carried, carries);
+        self.idle += u32::from(!carries && !is_spare);
         Ok(Some(Frame { kind, left, mask }))
     }
 
@@ -337,6 +353,18 @@ mod tests {
                 assert_eq!(reader.take_answer(), Some(pong));
                 assert_eq!(reader.take_answer(), None);
             }
+        }
+    }
+
+    #[test]
+    fn frames_that_carry_nothing_are_counted_but_for_the_empty_end_of_a_message() {
+        let mut reader = FrameReader::default();
+        let message = [frame(0x02, b"x"), frame(0x80, b"")].concat();
+        assert_eq!(decoded(&mut reader, &message, 3), Ok(b"x".to_vec()));
+        assert_eq!(reader.take_idle(), 0);
+        for idle in [frame(0x82, b""), frame(0x89, b"there?"), frame(0x8A, b"")] {
+            assert_eq!(decoded(&mut reader, &idle, 3), Ok(Vec::new()));
+            assert_eq!(reader.take_idle(), 1);
         }
     }
 
