@@ -1,6 +1,7 @@
 //! The bound on memory, of a real process: what the system counts as resident while it is attacked
 //! by each of several routes, that a healthy client is served meanwhile, and that bursts do not add up.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+#![expect(clippy::print_stdout, reason = "the figures measured")]
 
 use std::{
     fs,

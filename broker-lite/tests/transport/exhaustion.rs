@@ -159,7 +159,7 @@ async fn without_descriptors_newcomers_are_closed_and_a_reload_changes_nothing()
     assert!(!is_closed(&mut connections[0]), "who was there first stays");
     broker.says("no file descriptor is free").await;
     broker.hang_up();
-    let refusal = broker.says("the one before stays").await;
+    let refusal = broker.says("configuration not applied").await;
     assert!(refusal.contains("os error 24"), "{refusal}");
 
     connections.clear();
