@@ -17,16 +17,75 @@ use broker_lite::{
     topic::{SubscriptionFilter, TopicName},
 };
 use bytes::BytesMut;
+use rustls::{ClientConnection, StreamOwned};
+use socket2::{Domain, Socket, Type};
 
 /// Longest wait for anything that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection of a client, well behaved or not.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Carrier,
     input: BytesMut,
     version: Version,
 }
+
+/// What carries the bytes.
+enum Carrier {
+    Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Carrier {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Carrier::Tcp(stream) => stream,
+            Carrier::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Carrier {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Carrier::Tcp(stream) => stream.read(space),
+            Carrier::Tls(stream) => stream.read(space),
+        }
+    }
+}
+
+impl Write for Carrier {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Carrier::Tcp(stream) => stream.write(bytes),
+            Carrier::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Carrier::Tcp(stream) => stream.flush(),
+            Carrier::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+/// A TCP connection from an address of the loopback.
+pub(crate) fn tcp_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Where healthy clients are.
+pub(crate) const HERE: [u8; 4] = [127, 0, 0, 1];
+
+/// Where a flood comes from that has its own share of what addresses share.
+pub(crate) const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
 
 /// How the broker ended a connection.
 #[derive(Debug, PartialEq)]
@@ -45,9 +104,21 @@ impl Client {
 
     /// The same; answers will be read in this version.
     pub(crate) fn silent_as(address: SocketAddr, version: Version) -> Client {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client::over(Carrier::Tcp(tcp_from(HERE, address)), version)
+    }
+
+    /// The same, from an address of the loopback.
+    pub(crate) fn silent_from(source: [u8; 4], address: SocketAddr) -> Client {
+        Client::over(Carrier::Tcp(tcp_from(source, address)), Version::V5)
+    }
+
+    /// By TLS; hands are shaken with the first bytes.
+    pub(crate) fn secured(tls: ClientConnection, stream: TcpStream) -> Client {
+        let stream = Carrier::Tls(Box::new(StreamOwned::new(tls, stream)));
+        Client::over(stream, Version::V5)
+    }
+
+    fn over(stream: Carrier, version: Version) -> Client {
         Client {
             stream,
             input: BytesMut::new(),
@@ -62,11 +133,23 @@ impl Client {
 
     /// Welcomed in the version asked for.
     pub(crate) fn connected_as(address: SocketAddr, id: &str, version: Version) -> Client {
-        let mut client = Client::silent_as(address, version);
-        client.send(&Packet::Connect(Box::new(connect(id, version))));
-        match client.next() {
-            Ok(Packet::ConnAck(ack)) if ack.reason == ReasonCode::Success => client,
-            other => panic!("{id}: no welcome: {other:?}"),
+        let connected = Client::try_connected(address, connect(id, version));
+        connected.unwrap_or_else(|end| panic!("{id}: no welcome: {end:?}"))
+    }
+
+    /// Welcomed, or how it was refused.
+    pub(crate) fn try_connected(address: SocketAddr, connect: Connect) -> Result<Client, End> {
+        Client::silent_as(address, connect.version).welcomed(connect)
+    }
+
+    /// Says who it is, and waits for the answer.
+    pub(crate) fn welcomed(mut self, connect: Connect) -> Result<Client, End> {
+        self.send(&Packet::Connect(Box::new(connect)));
+        match self.next() {
+            Ok(Packet::ConnAck(ack)) if ack.reason == ReasonCode::Success => Ok(self),
+            Ok(Packet::ConnAck(ack)) => Err(End::Told(ack.reason)),
+            Ok(other) => panic!("{other:?} before CONNACK"),
+            Err(_) => Err(End::Closed),
         }
     }
 
@@ -116,7 +199,7 @@ impl Client {
 
     /// How the broker ends the connection; `None` when it has not within this time.
     pub(crate) fn sooner_than(&mut self, patience: Duration) -> Option<End> {
-        self.stream.set_read_timeout(Some(patience)).unwrap();
+        self.stream.tcp().set_read_timeout(Some(patience)).unwrap();
         match self.next() {
             Ok(Packet::Disconnect(Disconnect { reason, .. })) => Some(End::Told(reason)),
             Ok(Packet::ConnAck(ack)) => Some(End::Told(ack.reason)),
@@ -128,7 +211,7 @@ impl Client {
 
     /// Ends the client's half of the connection.
     pub(crate) fn says_no_more(&self) {
-        let _closed = self.stream.shutdown(Shutdown::Write);
+        let _closed = self.stream.tcp().shutdown(Shutdown::Write);
     }
 
     pub(crate) fn subscribe(&mut self, filter: &str) {

@@ -2,10 +2,15 @@
 
 use std::thread;
 
-use broker_lite::packet::{Delivery, Packet, PacketId, QoS, ReasonCode, Version};
+use broker_lite::{
+    packet::{
+        Connect, ConnectProperties, Delivery, Packet, PacketId, QoS, ReasonCode, Version, Will,
+    },
+    topic::TopicName,
+};
 
 use crate::{
-    bytes_on_the_wire::{Client, End, connect, publish, subscribe},
+    bytes_on_the_wire::{Client, End, bytes_of, connect, publish, subscribe},
     samples,
     victim::Victim,
 };
@@ -187,5 +192,85 @@ fn clients_that_take_over_each_other_for_ever_harm_nobody_else() {
                 });
             }
         });
+    });
+}
+
+fn lasting(id: &str) -> Connect {
+    Connect {
+        properties: ConnectProperties {
+            session_expiry_s: Some(86_400),
+            ..ConnectProperties::default()
+        },
+        ..connect(id, Version::V5)
+    }
+}
+
+/// Each is published an hour after its client has gone, so that all of them wait.
+#[test]
+fn wills_of_many_clients_stay_within_bounds_and_lock_nobody_out() {
+    Victim::open_to_all().survives("will abuse", |victim| {
+        let mut refused = 0;
+        for number in 0..1_500 {
+            let will = Will {
+                topic: TopicName::parse("will").unwrap(),
+                payload: vec![b'w'; 60_000].into(),
+                qos: QoS::AtLeastOnce,
+                retain: true,
+                delay_s: Some(3_600),
+                message_expiry_s: None,
+                properties: None,
+            };
+            let connect = Connect {
+                will: Some(will),
+                ..lasting(&format!("mourned-{number}"))
+            };
+            match Client::try_connected(victim.address(), connect) {
+                Ok(_) => {}
+                Err(End::Told(ReasonCode::QuotaExceeded)) => refused += 1,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert!(refused > 100, "{refused}");
+    });
+}
+
+#[test]
+fn sessions_of_one_user_leave_room_for_those_of_others() {
+    let victim = Victim::with(
+        "[[access]]\npublish = [\"#\"]\nsubscribe = [\"#\"]\n[limits]\nsessions = 1000\n",
+    );
+    victim.survives("session flood", |victim| {
+        let mut refused = 0;
+        for number in 0..1_200 {
+            let session = lasting(&format!("session-{number}"));
+            match Client::try_connected(victim.address(), session) {
+                Ok(_) => {}
+                Err(End::Told(ReasonCode::QuotaExceeded)) => refused += 1,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(refused, 700, "half of the thousand are for others");
+    });
+}
+
+/// The largest packet but for its last byte, on more connections than memory has room for.
+#[test]
+fn packets_that_never_end_cost_their_senders_the_connection() {
+    let victim = Victim::with(
+        "[[access]]\npublish = [\"#\"]\nsubscribe = [\"#\"]\n\
+         [limits]\nconnections_per_address = 600\n",
+    );
+    victim.survives("partial packets", |victim| {
+        let message = publish("partial", Delivery::AtMostOnce, &[b'p'; 250 * 1024]);
+        let bytes = bytes_of(&Packet::Publish(message), Version::V5);
+        let begun: Vec<Client> = (0..400)
+            .filter_map(|number| {
+                let connect = connect(&format!("partial-{number}"), Version::V5);
+                let mut client = Client::try_connected(victim.address(), connect).ok()?;
+                client.send_bytes(&bytes[..bytes.len() - 1]);
+                Some(client)
+            })
+            .collect();
+        assert!(begun.len() > 100, "{}", begun.len());
     });
 }

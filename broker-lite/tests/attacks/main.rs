@@ -13,6 +13,11 @@
     reason = "real processes, so the real clock"
 )]
 
+#[path = "../transport/pki.rs"]
+#[expect(dead_code, reason = "the tests of the transport use the rest of it")]
+mod pki;
+mod raw_name;
+
 mod bytes_on_the_wire;
 mod samples;
 mod victim;
@@ -23,4 +28,14 @@ mod slow;
 
 mod floods;
 
+mod secured;
+
+mod websocket;
+
 mod access;
+
+mod logins;
+
+mod files;
+
+mod table;

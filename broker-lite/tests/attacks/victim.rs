@@ -4,29 +4,38 @@
 //! bound, and the healthy client lost nothing and waited for nothing longer than [`LONGEST_WAIT`].
 
 use std::{
+    collections::VecDeque,
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use crate::bytes_on_the_wire::Client;
+use broker_lite::packet::Version;
 
-/// What the broker's limits add up to, in MiB.
-const BOUND_MIB: u64 = 128;
+use crate::bytes_on_the_wire::{Client, PATIENCE, connect};
 
-/// What the process takes before the first client, in an unoptimised build, in MiB.
-const BASE_MIB: u64 = 24;
+/// What the broker under attack is allowed.
+const MEMORY: &str = "memory = \"64MiB\"\nretained_bytes = \"32MiB\"\n";
+
+/// The same, in MiB.
+const BOUND_MIB: u64 = 64;
+
+/// What the process takes beside it (`docs/decisions/0015`), in MiB.
+const BASE_MIB: u64 = 16;
+
+/// Each of the two passwords checked at once takes so much for a moment, in MiB.
+const PASSWORD_MIB: u64 = 19;
 
 /// Longest round trip of the healthy client, on a machine that runs other tests meanwhile.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// The healthy client publishes this often.
 const BEAT: Duration = Duration::from_millis(20);
@@ -36,8 +45,17 @@ pub(crate) struct Victim {
     process: Child,
     /// In the order of the configuration.
     addresses: Vec<SocketAddr>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+    log: Log,
+    /// Beside the bound, in MiB.
+    base_mib: u64,
 }
+
+/// What the broker has said lately.
+type Log = Arc<Mutex<VecDeque<String>>>;
+
+/// Lines of the log that are kept.
+const LOG_LINES: usize = 1_000;
 
 impl Victim {
     /// Anonymous clients on loopback may do everything.
@@ -58,20 +76,57 @@ impl Victim {
     /// that the healthy client uses.
     pub(crate) fn start(folder: tempfile::TempDir, config: &str) -> Victim {
         let path = folder.path().join("broker.toml");
-        fs::write(&path, config).unwrap();
+        fs::write(&path, bounded(config)).unwrap();
         let mut process = spawn(&path);
         let listeners = config.matches("[[listener]]").count();
-        let addresses = addresses(&mut process, listeners);
+        let (addresses, log) = addresses(&mut process, listeners);
+        let hashes = config.contains("password_file");
         Victim {
             process,
             addresses,
-            _folder: folder,
+            folder,
+            log,
+            base_mib: BASE_MIB + if hashes { 2 * PASSWORD_MIB } else { 0 },
         }
+    }
+
+    /// Has the broker read this configuration and its files, and waits for what it says to it.
+    pub(crate) fn reload(&self, config: &str, answer: &str) -> String {
+        fs::write(self.path("broker.toml"), bounded(config)).unwrap();
+        self.log.lock().unwrap().clear();
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
+        assert!(sent.success());
+        self.says(answer)
+    }
+
+    /// Waits for a line of the log.
+    pub(crate) fn says(&self, what: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log.lock().unwrap();
+            if let Some(line) = log.iter().find(|line| line.contains(what)) {
+                return line.clone();
+            }
+            assert!(start.elapsed() < PATIENCE, "never said {what:?}: {log:?}");
+            drop(log);
+            thread::sleep(BEAT);
+        }
+    }
+
+    /// A file in the broker's folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Where the healthy client goes.
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses[0]
+    }
+
+    /// Of another listener, in the order of the configuration.
+    pub(crate) fn address_of(&self, listener: usize) -> SocketAddr {
+        self.addresses[listener]
     }
 
     /// Attacks, then says and checks what it took.
@@ -92,7 +147,7 @@ impl Victim {
             wait < LONGEST_WAIT,
             "{name}: a healthy client waited {wait:?}"
         );
-        let bound = (BOUND_MIB + BASE_MIB) * 1024;
+        let bound = (BOUND_MIB + self.base_mib) * 1024;
         assert!(peak < bound, "{name}: the broker took {peak} KiB");
     }
 
@@ -115,6 +170,14 @@ impl Drop for Victim {
     }
 }
 
+/// The configuration with the bound on memory.
+fn bounded(config: &str) -> String {
+    match config.split_once("[limits]\n") {
+        Some((before, after)) => format!("{before}[limits]\n{MEMORY}{after}"),
+        None => format!("{config}\n[limits]\n{MEMORY}"),
+    }
+}
+
 fn spawn(config: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_broker-lite"))
         .arg("--config")
@@ -126,9 +189,9 @@ fn spawn(config: &Path) -> Child {
         .unwrap()
 }
 
-/// Reads the broker's log until it has said where it listens; the rest is read and dropped, so that
-/// a full pipe holds up nobody.
-fn addresses(process: &mut Child, listeners: usize) -> Vec<SocketAddr> {
+/// Reads the broker's log until it has said where it listens; goes on reading, for a full pipe would
+/// hold it up.
+fn addresses(process: &mut Child, listeners: usize) -> (Vec<SocketAddr>, Log) {
     let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
     let (mut addresses, mut said) = (Vec::new(), String::new());
     while addresses.len() < listeners {
@@ -138,8 +201,18 @@ fn addresses(process: &mut Child, listeners: usize) -> Vec<SocketAddr> {
         addresses.extend(listening(&line));
         said += &(line + "\n");
     }
-    thread::spawn(move || log.map_while(Result::ok).for_each(drop));
-    addresses
+    let kept = Log::default();
+    let lines = Arc::clone(&kept);
+    thread::spawn(move || {
+        for line in log.map_while(Result::ok) {
+            let mut lines = lines.lock().unwrap();
+            lines.push_back(line);
+            if lines.len() > LOG_LINES {
+                lines.pop_front();
+            }
+        }
+    });
+    (addresses, kept)
 }
 
 /// The address in `… listening address=127.0.0.1:40123 tls=false`.
@@ -170,7 +243,7 @@ impl Healthy {
             }
             // A new client is served too.
             let start = Instant::now();
-            Client::connected(address, "newcomer").round_trip_of_its_own("healthy/newcomer");
+            newcomer(address).round_trip_of_its_own("healthy/newcomer");
             longest.max(start.elapsed())
         });
         Healthy { stop, thread }
@@ -179,5 +252,17 @@ impl Healthy {
     fn stop(self) -> Duration {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the healthy client was served")
+    }
+}
+
+/// A new client, as soon as it is let in: what attackers have let go of takes a moment to be free.
+fn newcomer(address: SocketAddr) -> Client {
+    let start = Instant::now();
+    loop {
+        match Client::try_connected(address, connect("newcomer", Version::V5)) {
+            Ok(client) => return client,
+            Err(refused) => assert!(start.elapsed() < PATIENCE, "newcomer: {refused:?}"),
+        }
+        thread::sleep(BEAT);
     }
 }

@@ -11,7 +11,7 @@ use rcgen::{
 
 pub(crate) struct Pki {
     directory: tempfile::TempDir,
-    authority: Issuer<'static, KeyPair>,
+    pub(crate) authority: Issuer<'static, KeyPair>,
 }
 
 impl Pki {
