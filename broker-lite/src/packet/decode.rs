@@ -231,8 +231,10 @@ fn largest_body(packet_type: PacketType, version: Option<Version>) -> Option<usi
 /// 5, whatever the protocol's name, and 5.0 for everything else.
 fn claimed_version(packet: &[u8]) -> Version {
     let level = || {
-        let (_, length_bytes) = wire::varint(packet.get(1..)?).ok()??;
+        let (length, length_bytes) = wire::varint(packet.get(1..)?).ok()??;
         let body = packet.get(1 + length_bytes..)?;
+        // What follows the packet says nothing about it.
+        let body = &body[..body.len().min(length as usize)];
         let (name_length, rest) = body.split_first_chunk()?;
         rest.get(usize::from(u16::from_be_bytes(*name_length)))
             .copied()

@@ -471,6 +471,19 @@ fn a_refused_connect_is_answered_in_the_version_it_claims() {
 }
 
 #[test]
+fn bytes_after_a_refused_connect_do_not_change_whom_it_is_answered() {
+    let refused = |bytes: &str| {
+        decode(
+            &mut BytesMut::from(&parse(bytes)[..]),
+            Expect::connect(AMPLE),
+        )
+    };
+    let alone = refused("10 00");
+    assert!(alone.is_err());
+    assert_eq!(refused("10 00 0000 00"), alone);
+}
+
+#[test]
 fn a_packet_of_exactly_the_maximum_size_is_taken() {
     let bytes = parse(r#"30 04 0001 "a" 00"#);
     let mut input = BytesMut::from(&bytes[..]);

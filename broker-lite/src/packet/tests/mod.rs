@@ -2,8 +2,10 @@
 //!
 //! Bytes are written as hexadecimal with ASCII text in quotes: `10 0f 0004 "MQTT" …`.
 
+mod differential;
 mod examples;
 mod malformed;
+mod peer;
 mod properties;
 
 use std::sync::Arc;

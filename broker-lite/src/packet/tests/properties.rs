@@ -76,7 +76,7 @@ fn read_within_bounds(bytes: &[u8], expect: Expect) {
 }
 
 /// Where such a packet is read.
-fn expect(packet: &Packet, version: Version) -> Expect {
+pub(super) fn expect(packet: &Packet, version: Version) -> Expect {
     match packet {
         Packet::Connect(_) => Expect::connect(AMPLE),
         Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
@@ -92,11 +92,11 @@ fn expect(packet: &Packet, version: Version) -> Expect {
     }
 }
 
-fn version() -> impl Strategy<Value = Version> {
+pub(super) fn version() -> impl Strategy<Value = Version> {
     prop_oneof![Just(Version::V3), Just(Version::V5)]
 }
 
-fn packet(version: Version) -> BoxedStrategy<Packet> {
+pub(super) fn packet(version: Version) -> BoxedStrategy<Packet> {
     let both = prop_oneof![
         connect(version).prop_map(|packet| Packet::Connect(Box::new(packet))),
         conn_ack(version).prop_map(|packet| Packet::ConnAck(Box::new(packet))),
