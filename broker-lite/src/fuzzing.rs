@@ -1,7 +1,7 @@
 //! Entry points for fuzzers: each takes any bytes, and panics where a promise is broken.
 //!
 //! ```text
-//!  fuzz/targets/*.rs (libFuzzer) ──▶ TARGETS ──▶ packet · exchange · stream · configuration
+//!  fuzz/targets/*.rs (libFuzzer) ──▶ TARGETS ──▶ packet · exchange · stream · websocket · password · configuration
 //!  corpus.rs (unit tests)        ──▶
 //! ```
 //!
@@ -13,6 +13,7 @@ mod configuration;
 mod corpus;
 mod exchange;
 mod packet;
+mod password;
 pub(crate) mod script;
 mod stream;
 
@@ -42,6 +43,14 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "stream",
         run: stream::run,
+    },
+    Target {
+        name: "websocket",
+        run: crate::websocket::fuzzing::run,
+    },
+    Target {
+        name: "password",
+        run: password::run,
     },
     Target {
         name: "configuration",

@@ -75,13 +75,15 @@ struct AwaitsFinal {
 impl Exchange for Scram {
     fn step(&mut self, data: &[u8], logins: &Logins) -> Step {
         let failed = |why| Step::Failed { user: None, why };
+        // Whatever fails ends the exchange.
+        let state = std::mem::replace(self, Scram::Over);
         if data.len() > MESSAGE_BYTES_MAX {
             return failed("a SCRAM message has more than 1,024 bytes");
         }
         let Ok(message) = std::str::from_utf8(data) else {
             return failed("a SCRAM message is not UTF-8");
         };
-        match std::mem::replace(self, Scram::Over) {
+        match state {
             // CONNECT may leave its data out: the client begins when it is asked.
             Scram::AwaitsFirst { asked: true, .. } if message.is_empty() => {
                 failed("a client that was asked to begin did not")
@@ -303,10 +305,10 @@ mod tests {
             );
         }
         let mut exchange = exchange();
-        assert!(matches!(
-            exchange.step(b"n,,n=\xff,r=abc", &logins()),
-            Step::Failed { .. }
-        ));
+        for message in [&b"n,,n=\xff,r=abc"[..], CLIENT_FIRST.as_bytes()] {
+            let step = exchange.step(message, &logins());
+            assert!(matches!(step, Step::Failed { .. }), "it is over");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod upgrade;
 
 use std::{

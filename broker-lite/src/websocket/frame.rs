@@ -133,6 +133,12 @@ impl FrameReader {
         self.closed
     }
 
+    /// Bytes kept of frames that are not complete.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn held(&self) -> usize {
+        self.control.len()
+    }
+
     /// Takes bytes of a header; begins the frame when it is complete.
     fn take_header(&mut self, bytes: &[u8]) -> Result<usize, FrameFault> {
         for (taken, byte) in (1..).zip(bytes) {
