@@ -67,8 +67,9 @@ impl Config {
 pub struct Persistence {
     /// The SQLite file; its folder must exist. A change takes effect at the next start.
     pub path: PathBuf,
-    /// Longest wait for others to share a commit with; an acknowledgement waits this long and one
-    /// flush of the disk. Default: 5 ms.
+    /// Longest wait for others to share a commit with; an acknowledgement waits at most this long
+    /// and one flush of the disk. Many that wait go sooner, when nobody joins them any more.
+    /// Default: 5 ms.
     #[serde(default = "default_commit_delay")]
     pub commit_delay: Period,
 }

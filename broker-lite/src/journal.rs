@@ -126,6 +126,17 @@ pub(crate) struct Changes {
     pub(crate) changes: Vec<Change>,
 }
 
+impl Changes {
+    /// How many of them somebody is to be told of, once they are on disk.
+    pub(crate) fn promises(&self) -> usize {
+        let is_promise = |change: &&Change| {
+            use Change::{Freed, MessageHeld, Took};
+            matches!(change, MessageHeld(_) | Took(..) | Freed(..))
+        };
+        self.changes.iter().filter(is_promise).count()
+    }
+}
+
 /// Whether and where changes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {

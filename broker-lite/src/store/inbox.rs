@@ -13,6 +13,12 @@ use std::{
 use super::UNAWAITED_DELAY;
 use crate::journal::{Batch, Changes};
 
+/// Promises that are worth a commit as soon as no more come: so many share the disk's flush that
+/// it costs little for each, and fewer are not committed more often than once per delay.
+const WORTHWHILE: usize = 16;
+/// Nobody else is on his way when nothing has come for this part of the delay.
+const PAUSE_DIVISOR: u32 = 10;
+
 /// What the writer is to do next.
 #[derive(Debug)]
 pub(super) enum Work {
@@ -34,6 +40,10 @@ struct State {
     since: Option<Instant>,
     /// When somebody began to wait for it.
     awaited_since: Option<Instant>,
+    /// When the last change of the batch came.
+    latest: Option<Instant>,
+    /// Promises in the batch.
+    promises: usize,
     /// The file is empty: nothing but the whole state makes sense in it.
     needs_whole: bool,
     closed: bool,
@@ -54,8 +64,11 @@ impl Inbox {
         if is_first_awaited {
             state.awaited_since = Some(now);
         }
+        let was_worthwhile = state.is_worthwhile();
+        state.latest = Some(now);
+        state.promises += changes.promises();
         state.batch.add(changes);
-        if is_first || is_first_awaited {
+        if is_first || is_first_awaited || was_worthwhile != state.is_worthwhile() {
             self.changed.notify_one();
         }
     }
@@ -73,7 +86,8 @@ impl Inbox {
         self.changed.notify_one();
     }
 
-    /// Waits until a commit is due: `delay` after somebody began to wait for it.
+    /// Waits until a commit is due: `delay` after somebody began to wait for it, or sooner when
+    /// many do and nobody joins them any more.
     pub(super) fn wait(&self, delay: Duration) -> Work {
         let mut state = self.lock();
         loop {
@@ -129,12 +143,81 @@ impl State {
     fn due(&self, delay: Duration) -> Option<Instant> {
         let awaited = self.awaited_since.map(|since| since + delay);
         let unawaited = self.since.map(|since| since + UNAWAITED_DELAY);
-        [awaited, unawaited].into_iter().flatten().min()
+        let paused = self.latest.filter(|_| self.is_worthwhile());
+        let paused = paused.map(|latest| latest + delay / PAUSE_DIVISOR);
+        [awaited, unawaited, paused].into_iter().flatten().min()
+    }
+
+    fn is_worthwhile(&self) -> bool {
+        self.awaited_since.is_some() && self.promises >= WORTHWHILE
     }
 
     fn take(&mut self) -> Batch {
         self.since = None;
         self.awaited_since = None;
+        self.latest = None;
+        self.promises = 0;
         mem::take(&mut self.batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{ids::SessionKey, journal::Change, packet::PacketId};
+
+    /// Longer than any machine takes a nap.
+    const DELAY: Duration = Duration::from_secs(600);
+
+    /// As many promises as there are numbers.
+    fn promises(numbers: std::ops::Range<u16>) -> Changes {
+        let id = |number: u16| PacketId::new(number + 1).expect("is no 0");
+        let took = |number| Change::Took(SessionKey(1), id(number));
+        Changes {
+            through: u64::from(numbers.end),
+            awaited: true,
+            whole: false,
+            changes: numbers.map(took).collect(),
+        }
+    }
+
+    #[test]
+    fn a_few_promises_wait_out_the_delay_and_many_only_until_no_more_come() {
+        let many = u16::try_from(WORTHWHILE).expect("is small");
+        let inbox = Inbox::default();
+        inbox.submit(promises(0..many - 1));
+        let state = inbox.lock();
+        let since = state.awaited_since.expect("somebody waits");
+        assert_eq!(state.due(DELAY), Some(since + UNAWAITED_DELAY));
+        assert_eq!(
+            state.due(UNAWAITED_DELAY / 2),
+            Some(since + UNAWAITED_DELAY / 2)
+        );
+        drop(state);
+        inbox.submit(promises(many - 1..many));
+        let state = inbox.lock();
+        let latest = state.latest.expect("something came");
+        let delay = UNAWAITED_DELAY / 2;
+        assert_eq!(state.due(delay), Some(latest + delay / PAUSE_DIVISOR));
+    }
+
+    #[test]
+    fn a_writer_that_sleeps_hears_that_a_commit_became_worthwhile() {
+        let inbox = Inbox::default();
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| inbox.wait(UNAWAITED_DELAY));
+            inbox.submit(promises(0..1));
+            // Most often it sleeps by now, and without word would do so for the whole delay.
+            thread::sleep(UNAWAITED_DELAY / 20);
+            inbox.submit(promises(1..200));
+            match writer.join().expect("does not panic") {
+                Work::Commit(batch) => assert_eq!(batch.through, 200),
+                Work::Close => panic!("it was not closed"),
+            }
+        });
+        assert!(begun.elapsed() < UNAWAITED_DELAY);
     }
 }
