@@ -4,7 +4,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -27,6 +27,17 @@ impl Address {
         match self {
             Address::Network(address) => Some(address.ip()),
             Address::Unix { .. } => None,
+        }
+    }
+}
+
+/// Where connections and failures are counted: an IPv4 address, or the network of an IPv6 address, for each host
+/// of that may take any of its 2^64 addresses.
+pub(crate) fn source(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who comes from where, and how often. A core.
+//! Who comes from where, and how often; an IPv6 network (/64) counts as one address. A core.
 //!
 //! Invariant: an address without connections is forgotten once it may connect as freely as a new one,
 //! at the latest when [`REMEMBERED_MAX`] are remembered.
@@ -6,6 +6,7 @@
 use std::{collections::HashMap, net::IpAddr, time::Instant};
 
 use crate::{
+    address::source,
     config::Limits,
     rate::{Paced, Rate},
 };
@@ -44,7 +45,7 @@ impl Arrivals {
             self.origins
                 .retain(|_, origin| origin.connections > 0 || !origin.rate.is_fresh(now));
         }
-        let origin = self.origins.entry(address).or_insert(Origin {
+        let origin = self.origins.entry(source(address)).or_insert(Origin {
             connections: 0,
             rate: Rate::new(now),
         });
@@ -78,10 +79,11 @@ impl Arrivals {
 
     /// A connection from there is closed.
     pub(crate) fn leave(&mut self, address: IpAddr, now: Instant) {
-        if let Some(origin) = self.origins.get_mut(&address) {
+        let source = source(address);
+        if let Some(origin) = self.origins.get_mut(&source) {
             origin.connections -= 1;
             if origin.connections == 0 && origin.rate.is_fresh(now) {
-                self.origins.remove(&address);
+                self.origins.remove(&source);
             }
         }
     }
@@ -129,6 +131,23 @@ mod tests {
             arrivals.admit("127.0.0.1".parse().expect("an address"), &limits, now),
             Ok(())
         );
+    }
+
+    #[test]
+    fn the_hosts_of_an_ipv6_network_share_its_connections() {
+        let limits = Limits {
+            connections_per_address: 2,
+            ..Limits::default()
+        };
+        let (mut arrivals, now) = (Arrivals::default(), crate::broker::sim::start());
+        let [first, second, other] = ["2001:db8::1", "2001:db8::2:0:0:1", "2001:db8:0:1::1"]
+            .map(|text| text.parse().expect("an address"));
+        assert_eq!(arrivals.admit(first, &limits, now), Ok(()));
+        assert_eq!(arrivals.admit(second, &limits, now), Ok(()));
+        assert_eq!(arrivals.admit(first, &limits, now), Err(TooMany::AtOnce(2)));
+        assert_eq!(arrivals.admit(other, &limits, now), Ok(()));
+        arrivals.leave(second, now);
+        assert_eq!(arrivals.admit(first, &limits, now), Ok(()));
     }
 
     #[test]

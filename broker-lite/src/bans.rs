@@ -4,11 +4,14 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use crate::{address::Address, config::Limits};
+use crate::{
+    address::{Address, source},
+    config::Limits,
+};
 
 /// Addresses remembered at once: 64 bytes each, a quarter of a megabyte in all.
 const TRACKED_MAX: usize = 4_096;
@@ -23,17 +26,6 @@ struct Record {
     /// Bans so far; each doubles the next.
     bans: u32,
     banned_until: Option<Instant>,
-}
-
-/// Where failures are counted: an IPv4 address, or the network of an IPv6 address, for each host
-/// of that may take any of its 2^64 addresses.
-fn source(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-    }
 }
 
 /// The same of a client's address; none for those on this machine's own sockets.

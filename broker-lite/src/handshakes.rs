@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::address::Address;
+use crate::{address::Address, bans::source_of};
 
 /// One address gets this part of the limit.
 const SHARE: u32 = 4;
@@ -55,7 +55,7 @@ impl Handshakes {
     pub(crate) async fn turn(&self, address: Address) -> Turn {
         let turns = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
         // Semaphores that nobody closes give a permit always.
-        let own = match address.ip() {
+        let own = match source_of(&address) {
             Some(ip) => turns.of(ip).acquire_owned().await.ok(),
             None => None,
         };

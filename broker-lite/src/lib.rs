@@ -15,8 +15,8 @@
 //! A user's name and password, or the steps of an exchange (`auth`, `scram`), are held against its
 //! `login`; hashed passwords (`password`) take their turn (`checks`) on a thread beside.
 //!
-//! Values and cores decide; `listener`, `socket`, `descriptors`, `entrance`, `tls`, `websocket`, `connection`, `shared`, `store`,
-//! `credentials` and `server` are the drivers that give them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
+//! Values and cores decide; `listener`, `socket`, `descriptors`, `entrance`, `tls`, `websocket`, `connection`, `shared`, `heap`,
+//! `store`, `credentials` and `server` are the drivers that give them sockets and a clock. The gateway's own publishers use a [`server::LocalClient`], which walks the
 //! same path as a socket.
 
 pub mod address;
@@ -34,6 +34,7 @@ pub mod keeper;
 mod arena;
 mod ids;
 
+mod heap;
 mod memory;
 mod rate;
 

@@ -295,6 +295,37 @@ mod tests {
     }
 
     #[test]
+    fn expired_values_make_room_but_are_looked_for_once_a_second() {
+        let limits = Limits {
+            retained_messages: 2,
+            ..Limits::default()
+        };
+        let mut all = RetainedMessages::new(&Meter::default());
+        let start = crate::broker::sim::start();
+        let mut set_at = |topic: &str, expiry_s, after_ms| {
+            let topic = TopicName::parse(topic).expect("a topic name");
+            let mut message = Message::new(topic, "1").retained();
+            message.expiry_s = expiry_s;
+            let now = start + Duration::from_millis(after_ms);
+            let retained = Retained {
+                publication: Arc::new(Publication::new(message, now, 0, &Meter::default())),
+                publisher: None,
+            };
+            all.set(retained, &limits, true, now, &mut Journal::off())
+        };
+        assert_eq!(set_at("brief", Some(1), 0), Ok(()));
+        assert_eq!(set_at("lasting", None, 0), Ok(()));
+        assert_eq!(set_at("new", None, 999), Err(Full), "nothing has expired");
+        assert_eq!(
+            set_at("new", None, 1_998),
+            Err(Full),
+            "not looked for again"
+        );
+        assert_eq!(set_at("new", None, 1_999), Ok(()));
+        assert_eq!(all.len(), 2);
+    }
+
+    #[test]
     fn a_full_store_takes_no_new_topic_but_new_values() {
         let limits = Limits {
             retained_messages: 1,

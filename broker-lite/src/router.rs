@@ -516,6 +516,38 @@ mod tests {
         assert!(router.root.is_empty());
     }
 
+    /// The worst that all subscriptions together can do to one topic: each level of each filter is
+    /// the topic's or a `+`, so that every node is visited.
+    #[test]
+    fn a_topic_visits_no_more_nodes_than_the_wildcards_may_have() {
+        let sessions = Sessions::new(1);
+        let mut router = Router::new(&Meter::default());
+        let filters = (0_u32..).map(|number| {
+            let level = |bit: u32| if number >> bit & 1 == 0 { "+" } else { "t" };
+            filter(&(0..20).map(level).collect::<Vec<_>>().join("/"))
+        });
+        let mut granted = Vec::new();
+        for filter in filters {
+            if !router.has_room_for(&filter) {
+                break;
+            }
+            router.subscribe(&filter, sessions.subscriber(0));
+            granted.push(filter);
+        }
+        assert!(router.size.wildcard_nodes <= WILDCARD_NODES_MAX);
+        assert!(router.size.wildcard_nodes + 20 > WILDCARD_NODES_MAX);
+        assert!(router.has_room_for(&filter("t/t/#")), "needs none");
+        let topic = ["t"; 20].join("/");
+        assert_eq!(
+            sessions.found(&mut router, &topic, &[]).len(),
+            granted.len()
+        );
+        for filter in &granted {
+            assert!(router.unsubscribe(filter, sessions.0[0]));
+        }
+        assert_eq!(router.size.wildcard_nodes, 0);
+    }
+
     #[test]
     fn members_of_a_group_take_turns_and_absent_ones_are_passed_over() {
         let sessions = Sessions::new(3);

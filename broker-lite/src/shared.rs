@@ -32,6 +32,7 @@ use crate::{
     config::{Config, Persistence},
     credentials,
     handshakes::Handshakes,
+    heap::{self, Ebb},
     keeper::{Keeper, Kept, Published, Receipt},
     log::{self, Entry},
     login::Check,
@@ -106,6 +107,7 @@ pub(crate) struct Locked {
     publishings: HashMap<Ticket, oneshot::Sender<Published>>,
     /// When the broker task wakes by itself.
     armed: Option<Instant>,
+    ebb: Ebb,
     limiter: Limiter,
     /// What the broker task is to log; writing takes time, and may wait.
     events: Vec<Entry>,
@@ -125,6 +127,12 @@ impl Locked {
         let (sender, receiver) = oneshot::channel();
         self.publishings.insert(ticket, sender);
         receiver
+    }
+
+    /// When the broker task is to come round by itself.
+    fn poll_timeout(&self) -> Option<Instant> {
+        let timeouts = [self.core.poll_timeout(), self.ebb.poll_timeout()];
+        timeouts.into_iter().flatten().min()
     }
 
     fn call(&self, connection: ConnectionId) {
@@ -191,6 +199,7 @@ impl Shared {
                 local_calls: HashMap::new(),
                 publishings: HashMap::new(),
                 armed: None,
+                ebb: Ebb::default(),
                 limiter: Limiter::default(),
                 events: Vec::new(),
             }),
@@ -291,7 +300,8 @@ impl Shared {
         {
             store.submit(changes);
         }
-        let due = locked.core.poll_timeout();
+        locked.ebb.note(locked.core.memory_used(), now);
+        let due = locked.poll_timeout();
         if due.is_some_and(|due| locked.armed.is_none_or(|armed| due < armed)) {
             locked.armed = due;
             self.mailbox.work.notify_one();
@@ -341,6 +351,7 @@ impl Shared {
         loop {
             let armed = self.catch_up();
             self.write_events();
+            self.give_back().await;
             self.pulse.notify_waiters();
             let due = async {
                 match armed {
@@ -373,11 +384,19 @@ impl Shared {
         }
         locked.core.handle_timeout(now);
         self.drain(&mut locked, None, now);
-        locked.armed = locked.core.poll_timeout();
+        locked.armed = locked.poll_timeout();
         if entered {
             self.settled.notify_one();
         }
         locked.armed
+    }
+
+    /// After a burst: gives the system what it left free, on a thread that may take its time.
+    async fn give_back(&self) {
+        if self.lock().ebb.is_due(Instant::now()) {
+            // A bug in there would have ended the process.
+            let _done = tokio::task::spawn_blocking(heap::trim).await;
+        }
     }
 
     /// Puts the last changes on disk.

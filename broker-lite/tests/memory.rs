@@ -367,6 +367,26 @@ fn burst(broker: &Process) {
 }
 
 #[test]
+fn memory_falls_again_after_a_burst() {
+    let broker = Process::start("");
+    let rest = broker.resident_kib();
+    (0..2).for_each(|_| burst(&broker));
+    let rise = broker.peak_kib() - rest;
+    assert!(rise > 8_000, "the burst filled nothing: {rise} KiB");
+    let began = Instant::now();
+    let kept = || broker.resident_kib().saturating_sub(rest);
+    while kept() > rise * 3 / 10 {
+        let waited = began.elapsed();
+        assert!(waited < PATIENCE, "{} of {rise} KiB kept", kept());
+        thread::sleep(Duration::from_millis(50));
+    }
+    println!(
+        "at rest {rest} KiB, {rise} KiB more, of which {} KiB stay",
+        kept()
+    );
+}
+
+#[test]
 fn bursts_do_not_add_up() {
     let broker = Process::start("");
     let rest = broker.resident_kib();

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Core, Gated, Timer};
 use crate::{
+    address::source,
     ids::{ConnectionId, MessageKey, SessionId},
     session::{Link, Session},
 };
@@ -46,7 +47,7 @@ impl Core {
         let mut by_address = HashMap::new();
         for (id, link) in self.links.iter() {
             if let Some(address) = link.peer.address.ip() {
-                *by_address.entry(address).or_insert(0) += 1;
+                *by_address.entry(source(address)).or_insert(0) += 1;
             }
             let connection = ConnectionId(id);
             if let Some(session) = link.session() {

@@ -76,6 +76,11 @@ impl Pressure {
 }
 
 impl Core {
+    /// Bytes in use, as charged.
+    pub(crate) fn memory_used(&self) -> usize {
+        self.meter.used()
+    }
+
     /// How full memory is.
     pub(super) fn pressure(&self) -> Pressure {
         Pressure::of(self.meter.used(), self.rules.limits.memory.as_len())

@@ -18,7 +18,7 @@ pub struct Limits {
     /// Connections at once.
     #[schemars(range(min = 1, max = 100_000))]
     pub connections: u32,
-    /// Connections at once from one address.
+    /// Connections at once from one address; an IPv6 network (/64) counts as one.
     #[schemars(range(min = 1, max = 100_000))]
     pub connections_per_address: u32,
     /// New connections of one address in a second, once it has used up `connections_per_address`
