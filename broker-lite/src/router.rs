@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// Nodes at and below a `+`, of all filters together: a topic may have to visit them all, which
-/// takes some milliseconds and holds everybody up. Filters that are alike share them.
-pub(crate) const WILDCARD_NODES_MAX: usize = 65_536;
+/// takes two milliseconds and holds everybody up. Filters that are alike share them.
+pub(crate) const WILDCARD_NODES_MAX: usize = 32_768;
 
 /// What a node costs beside its text: itself, what its row keeps free, and two allocations.
 const NODE_BYTES: usize = 2 * size_of::<(Box<str>, Node)>() + 64;
