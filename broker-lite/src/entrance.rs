@@ -32,7 +32,7 @@ use crate::{
 /// How new connections are served; exchanged as a whole by a reload.
 #[derive(Clone)]
 pub(crate) struct Service {
-    pub(crate) config: Listener,
+    pub(crate) config: Arc<Listener>,
     pub(crate) trust: Option<Arc<Trust>>,
 }
 
@@ -146,7 +146,6 @@ pub(crate) fn admit(shared: &Arc<Shared>, stream: Stream, address: Address, door
     let Some((connection, call)) = shared.open(peer) else {
         return;
     };
-    stream.notice_silence(shared.lock().core.half_open_timeout());
     let guest = Guest {
         shared: Arc::clone(shared),
         door: Arc::clone(door),

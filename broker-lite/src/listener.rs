@@ -96,7 +96,7 @@ pub(crate) async fn prepare(
         prepared.push(Prepared {
             endpoint,
             service: Service {
-                config: listener.clone(),
+                config: Arc::new(listener.clone()),
                 trust: trust.map(Arc::new),
             },
             socket,
@@ -262,6 +262,8 @@ async fn accept(
 ) {
     let mut spare = Spare::new();
     let mut failing = false;
+    let mut silence = shared.lock().core.half_open_timeout();
+    socket.notice_silence(silence);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -270,6 +272,12 @@ async fn accept(
         match accepted {
             Ok((stream, address)) => {
                 failing = false;
+                let silence_now = shared.lock().core.half_open_timeout();
+                if silence_now != silence {
+                    silence = silence_now;
+                    socket.notice_silence(silence);
+                    stream.notice_silence(silence);
+                }
                 admit(&shared, stream, address, &door);
             }
             Err(error) if is_of_one_connection(&error) => {}

@@ -58,6 +58,8 @@ impl Socket {
         match endpoint {
             Endpoint::Network(address) => {
                 let socket = TcpListener::bind(address).await?;
+                // Connections inherit it; without it only latency suffers.
+                let _slower = SockRef::from(&socket).set_tcp_nodelay(true);
                 let bound = socket.local_addr()?;
                 Ok((Socket::Tcp(socket), Endpoint::Network(bound)))
             }
@@ -74,8 +76,6 @@ impl Socket {
                 let (stream, mut address) = socket.accept().await?;
                 // An IPv4 peer of an IPv6 socket counts as what it is.
                 address.set_ip(address.ip().to_canonical());
-                // Without it only latency suffers.
-                let _slower = stream.set_nodelay(true);
                 Ok((Stream::Tcp(stream), address.into()))
             }
             Socket::Unix { socket, .. } => {
@@ -87,24 +87,40 @@ impl Socket {
     }
 }
 
-impl Stream {
-    /// Has the kernel end the connection when its peer has vanished for so long: with bytes
-    /// underway by the user time-out, without by keep-alive probes. Zero: it waits for ever.
+impl Socket {
+    /// Has the kernel end connections whose peer has vanished for so long; those accepted from now
+    /// on inherit it, which spares each its own system calls.
     pub(crate) fn notice_silence(&self, after: Duration) {
-        let Stream::Tcp(stream) = self else { return };
-        if after.is_zero() {
-            return;
+        if let Socket::Tcp(socket) = self {
+            notice_silence(&SockRef::from(socket), after);
         }
-        let socket = SockRef::from(stream);
-        let keep_alive = TcpKeepalive::new()
-            .with_time((after / 2).max(SECOND))
-            .with_interval((after / 10).max(SECOND));
-        // A probe that finds the time-out passed ends the connection: one interval earlier is in time.
-        let given_up = (after.saturating_sub(after / 10)).max(SECOND);
-        // Refused, a vanished peer is found by the keep alive of MQTT, later.
-        let _later = socket.set_tcp_keepalive(&keep_alive);
-        let _later = socket.set_tcp_user_timeout(Some(given_up));
     }
+}
+
+impl Stream {
+    /// The same for one connection.
+    pub(crate) fn notice_silence(&self, after: Duration) {
+        if let Stream::Tcp(stream) = self {
+            notice_silence(&SockRef::from(stream), after);
+        }
+    }
+}
+
+/// With bytes underway by the user time-out, without by keep-alive probes. Zero: it waits for ever.
+fn notice_silence(socket: &SockRef<'_>, after: Duration) {
+    if after.is_zero() {
+        let _kept = socket.set_keepalive(false);
+        let _kept = socket.set_tcp_user_timeout(None);
+        return;
+    }
+    let keep_alive = TcpKeepalive::new()
+        .with_time((after / 2).max(SECOND))
+        .with_interval((after / 10).max(SECOND));
+    // A probe that finds the time-out passed ends the connection: one interval earlier is in time.
+    let given_up = (after.saturating_sub(after / 10)).max(SECOND);
+    // Refused, a vanished peer is found by the keep alive of MQTT, later.
+    let _later = socket.set_tcp_keepalive(&keep_alive);
+    let _later = socket.set_tcp_user_timeout(Some(given_up));
 }
 
 /// The file of a bound Unix socket; removed with this, unless another has taken its place.
