@@ -18,6 +18,7 @@ mod main_job;
 mod bad_input;
 mod logins;
 mod manners;
+mod metrics;
 mod security;
 
 mod demo;

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
-use crate::{metrics, server::Broker};
+use crate::metrics;
 
 /// Connections served at once; others wait in the system's queue.
 const CONNECTIONS_MAX: usize = 16;
@@ -50,13 +50,12 @@ pub struct Page {
 /// Finds the page of a path; `None`: there is none.
 pub type Pages = Arc<dyn Fn(&str) -> Option<Page> + Send + Sync>;
 
-/// A server's only page: the metrics of a broker, found when they are asked for.
-pub fn metrics_of(broker: &Broker) -> Pages {
-    let broker = broker.clone();
+/// A server's only page: metrics, written when they are asked for.
+pub fn metrics_page(write: impl Fn() -> String + Send + Sync + 'static) -> Pages {
     Arc::new(move |path| {
         (path == "/metrics").then(|| Page {
             content_type: metrics::CONTENT_TYPE,
-            body: metrics::render(&broker.status()),
+            body: write(),
         })
     })
 }

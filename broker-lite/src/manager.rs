@@ -2,12 +2,12 @@
 //!
 //! Invariant: the watchdog is fed by whoever has seen progress, never by a timer alone.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use sd_notify::NotifyState;
 use tracing::{error, info, warn};
 
-use crate::{catalog, probe::Lost};
+use crate::catalog;
 
 /// How often the watchdog wants to be fed, twice per period as sd_watchdog_enabled(3) advises;
 /// `None`: there is none.
@@ -26,9 +26,9 @@ pub fn alive() {
 }
 
 /// No progress was seen, so that the watchdog stays hungry.
-pub fn stuck(lost: Lost) {
+pub fn stuck(reason: impl Display) {
     error!(
-        message_id = catalog::PROBE_FAILED.id, kind = catalog::PROBE_FAILED.name, reason = %lost,
+        message_id = catalog::PROBE_FAILED.id, kind = catalog::PROBE_FAILED.name, %reason,
         "no progress; the watchdog is not fed"
     );
 }
@@ -51,14 +51,16 @@ pub fn reloaded(changes: &str) {
     );
 }
 
-/// A configuration cannot be used; the one before stays.
-pub fn reload_refused(reason: &str) {
-    error!(
-        message_id = catalog::RELOAD_REFUSED.id,
-        kind = catalog::RELOAD_REFUSED.name,
-        reason,
-        "configuration not applied; the one before stays"
-    );
+/// A configuration cannot be used, each line of `reasons` says why; the one before stays.
+pub fn reload_refused(reasons: &str) {
+    for reason in reasons.lines() {
+        error!(
+            message_id = catalog::RELOAD_REFUSED.id,
+            kind = catalog::RELOAD_REFUSED.name,
+            reason,
+            "configuration not applied; the one before stays"
+        );
+    }
 }
 
 /// About to end.

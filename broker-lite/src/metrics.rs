@@ -3,114 +3,36 @@
 //! Invariant: the number of series is bounded, whatever clients call themselves: at most
 //! [`CLIENTS_MAX`] are listed one by one, those that move most messages.
 
-use std::{cmp::Reverse, fmt::Write};
+mod exposition;
+
+use std::cmp::Reverse;
 
 use crate::status::{ClientStatus, Counters, Status, StoreStatus};
 
-/// What the text is, for the Content-Type header.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use exposition::family;
+pub use exposition::{CONTENT_TYPE, Exposition, Family, counter, gauge};
 
 /// Clients with series of their own; all are counted in the totals.
 pub const CLIENTS_MAX: usize = 100;
 
-/// The whole exposition, its end included.
+/// The whole page of a broker alone.
 pub fn render(status: &Status) -> String {
-    let mut text = Text::default();
-    about_broker(&mut text, status);
-    about_traffic(&mut text, &status.counters);
+    let mut text = Exposition::default();
+    about(&mut text, status);
+    text.end()
+}
+
+/// What a broker says, to stand beside other families.
+pub fn about(text: &mut Exposition, status: &Status) {
+    about_broker(text, status);
+    about_traffic(text, &status.counters);
     if let Some(store) = &status.store {
-        about_store(&mut text, store);
+        about_store(text, store);
     }
-    about_clients(&mut text, &status.clients);
-    text.0.push_str("# EOF\n");
-    text.0
+    about_clients(text, &status.clients);
 }
 
-/// The text under way.
-#[derive(Default)]
-struct Text(String);
-
-/// One family of series.
-#[derive(Clone, Copy)]
-struct Family<'a> {
-    /// Ends with the unit, if there is one.
-    name: &'a str,
-    kind: &'a str,
-    unit: Option<&'a str>,
-    help: &'a str,
-}
-
-fn counter<'a>(name: &'a str, help: &'a str) -> Family<'a> {
-    family(name, "counter", help)
-}
-
-fn gauge<'a>(name: &'a str, help: &'a str) -> Family<'a> {
-    family(name, "gauge", help)
-}
-
-fn family<'a>(name: &'a str, kind: &'a str, help: &'a str) -> Family<'a> {
-    let units = ["seconds", "bytes"];
-    let unit = units.into_iter().find(|unit| name.ends_with(*unit));
-    Family {
-        name,
-        kind,
-        unit,
-        help,
-    }
-}
-
-type Labels<'a> = &'a [(&'a str, &'a str)];
-
-impl Text {
-    fn open(&mut self, family: Family<'_>) {
-        let Family {
-            name,
-            kind,
-            unit,
-            help,
-        } = family;
-        self.line(&format!("# TYPE {name} {kind}"));
-        if let Some(unit) = unit {
-            self.line(&format!("# UNIT {name} {unit}"));
-        }
-        self.line(&format!("# HELP {name} {}", escaped(help)));
-    }
-
-    fn sample(&mut self, family: Family<'_>, labels: Labels<'_>, value: f64) {
-        let suffix = match family.kind {
-            "counter" => "_total",
-            "info" => "_info",
-            _ => "",
-        };
-        let labels: Vec<String> = labels
-            .iter()
-            .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
-            .collect();
-        let labels = match labels.is_empty() {
-            true => String::new(),
-            false => format!("{{{}}}", labels.join(",")),
-        };
-        self.line(&format!("{}{suffix}{labels} {value}", family.name));
-    }
-
-    fn single(&mut self, family: Family<'_>, value: f64) {
-        self.open(family);
-        self.sample(family, &[], value);
-    }
-
-    fn line(&mut self, line: &str) {
-        let _infallible = writeln!(self.0, "{line}");
-    }
-}
-
-/// Label values and help texts escape the same three characters.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
-}
-
-fn about_broker(text: &mut Text, status: &Status) {
+fn about_broker(text: &mut Exposition, status: &Status) {
     let build = family("broker_build", "info", "The running version.");
     text.open(build);
     text.sample(build, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
@@ -155,12 +77,22 @@ fn about_broker(text: &mut Text, status: &Status) {
             status.stored.bytes as f64,
             "Bytes of the stored messages, about.",
         ),
+        (
+            "broker_memory_bytes",
+            status.memory_bytes as f64,
+            "What the broker holds, as it counts that against its limit.",
+        ),
+        (
+            "broker_memory_limit_bytes",
+            status.memory_limit_bytes as f64,
+            "That limit (limits.memory).",
+        ),
     ] {
         text.single(gauge(name, help), value);
     }
 }
 
-fn about_traffic(text: &mut Text, counters: &Counters) {
+fn about_traffic(text: &mut Exposition, counters: &Counters) {
     for (name, value, help) in [
         (
             "broker_messages_received",
@@ -235,7 +167,7 @@ fn about_traffic(text: &mut Text, counters: &Counters) {
     }
 }
 
-fn about_store(text: &mut Text, store: &StoreStatus) {
+fn about_store(text: &mut Exposition, store: &StoreStatus) {
     let faulty = gauge(
         "broker_store_faulty",
         "Whether the disk takes no commits (1).",
@@ -258,7 +190,7 @@ fn about_store(text: &mut Text, store: &StoreStatus) {
     }
 }
 
-fn about_clients(text: &mut Text, clients: &[ClientStatus]) {
+fn about_clients(text: &mut Exposition, clients: &[ClientStatus]) {
     let mut listed: Vec<&ClientStatus> = clients.iter().collect();
     listed.sort_by_key(|client| Reverse(client.received.messages + client.sent.messages));
     listed.truncate(CLIENTS_MAX);

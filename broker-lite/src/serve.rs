@@ -6,7 +6,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use broker_lite::{control, http, logging, manager, probe::Probe, server::Broker};
+use broker_lite::{control, http, logging, manager, metrics, probe::Probe, server::Broker};
 use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -118,7 +118,9 @@ async fn serve_metrics(file: &File, broker: &Broker) -> anyhow::Result<Option<ht
     let Some(config) = &file.metrics else {
         return Ok(None);
     };
-    let server = http::Server::start(config.address, http::metrics_of(broker))
+    let broker = broker.clone();
+    let pages = http::metrics_page(move || metrics::render(&broker.status()));
+    let server = http::Server::start(config.address, pages)
         .await
         .with_context(|| format!("cannot serve metrics on {}", config.address))?;
     Ok(Some(server))

@@ -30,6 +30,10 @@ pub struct Status {
     pub retained: usize,
     /// What waits for clients, present and absent, counted for each; retained messages included.
     pub stored: Flow,
+    /// Bytes that the broker holds, as it counts them against `limits.memory`: an estimate.
+    pub memory_bytes: u64,
+    /// That limit.
+    pub memory_limit_bytes: u64,
     /// Totals since the start.
     pub counters: Counters,
     /// How busy it was lately.

@@ -4,12 +4,12 @@
 
 use std::{path::Path, time::Duration};
 
-use sd_notify::NotifyState;
+use broker_lite::manager;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     appliance::Appliance,
@@ -29,9 +29,9 @@ pub async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
     // Before anything starts, so that a signal during the start ends it in order.
     let mut signals = Signals::new()?;
     let mut appliance = Appliance::start(config).await?;
-    let mut probe = interval(probe_interval());
+    let mut probe = interval(manager::watchdog_interval().unwrap_or(PROBE_INTERVAL));
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tell_manager(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    manager::ready();
     loop {
         tokio::select! {
             _ = probe.tick() => feed_watchdog(&mut appliance).await,
@@ -41,7 +41,7 @@ pub async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
         }
     }
     info!("told to stop");
-    tell_manager(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    manager::stopping();
     appliance.stop().await;
     Ok(())
 }
@@ -62,48 +62,26 @@ impl Signals {
     }
 }
 
-/// Twice per watchdog period, as sd_watchdog_enabled(3) advises.
-fn probe_interval() -> Duration {
-    sd_notify::watchdog_enabled().map_or(PROBE_INTERVAL, |period| period / 2)
-}
-
 async fn feed_watchdog(appliance: &mut Appliance) {
     match appliance.probe(PROBE_TIMEOUT).await {
-        Ok(()) => tell_manager(&[NotifyState::Watchdog]),
-        Err(stuck) => error!(%stuck, "no progress; the watchdog is not fed"),
+        Ok(()) => manager::alive(),
+        Err(stuck) => manager::stuck(stuck),
     }
 }
 
 async fn reload(appliance: &mut Appliance, path: &Path) {
-    announce_reload();
-    match config::load(path) {
-        Ok(loaded) => match appliance.reload(loaded.value).await {
-            Ok(changes) => info!(%changes, "configuration reloaded"),
-            Err(error) => error!(
-                error = format!("{error:#}"),
-                "configuration not applied; the one before stays"
-            ),
-        },
-        Err(problems) => {
-            for line in problems.to_string().lines() {
-                error!("{line}");
-            }
-            error!(path = %path.display(), "configuration not applied; the one before stays");
-        }
+    manager::reloading();
+    match apply(appliance, path).await {
+        Ok(changes) => manager::reloaded(&changes),
+        Err(failure) => manager::reload_refused(&format!("{failure:#}")),
     }
-    tell_manager(&[NotifyState::Ready]);
+    manager::ready();
 }
 
-fn announce_reload() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell_manager(&[NotifyState::Reloading, now]),
-        Err(error) => warn!(%error, "cannot read the monotonic clock for the service manager"),
+async fn apply(appliance: &mut Appliance, path: &Path) -> anyhow::Result<String> {
+    let loaded = config::load(path)?;
+    for warning in loaded.warnings.iter() {
+        warn!("{warning}");
     }
-}
-
-/// Does nothing where no service manager listens.
-fn tell_manager(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "cannot notify the service manager");
-    }
+    Ok(appliance.reload(loaded.value).await?.to_string())
 }

@@ -81,6 +81,17 @@ pub(crate) fn accepts(schema: &Path, document: &Path) -> Result<Option<String>> 
     }
 }
 
+/// The samples that Prometheus' own parser finds at `/metrics` of this loopback port.
+pub(crate) fn openmetrics(port: u16) -> Result<Vec<Value>> {
+    let url = format!("http://127.0.0.1:{port}/metrics");
+    let output = script("openmetrics.py")?.arg(url).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "no metrics: {said}");
+    let lines = String::from_utf8(output.stdout)?;
+    let samples = lines.lines().map(serde_json::from_str);
+    Ok(samples.collect::<Result<_, _>>()?)
+}
+
 /// An MQTT client by paho, driven by this test.
 pub(crate) struct Client {
     name: String,

@@ -47,6 +47,7 @@ impl Core {
 
     /// Something is about to be counted.
     pub(super) fn note_event(&mut self, now: Instant) {
+        self.note_pressure();
         if let Some(load) = &mut self.load {
             load.event(|| totals(&self.counters), &WINDOWS_S, now);
         }
@@ -92,6 +93,8 @@ impl Core {
                 .sum(),
             retained: self.retained.len(),
             stored: self.stored(),
+            memory_bytes: self.meter.used() as u64,
+            memory_limit_bytes: self.rules.limits.memory.as_bytes(),
             counters: self.counters(),
             load: self.load_averages(now),
             store: None,

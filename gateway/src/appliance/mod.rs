@@ -8,6 +8,7 @@
 
 mod commands;
 mod field;
+mod metrics;
 mod publisher;
 mod status;
 pub mod status_text;
@@ -15,7 +16,7 @@ pub mod status_text;
 use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use broker_lite::{keeper::Keeper, probe::Probe, server::Broker};
+use broker_lite::{config::Metrics, http, keeper::Keeper, probe::Probe, server::Broker};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -45,6 +46,7 @@ pub struct Appliance {
     link: Option<LinkHandle>,
     field: Arc<Field>,
     status: StatusSource,
+    metrics: Option<http::Server>,
     tasks: Vec<JoinHandle<()>>,
     cancel: CancellationToken,
 }
@@ -76,6 +78,7 @@ impl Appliance {
             config.buffer.max_size.as_bytes(),
             field.clone(),
         );
+        let metrics = serve_metrics(config.metrics.as_ref(), &status).await?;
         let tasks = vec![
             tokio::spawn(publisher::publish_events(
                 events_from_field,
@@ -109,6 +112,7 @@ impl Appliance {
             link: None,
             field,
             status,
+            metrics,
             tasks,
             cancel,
             config,
@@ -146,11 +150,19 @@ impl Appliance {
     /// A new listener cannot be opened; then nothing has changed.
     pub async fn reload(&mut self, config: Config) -> anyhow::Result<Changes> {
         let mut changes = Changes::default();
+        let metrics = match config.metrics == self.config.metrics {
+            true => None,
+            false => Some(serve_metrics(config.metrics.as_ref(), &self.status).await?),
+        };
         // Where its part is the same, too: certificates, revocations and passwords may have changed.
         let broker = self.broker.reload(&config.broker).await;
         let broker = broker.context("cannot change the broker")?;
         if config.broker != self.config.broker {
             changes.note("broker");
+        }
+        if let Some(replaced) = metrics {
+            self.metrics = replaced;
+            changes.note("metrics");
         }
         if broker.disconnected > 0 {
             changes.note(&format!("{} clients sent away", broker.disconnected));
@@ -234,6 +246,7 @@ impl Appliance {
         self.field.stop().await;
         self.stop_link().await;
         self.cancel.cancel();
+        drop(self.metrics);
         self.broker.shutdown().await;
         self.buffer.close().await;
         for task in self.tasks {
@@ -241,6 +254,20 @@ impl Appliance {
         }
         info!("gateway stopped");
     }
+}
+
+async fn serve_metrics(
+    config: Option<&Metrics>,
+    status: &StatusSource,
+) -> anyhow::Result<Option<http::Server>> {
+    let Some(Metrics { address }) = config else {
+        return Ok(None);
+    };
+    let status = status.clone();
+    let server = http::Server::start(*address, http::metrics_page(move || status.metrics())).await;
+    Ok(Some(server.with_context(|| {
+        format!("cannot serve metrics on {address}")
+    })?))
 }
 
 /// What a reload changed, for the log.

@@ -25,7 +25,7 @@ use crate::{
     upstream::{self, LinkHandle},
 };
 
-use super::field::Field;
+use super::{field::Field, metrics};
 
 /// The appliance at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -250,15 +250,18 @@ impl StatusSource {
         })
     }
 
+    /// The appliance now, as OpenMetrics text.
+    pub(super) fn metrics(&self) -> String {
+        metrics::render(
+            &self.0.broker.status(),
+            &self.buffer(),
+            self.upstream().as_ref(),
+        )
+    }
+
     /// The appliance now.
     pub fn status(&self) -> Status {
         let now = clock::now();
-        let link = self
-            .0
-            .link
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
         Status {
             gateway: self.0.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -269,9 +272,19 @@ impl StatusSource {
             broker: broker(&self.0.broker),
             buses: self.0.field.buses().into_iter().map(bus).collect(),
             serials: self.0.field.serials().into_iter().map(serial).collect(),
-            buffer: buffer(self.0.buffer.status(), self.0.max_bytes),
-            upstream: link.map(|link| upstream(link.status(), now)),
+            buffer: self.buffer(),
+            upstream: self.upstream(),
         }
+    }
+
+    fn buffer(&self) -> BufferStatus {
+        buffer(self.0.buffer.status(), self.0.max_bytes)
+    }
+
+    fn upstream(&self) -> Option<UpstreamStatus> {
+        let link = self.0.link.read().unwrap_or_else(PoisonError::into_inner);
+        let link = link.clone()?;
+        Some(upstream(link.status(), clock::now()))
     }
 }
 

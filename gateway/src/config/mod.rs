@@ -37,6 +37,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// The local MQTT broker.
     pub broker: broker_lite::config::Config,
+    /// OpenMetrics over HTTP; absent: none.
+    pub metrics: Option<broker_lite::config::Metrics>,
     /// Modbus lines and connections.
     #[serde(rename = "bus")]
     pub buses: Vec<Bus>,

@@ -25,6 +25,10 @@ pub(super) fn check(config: &Config, document: &Document) -> Vec<Problem> {
         document,
         "broker.",
     ));
+    let metrics = config.metrics.as_ref();
+    findings
+        .problems
+        .extend(metrics.and_then(|metrics| metrics.check(document, "metrics")));
     bus::check(config, &mut findings);
     serial::check(config, &mut findings);
     link::check(config, &mut findings);

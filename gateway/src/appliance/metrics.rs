@@ -1,0 +1,99 @@
+//! The appliance as OpenMetrics text, beside what its broker says: statuses in, text out. Shell.
+//!
+//! Invariant: the number of series does not depend on what others send or name.
+
+use broker_lite::{
+    metrics::{self, Exposition, counter, gauge},
+    status,
+};
+
+use super::status::{BufferStatus, UpstreamStatus};
+
+/// The whole page.
+pub(super) fn render(
+    broker: &status::Status,
+    buffer: &BufferStatus,
+    upstream: Option<&UpstreamStatus>,
+) -> String {
+    let mut text = Exposition::default();
+    metrics::about(&mut text, broker);
+    about_buffer(&mut text, buffer);
+    if let Some(upstream) = upstream {
+        about_upstream(&mut text, upstream);
+    }
+    text.end()
+}
+
+fn about_buffer(text: &mut Exposition, buffer: &BufferStatus) {
+    for (name, value, help) in [
+        (
+            "gateway_buffer_messages",
+            buffer.messages,
+            "Messages waiting for the upstream.",
+        ),
+        (
+            "gateway_buffer_bytes",
+            buffer.bytes,
+            "What they take on disk, the log included.",
+        ),
+        (
+            "gateway_buffer_max_bytes",
+            buffer.max_bytes,
+            "Most that they may take on disk.",
+        ),
+        (
+            "gateway_buffer_faulty",
+            u64::from(buffer.fault.is_some()),
+            "Whether nothing can be written (1).",
+        ),
+    ] {
+        text.single(gauge(name, help), value as f64);
+    }
+    for (name, value, help) in [
+        ("gateway_buffer_kept", buffer.kept, "Messages kept."),
+        (
+            "gateway_buffer_forwarded",
+            buffer.forwarded,
+            "Messages that the upstream acknowledged.",
+        ),
+        (
+            "gateway_buffer_refused",
+            buffer.refused,
+            "Messages refused.",
+        ),
+        (
+            "gateway_buffer_dropped",
+            buffer.dropped,
+            "Messages dropped by policy, each in a gap marker.",
+        ),
+        (
+            "gateway_buffer_dead_letters",
+            buffer.dead_letters,
+            "Messages that the upstream will never take.",
+        ),
+    ] {
+        text.single(counter(name, help), value as f64);
+    }
+}
+
+fn about_upstream(text: &mut Exposition, upstream: &UpstreamStatus) {
+    for (name, value, help) in [
+        (
+            "gateway_upstream_connected",
+            u64::from(upstream.connected),
+            "Whether the upstream takes messages (1).",
+        ),
+        (
+            "gateway_upstream_since_seconds",
+            upstream.since_s,
+            "Time since it is connected, or since it is not.",
+        ),
+        (
+            "gateway_upstream_in_flight",
+            upstream.in_flight as u64,
+            "Messages sent and not acknowledged yet.",
+        ),
+    ] {
+        text.single(gauge(name, help), value as f64);
+    }
+}
