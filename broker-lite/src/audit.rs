@@ -53,11 +53,12 @@ pub(crate) enum Refusal {
     UserProperties,
     PayloadFormat,
     Redirected,
+    Delivery,
 }
 
 impl Refusal {
     /// Every kind, in the order of their numbers.
-    pub(crate) const ALL: [Refusal; 34] = [
+    pub(crate) const ALL: [Refusal; 35] = [
         Refusal::TooManyConnections,
         Refusal::TooManyConnectionsFromAddress,
         Refusal::TooManyConnectionsOnListener,
@@ -92,6 +93,7 @@ impl Refusal {
         Refusal::UserProperties,
         Refusal::PayloadFormat,
         Refusal::Redirected,
+        Refusal::Delivery,
     ];
 
     /// The stable name, for logs and metrics.
@@ -131,6 +133,7 @@ impl Refusal {
             Refusal::UserProperties => "user-properties",
             Refusal::PayloadFormat => "payload-format",
             Refusal::Redirected => "redirected",
+            Refusal::Delivery => "delivery-not-allowed",
         }
     }
 }
@@ -170,6 +173,17 @@ pub(crate) enum Event {
     },
     BanEnded {
         address: IpAddr,
+    },
+    /// Memory runs short; told again only when more gives way.
+    MemoryShort {
+        used: usize,
+        limit: usize,
+        gives_way: &'static str,
+    },
+    /// There is enough memory again.
+    MemoryEnough {
+        used: usize,
+        limit: usize,
     },
     Refused {
         who: Who,
@@ -218,7 +232,9 @@ impl Limiter {
             Event::Connected { .. }
             | Event::Disconnected { .. }
             | Event::BanBegan { .. }
-            | Event::BanEnded { .. } => Logging::Log { left_out: 0 },
+            | Event::BanEnded { .. }
+            | Event::MemoryShort { .. }
+            | Event::MemoryEnough { .. } => Logging::Log { left_out: 0 },
         }
     }
 

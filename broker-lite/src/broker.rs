@@ -212,6 +212,8 @@ pub(crate) struct Core {
     meter: Meter,
     /// Memory was just shed; not again before this.
     next_shedding: Option<Instant>,
+    /// The most of it that the operator was told.
+    told_pressure: pressure::Pressure,
     router: Router,
     retained: RetainedMessages,
     journal: Journal,
@@ -262,6 +264,7 @@ impl Core {
             router: Router::new(&meter),
             retained: RetainedMessages::new(&meter),
             next_shedding: None,
+            told_pressure: pressure::Pressure::None,
             meter,
             journal: Journal::off(),
             gated: VecDeque::new(),
@@ -420,7 +423,9 @@ impl Core {
     fn refuse(&mut self, who: Who, refusal: Refusal, topic: Option<&str>, reason: String) {
         self.refused[refusal as usize] += 1;
         let rule = match refusal {
-            Refusal::Publish | Refusal::Subscribe | Refusal::Will => self.rules_for(&who),
+            Refusal::Publish | Refusal::Subscribe | Refusal::Will | Refusal::Delivery => {
+                self.rules_for(&who)
+            }
             _ => refusal.kind().rule.to_owned(),
         };
         let topic = topic.map(shown);

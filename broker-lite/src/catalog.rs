@@ -53,6 +53,22 @@ pub(crate) const BAN_ENDED: Kind = Kind {
     remedy: "Nothing to do.",
 };
 
+pub(crate) const MEMORY_SHORT: Kind = Kind {
+    name: "memory-short",
+    id: "1b036969f0d44879bad80c34fbb7fff1",
+    rule: "limits.memory",
+    means: "What the broker holds comes near to its bound; REASON says what gives way from now on. Told once for each step.",
+    remedy: "See the queues in the status: find the client that does not take its messages, lower limits.queued_bytes or limits.session_expiry, or raise limits.memory.",
+};
+
+pub(crate) const MEMORY_ENOUGH: Kind = Kind {
+    name: "memory-enough",
+    id: "0915379c60894b3f9ad52cf209941f36",
+    rule: "limits.memory",
+    means: "Less than 60 % of limits.memory are in use again; nothing gives way any more.",
+    remedy: "Nothing to do.",
+};
+
 pub(crate) const RELOADED: Kind = Kind {
     name: "reloaded",
     id: "3459e0a27d9b439483fb5da101a79f5d",
@@ -95,11 +111,13 @@ pub(crate) const PROBE_FAILED: Kind = Kind {
 
 /// The kinds that refuse nothing.
 #[cfg(test)]
-const CHANGES: [Kind; 9] = [
+const CHANGES: [Kind; 11] = [
     CONNECTED,
     DISCONNECTED,
     BAN_BEGAN,
     BAN_ENDED,
+    MEMORY_SHORT,
+    MEMORY_ENOUGH,
     RELOADED,
     RELOAD_REFUSED,
     STORE_FAILING,
@@ -246,7 +264,7 @@ impl Refusal {
             Refusal::RetainedFull => (
                 "9e43e0e3e50b40b5851b4854ab01f94b",
                 "limits.retained_messages, limits.retained_bytes",
-                "A message was delivered, but there was no room to retain it.",
+                "There was no room to retain a message. From a 5.0 client it was refused with 0x97, unless it was of QoS 0; others were delivered without being retained, and their topic has no value now.",
                 "Clear retained topics that nobody needs, or raise the limits.",
             ),
             Refusal::NotKept => (
@@ -314,6 +332,12 @@ impl Refusal {
                 "protocol.redirect",
                 "A client connected here though this broker's clients are served by another one; it was told where.",
                 "Change the client's address, if it does not follow by itself.",
+            ),
+            Refusal::Delivery => (
+                "bdc02b8b032542c7bf7816ab68023dfa",
+                "access",
+                "A message was not handed to a client that subscribed to it: no access rule lets it read the topic any more.",
+                "Nothing, if the rule was taken away on purpose; otherwise add the topic to subscribe in a rule of the client.",
             ),
         };
         Kind {

@@ -51,6 +51,21 @@ pub(crate) fn write(Entry { event, left_out }: &Entry) {
             message_id = catalog::BAN_ENDED.id, kind = catalog::BAN_ENDED.name, %address,
             "ban ends"
         ),
+        Event::MemoryShort {
+            used,
+            limit,
+            gives_way,
+        } => warn!(
+            target: "broker_lite::memory",
+            message_id = catalog::MEMORY_SHORT.id, kind = catalog::MEMORY_SHORT.name,
+            used, limit, reason = gives_way,
+            "memory runs short"
+        ),
+        Event::MemoryEnough { used, limit } => info!(
+            target: "broker_lite::memory",
+            message_id = catalog::MEMORY_ENOUGH.id, kind = catalog::MEMORY_ENOUGH.name, used, limit,
+            "memory is enough again"
+        ),
         Event::Refused {
             who,
             refusal,

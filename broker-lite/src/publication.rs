@@ -103,7 +103,8 @@ impl Publication {
     }
 }
 
-fn size(message: &Message) -> usize {
+/// Bytes that a message occupies once it is published, about.
+pub(crate) fn size(message: &Message) -> usize {
     let properties = message.properties.as_ref();
     let properties = properties.map_or(0, |properties| properties.size());
     MESSAGE_OVERHEAD + message.topic.as_str().len() + message.payload.len() + properties

@@ -76,8 +76,8 @@ impl RetainedMessages {
         self.bytes
     }
 
-    /// Keeps a message as its topic's value; one without payload clears it [MQTT-3.3.1-6].
-    /// Unless it `may_grow`, all that is taken are other values of known topics, no larger ones.
+    /// Keeps a message as its topic's value; one without payload clears it [MQTT-3.3.1-6]. What
+    /// finds no room leaves its topic without a value, for the old one is no longer true.
     pub(crate) fn set(
         &mut self,
         retained: Retained,
@@ -86,24 +86,41 @@ impl RetainedMessages {
         now: Instant,
         journal: &mut Journal,
     ) -> Result<(), Full> {
-        let topic = &retained.publication.message.topic;
-        let freed = self.remove(&topic.clone(), journal);
-        if retained.publication.message.payload.is_empty() {
-            return Ok(());
+        let publication = &retained.publication;
+        let topic = publication.message.topic.clone();
+        let is_empty = publication.message.payload.is_empty();
+        let takes =
+            !is_empty && self.takes(&topic, publication.size(), limits, may_grow, now, journal);
+        self.remove(&topic, journal);
+        if takes {
+            journal.retained(&retained.publication, retained.publisher.as_ref());
+            self.insert(retained);
         }
-        let size = retained.publication.size();
+        match takes || is_empty {
+            true => Ok(()),
+            false => Err(Full),
+        }
+    }
+
+    /// Whether a message of this size would be kept. Unless they `may_grow`, all that is taken are
+    /// other values of known topics, no larger ones.
+    pub(crate) fn takes(
+        &mut self,
+        topic: &TopicName,
+        size: usize,
+        limits: &Limits,
+        may_grow: bool,
+        now: Instant,
+        journal: &mut Journal,
+    ) -> bool {
+        let (_, freed) = self.freed_by(topic);
         if !may_grow && size > freed {
-            return Err(Full);
+            return false;
         }
-        if !self.has_room(size, limits) && self.may_look_through(now) {
+        if !self.has_room(topic, size, limits) && self.may_look_through(now) {
             self.drop_expired(now, journal);
         }
-        if !self.has_room(size, limits) {
-            return Err(Full);
-        }
-        journal.retained(&retained.publication, retained.publisher.as_ref());
-        self.insert(retained);
-        Ok(())
+        self.has_room(topic, size, limits)
     }
 
     /// What a new subscriber to `filter` is to be sent, except what `but_not_of` published.
@@ -129,9 +146,16 @@ impl RetainedMessages {
             .collect()
     }
 
-    fn has_room(&self, size: usize, limits: &Limits) -> bool {
-        self.by_topic.len() < limits.retained_messages as usize
-            && self.bytes + size <= limits.retained_bytes.as_len()
+    /// What another value of this topic would replace: messages, and their bytes.
+    fn freed_by(&self, topic: &TopicName) -> (usize, usize) {
+        let old = self.by_topic.get(topic);
+        old.map_or((0, 0), |old| (1, old.publication.size()))
+    }
+
+    fn has_room(&self, topic: &TopicName, size: usize, limits: &Limits) -> bool {
+        let (messages, bytes) = self.freed_by(topic);
+        self.by_topic.len() - messages < limits.retained_messages as usize
+            && self.bytes - bytes + size <= limits.retained_bytes.as_len()
     }
 
     /// Puts back a value that an earlier run has stored.
@@ -159,16 +183,14 @@ impl RetainedMessages {
         }
     }
 
-    /// Ends a topic's value; says how many bytes it had.
-    fn remove(&mut self, topic: &TopicName, journal: &mut Journal) -> usize {
+    /// Ends a topic's value.
+    fn remove(&mut self, topic: &TopicName, journal: &mut Journal) {
         if let Some(old) = self.by_topic.remove(topic) {
             journal.retained_gone(&old.publication);
             self.bytes -= old.publication.size();
             self.entry_bytes -= old.entry_bytes();
             self.charge.set(self.entry_bytes);
-            return old.publication.size();
         }
-        0
     }
 
     /// Drops what its publisher could no longer publish (CVE-2018-12546).

@@ -82,7 +82,7 @@ impl Core {
             .permissions
             .may_receive(&outgoing.publication.message.topic)
         {
-            return;
+            return self.withhold(id, &outgoing);
         }
         // Its identifier must be on disk before it leaves, see `Outbox::start`.
         let waits = session.key.is_some() && outgoing.qos == QoS::ExactlyOnce;
@@ -157,13 +157,26 @@ impl Core {
                     self.counters.delivered += u64::from(!dup);
                     self.transmit(id, connection, &outgoing, Some(packet_id), dup, now);
                 }
-                Next::Publish { packet_id, .. } => {
+                Next::Publish {
+                    packet_id,
+                    outgoing,
+                    ..
+                } => {
                     let outbox = session.outbox();
                     outbox.complete(packet_id, |_| true, &mut self.journal);
+                    self.withhold(id, &outgoing);
                 }
-                Next::Once(_) => {}
+                Next::Once(outgoing) => self.withhold(id, &outgoing),
             }
         }
+    }
+
+    /// Does not deliver what was subscribed to, and may no longer be read.
+    fn withhold(&mut self, id: SessionId, outgoing: &Outgoing) {
+        let who = self.who_is(id);
+        let topic = outgoing.publication.message.topic.as_str();
+        let why = "no access rule lets this client read it any more";
+        self.refuse(who, Refusal::Delivery, Some(topic), why.to_owned());
     }
 
     /// PUBACK.

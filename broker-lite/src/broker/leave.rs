@@ -20,6 +20,7 @@ impl Core {
     /// The socket is closed, by either side.
     pub(crate) fn handle_closed(&mut self, connection: ConnectionId, now: Instant) {
         self.detach(connection, "the connection was lost", now);
+        self.note_pressure();
         let Some(link) = self.links.remove(connection.0) else {
             return;
         };

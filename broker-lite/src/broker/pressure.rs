@@ -14,8 +14,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    audit::Refusal,
-    broker::{ConnectionId, Core, SessionId, link::Link as Connection},
+    audit::{Event, Refusal},
+    broker::{ConnectionId, Core, Output, SessionId, link::Link as Connection},
     packet::{Packet, QoS, Version},
     session::Link,
 };
@@ -32,6 +32,10 @@ const UNREAD_PAUSE: Duration = Duration::from_millis(250);
 /// While memory is to be shed, a connection with more than this in its buffers is closed as soon as
 /// more comes.
 const BUFFER_FAIR_BYTES: usize = 64 * 1024;
+
+/// Below so many hundredths of the bound memory is enough again: far enough from the first step that
+/// what hovers around that is told once.
+const ENOUGH_PERCENT: usize = 60;
 
 /// How full memory is; each step takes away what the ones before it do, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +77,18 @@ impl Pressure {
             .find(|(_, percent)| reached(*percent));
         step.map_or(Pressure::None, |(pressure, _)| *pressure)
     }
+
+    fn gives_way(self) -> &'static str {
+        match self {
+            Pressure::None => "nothing gives way",
+            Pressure::Queueing => "QoS 0 is not queued",
+            Pressure::Arrivals => "no new sessions",
+            Pressure::Growth => "no new connections, subscriptions, retained topics and wills",
+            Pressure::Keeping => "no messages that are to be kept",
+            Pressure::Holders => "the largest queues are dropped",
+            Pressure::Everything => "nothing at all is queued",
+        }
+    }
 }
 
 impl Core {
@@ -84,6 +100,27 @@ impl Core {
     /// How full memory is.
     pub(super) fn pressure(&self) -> Pressure {
         Pressure::of(self.meter.used(), self.rules.limits.memory.as_len())
+    }
+
+    /// Tells the operator when memory runs short, each step once, and when it is enough again.
+    pub(super) fn note_pressure(&mut self) {
+        let (used, limit) = (self.meter.used(), self.rules.limits.memory.as_len());
+        let pressure = Pressure::of(used, limit);
+        let event = if pressure > self.told_pressure {
+            self.told_pressure = pressure;
+            let gives_way = pressure.gives_way();
+            Event::MemoryShort {
+                used,
+                limit,
+                gives_way,
+            }
+        } else if self.told_pressure > Pressure::None && used < limit / 100 * ENOUGH_PERCENT {
+            self.told_pressure = Pressure::None;
+            Event::MemoryEnough { used, limit }
+        } else {
+            return;
+        };
+        self.outputs.push_back(Output::Tell(event));
     }
 
     /// The buffers of a connection's driver have this size. One that goes on filling them while

@@ -14,7 +14,7 @@ use crate::{
     keeper::Kept,
     message::Message,
     packet::{Ack, Delivery, Details, Packet, PacketId, Publish, QoS, ReasonCode, Text, Version},
-    publication::Publication,
+    publication::{self, Publication},
     retained::Retained,
     session::{HeldAck, Verdict},
 };
@@ -102,7 +102,7 @@ impl Core {
         }
         match publish.delivery {
             Delivery::AtMostOnce => {
-                if self.check(connection, session, &message).is_ok() {
+                if self.check(connection, session, &message, now).is_ok() {
                     self.take(message, session, Waiter::Nobody, now);
                 }
             }
@@ -208,7 +208,7 @@ impl Core {
         let qos = message.qos;
         let checked = match self.refuse_while_unread(connection, now) {
             Some(reason) => Err(reason),
-            None => self.check(connection, session, &message),
+            None => self.check(connection, session, &message, now),
         };
         let verdict = match checked {
             Ok(()) => {
@@ -356,6 +356,7 @@ impl Core {
         connection: ConnectionId,
         session: SessionId,
         message: &Message,
+        now: Instant,
     ) -> Result<(), ReasonCode> {
         let topic = message.topic.as_str();
         if !self.topic_fits(topic) {
@@ -378,6 +379,9 @@ impl Core {
             && let Some(why) = self.refuses_from(Pressure::Keeping)
         {
             (ReasonCode::QuotaExceeded, Refusal::Memory, why)
+        } else if self.refuses_to_retain(connection, message, now) {
+            let why = "no room to retain it (limits.retained_messages, retained_bytes, memory)";
+            (ReasonCode::QuotaExceeded, Refusal::RetainedFull, why)
         } else if !self.payload_is_as_said(properties, &message.payload) {
             let why = "said to be text, and is not (protocol.validate_payload_format)";
             (
@@ -391,6 +395,30 @@ impl Core {
         let who = self.who(connection);
         self.refuse(who, refusal, Some(topic), why.to_owned());
         Err(code)
+    }
+
+    /// Whether a message to be retained is refused because it cannot be: only where its publisher
+    /// can be told so, others' are at least delivered.
+    fn refuses_to_retain(
+        &mut self,
+        connection: ConnectionId,
+        message: &Message,
+        now: Instant,
+    ) -> bool {
+        let version = self.links.get(connection.0).map(|link| link.terms.version);
+        if !message.retain
+            || message.payload.is_empty()
+            || message.qos == QoS::AtMostOnce
+            || version != Some(Version::V5)
+        {
+            return false;
+        }
+        let grows = self.refuses_from(Pressure::Growth).is_none();
+        let (limits, size) = (&self.rules.limits, publication::size(message));
+        let journal = &mut self.journal;
+        !self
+            .retained
+            .takes(&message.topic, size, limits, grows, now, journal)
     }
 
     /// Answers a repetition as the first time, without routing it again.

@@ -77,6 +77,8 @@ pub(crate) struct Sim {
     pub(crate) kept: VecDeque<(Ticket, Arc<Publication>)>,
     pub(crate) settled: Vec<Kept>,
     pub(crate) refusals: Vec<Refusal>,
+    /// What the operator was told beside those.
+    pub(crate) events: Vec<Event>,
     pub(crate) ready: Vec<SessionId>,
     /// Passwords that are being checked.
     pub(crate) checks: VecDeque<(ConnectionId, Check)>,
@@ -120,6 +122,7 @@ impl Sim {
             kept: VecDeque::new(),
             settled: Vec::new(),
             refusals: Vec::new(),
+            events: Vec::new(),
             ready: Vec::new(),
             checks: VecDeque::new(),
             disk: None,
@@ -369,7 +372,7 @@ impl Sim {
                 Output::Settled { kept, .. } => self.settled.push(kept),
                 Output::Ready(session) => self.ready.push(session),
                 Output::Tell(Event::Refused { refusal, .. }) => self.refusals.push(refusal),
-                Output::Tell(_) => {}
+                Output::Tell(event) => self.events.push(event),
             }
         }
         if let Some(disk) = &mut self.disk

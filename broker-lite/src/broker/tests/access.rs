@@ -188,6 +188,8 @@ fn what_waits_for_a_client_is_held_back_once_it_may_no_longer_read_it() {
     assert!(present);
     sim.send(publisher, qos1("secret/x", "3", 3));
     assert_eq!(sim.payloads(back), ["open/x=2"]);
+    // The lost subscription, and the message that had waited for it.
+    assert_eq!(sim.refusals, [Refusal::Subscribe, Refusal::Delivery]);
 }
 
 #[test]

@@ -177,6 +177,44 @@ fn a_full_queue_is_told_once_until_it_was_empty_again() {
 }
 
 #[test]
+fn a_5_0_client_is_told_that_there_is_no_room_to_retain_its_message() {
+    let mut sim = Sim::limited(Limits {
+        retained_messages: 1,
+        ..Limits::default()
+    });
+    let (client, reader) = (sim.client(V5, "c"), sim.client(V3, "r"));
+    sim.subscribe(reader, "#", at(0));
+    let keep = |topic: &str, payload: &str, number, qos| {
+        let delivery = match qos {
+            1 => Delivery::AtLeastOnce(crate::broker::sim::id(number)),
+            _ => Delivery::ExactlyOnce(crate::broker::sim::id(number)),
+        };
+        Packet::Publish(Publish {
+            retain: true,
+            ..publish(topic, payload, delivery)
+        })
+    };
+    let refused = Some(ReasonCode::QuotaExceeded);
+    sim.send(client, keep("a", "1", 1, 1));
+    assert_eq!(last_reason(&mut sim, client), Some(ReasonCode::Success));
+    for qos in [1, 2] {
+        sim.send(client, keep("b", "refused", 2, qos));
+        assert_eq!(last_reason(&mut sim, client), refused, "QoS {qos}");
+    }
+    assert_eq!(sim.refusals, [Refusal::RetainedFull; 2]);
+    // Another value of a known topic takes the place of the old one, and none takes none.
+    sim.send(client, keep("a", "2", 3, 2));
+    assert_eq!(last_reason(&mut sim, client), Some(ReasonCode::Success));
+    sim.send(client, keep("b", "", 4, 1));
+    assert_eq!(last_reason(&mut sim, client), Some(ReasonCode::Success));
+    // Who cannot be told is at least heard.
+    let old = sim.client(V3, "old");
+    sim.send(old, keep("c", "3", 1, 1));
+    assert_eq!(sim.payloads(reader), ["a=1", "a=2", "b=", "c=3"]);
+    assert_eq!(sim.core.status(sim.now).retained, 1);
+}
+
+#[test]
 fn retained_messages_are_bounded() {
     let mut sim = Sim::limited(Limits {
         retained_messages: 1,

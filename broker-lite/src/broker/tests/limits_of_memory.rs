@@ -1,7 +1,7 @@
 //! What MQTT and we promise: memory (`limits.memory`), and what gives way in which order.
 
 use super::*;
-use crate::memory::Charge;
+use crate::{audit::Event, memory::Charge};
 
 const MEMORY: u64 = 1_000_000;
 
@@ -232,4 +232,38 @@ fn at_the_bound_nothing_is_queued_at_all() {
     drop(held);
     sim.core.publish_local(local, message, sim.now);
     assert!(sim.core.take_delivery(local, sim.now).is_some());
+}
+
+/// What was told about memory, shortly.
+fn told(sim: &mut Sim) -> Vec<&'static str> {
+    let shortly = |event: Event| match event {
+        Event::MemoryShort { gives_way, .. } => Some(gives_way),
+        Event::MemoryEnough { .. } => Some("enough"),
+        _ => None,
+    };
+    sim.events.drain(..).filter_map(shortly).collect()
+}
+
+#[test]
+fn the_operator_is_told_each_step_once_and_when_memory_is_enough_again() {
+    let mut sim = small();
+    let client = sim.client(V5, "c");
+    let mut at_percent = |percent| {
+        let filled = fill(&sim, percent);
+        for _ in 0..3 {
+            sim.send(client, once("t", "x"));
+        }
+        drop(filled);
+        told(&mut sim)
+    };
+    assert_eq!(at_percent(50), Vec::<&str>::new());
+    assert_eq!(at_percent(75), ["QoS 0 is not queued"]);
+    // What hovers around a step is not told again.
+    assert_eq!(at_percent(65), Vec::<&str>::new());
+    assert_eq!(at_percent(75), Vec::<&str>::new());
+    assert_eq!(at_percent(82), ["no new sessions"]);
+    assert_eq!(at_percent(50), ["enough"]);
+    assert_eq!(at_percent(82), ["no new sessions"]);
+    sim.lose(client);
+    assert_eq!(told(&mut sim), ["enough"]);
 }
