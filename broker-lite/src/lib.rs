@@ -43,6 +43,8 @@ mod publication;
 mod start;
 mod tls;
 
+pub mod preflight;
+
 mod descriptors;
 mod listener;
 mod socket;

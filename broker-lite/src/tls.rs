@@ -109,6 +109,31 @@ impl Trust {
     }
 }
 
+/// Everything that keeps a listener from serving TLS, each with the key that names the file.
+pub(crate) fn faults(listener: &Listener, tls: &ListenerTls) -> Vec<(String, TlsError)> {
+    let mut read = vec![
+        ("certificate".to_owned(), certificates(tls).map(drop)),
+        ("key".to_owned(), private_key(tls).map(drop)),
+    ];
+    if let Some(path) = &tls.client_ca {
+        let anchors = pem_items::<CertificateDer<'_>>(path, "a trust anchor");
+        read.push(("client_ca".to_owned(), anchors.map(drop)));
+    }
+    for (index, path) in tls.crl.iter().enumerate() {
+        read.push((format!("crl[{index}]"), revocation_list(path).map(drop)));
+    }
+    if read.iter().all(|(_, read)| read.is_ok()) {
+        let together = Trust::read(listener, tls).map(drop);
+        let key = match together {
+            Err(TlsError::Anchors { .. } | TlsError::NoAnchors) => "client_ca",
+            _ => "certificate",
+        };
+        read.push((key.to_owned(), together));
+    }
+    let fault = |(key, read): (String, Result<(), TlsError>)| Some((key, read.err()?));
+    read.into_iter().filter_map(fault).collect()
+}
+
 /// What a failed handshake or verification means to the operator.
 pub(crate) fn distrusted(error: &rustls::Error) -> Distrusted {
     use rustls::Error::InvalidCertificate;
@@ -130,9 +155,7 @@ fn server_config(
     provider: Arc<CryptoProvider>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<ServerConfig, TlsError> {
-    let certificates = pem_items(&tls.certificate, "a certificate")?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .map_err(|error| unreadable("a private key", &tls.key, &error))?;
+    let (certificates, key) = (certificates(tls)?, private_key(tls)?);
     let pair = |source| TlsError::Pair {
         certificate: tls.certificate.clone(),
         key: tls.key.clone(),
@@ -192,9 +215,22 @@ fn revocation_lists(
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let mut lists = Vec::new();
     for path in &tls.crl {
-        lists.extend(pem_items(path, "a certificate revocation list")?);
+        lists.extend(revocation_list(path)?);
     }
     Ok(lists)
+}
+
+fn certificates(tls: &ListenerTls) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    pem_items(&tls.certificate, "a certificate")
+}
+
+fn private_key(tls: &ListenerTls) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(&tls.key)
+        .map_err(|error| unreadable("a private key", &tls.key, &error))
+}
+
+fn revocation_list(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    pem_items(path, "a certificate revocation list")
 }
 
 fn pem_items<T: PemObject>(path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {

@@ -1,6 +1,10 @@
-//! `broker-lite check`: everything that is wrong with a configuration, at once. Shell.
+//! `broker-lite check`: everything that is wrong with a configuration and with the files that it
+//! names, at once. Shell.
 
 use std::{path::PathBuf, process::ExitCode};
+
+use broker_lite::preflight;
+use settings::{Problem, Severity};
 
 use crate::file;
 
@@ -15,26 +19,35 @@ pub(crate) struct Args {
         default_value = "/etc/broker-lite/broker-lite.toml"
     )]
     config: PathBuf,
+    /// Look at the file only, not at what it names on this machine
+    #[arg(long)]
+    file_only: bool,
 }
 
-/// Prints the problems; exit code 2 where one of them is an error.
+/// Prints what was found; exit code 2 where something of it is an error.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match file::load(&args.config) {
-        Err(problems) => super::fail(super::CONFIGURATION, &problems.to_string()),
-        Ok(loaded) => {
-            let warnings: String = loaded
-                .warnings
-                .iter()
-                .map(|warning| format!("{warning}\n"))
-                .collect();
-            let broker = &loaded.value.broker;
-            super::print(&format!(
-                "{warnings}{}: no errors; {} listeners, {} access rules, {} users\n",
-                args.config.display(),
-                broker.listeners.len(),
-                broker.access.len(),
-                broker.users.len()
-            ))
-        }
+    let loaded = match file::load(&args.config) {
+        Ok(loaded) => loaded,
+        Err(problems) => return super::fail(super::CONFIGURATION, &problems.to_string()),
+    };
+    let broker = &loaded.value.broker;
+    let mut found: Vec<Problem> = loaded.warnings.iter().cloned().collect();
+    if !args.file_only {
+        found.extend(preflight::check(broker, &loaded.document, ""));
+    }
+    found.sort_by_key(|problem| problem.location);
+    let is_error = |problem: &&Problem| problem.severity == Severity::Error;
+    let errors = found.iter().filter(is_error).count();
+    let lines: String = found.iter().map(|problem| format!("{problem}\n")).collect();
+    let printed = super::print(&format!(
+        "{lines}{}: {errors} errors; {} listeners, {} access rules, {} users\n",
+        args.config.display(),
+        broker.listeners.len(),
+        broker.access.len(),
+        broker.users.len()
+    ));
+    match errors {
+        0 => printed,
+        _ => ExitCode::from(super::CONFIGURATION),
     }
 }

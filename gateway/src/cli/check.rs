@@ -2,32 +2,16 @@
 //!
 //! Invariant: it changes nothing; what it cannot look at it says.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "driver: certificates expire by the wall clock"
-)]
-
-use std::{
-    fmt::Write,
-    fs, io,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fmt::Write, fs, io};
 
 use anyhow::anyhow;
+use broker_lite::preflight;
 use nix::sys::statvfs::statvfs;
 use settings::{Document, Problem, Severity, Size};
-use x509_parser::pem::Pem;
 
 use crate::{clock, config::Config, reading::ClockState};
 
 use super::{ConfigPath, Exit, Failure, load, plan, print};
-
-/// Certificates that end sooner are a warning.
-const EXPIRY_WARNING_DAYS: i64 = 30;
-/// Seconds of a day.
-const DAY: i64 = 86_400;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -165,104 +149,18 @@ fn ports(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
 }
 
 fn credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
-    for (i, tls) in config
-        .broker
-        .listeners
-        .iter()
-        .enumerate()
-        .filter_map(|(i, listener)| Some((i, listener.tls.as_ref()?)))
-    {
-        let path = format!("broker.listener[{i}].tls");
-        certificate(
-            &tls.certificate,
-            &format!("{path}.certificate"),
-            document,
-            findings,
-        );
-        key(&tls.key, &format!("{path}.key"), document, findings);
-        if let Some(ca) = &tls.client_ca {
-            certificate(ca, &format!("{path}.client_ca"), document, findings);
-        }
-    }
+    findings.extend(preflight::check(&config.broker, document, "broker."));
     let Some(upstream) = &config.upstream else {
         return;
     };
     for (name, file) in [("ca", &upstream.ca), ("certificate", &upstream.certificate)] {
         if let Some(file) = file {
-            certificate(file, &format!("upstream.{name}"), document, findings);
+            let path = format!("upstream.{name}");
+            findings.extend(preflight::certificate(file, &path, document));
         }
     }
     if let Some(file) = &upstream.key {
-        key(file, "upstream.key", document, findings);
-    }
-}
-
-fn certificate(file: &Path, path: &str, document: &Document, findings: &mut Vec<Problem>) {
-    match expiry(file) {
-        Err(reason) => findings.push(document.error(
-            path,
-            format!("certificate {}: {reason}", file.display()),
-            "",
-        )),
-        Ok(expiry) => {
-            let left = (expiry - now()) / DAY;
-            let subject = format!("certificate {}", file.display());
-            if expiry <= now() {
-                findings.push(document.error(
-                    path,
-                    format!("{subject} expired {} days ago", -left),
-                    "renew it",
-                ));
-            } else if left < EXPIRY_WARNING_DAYS {
-                findings.push(document.warning(
-                    path,
-                    format!("{subject} expires in {left} days"),
-                    "renew it",
-                ));
-            }
-        }
-    }
-}
-
-/// When the first certificate in a PEM file ends, in seconds since 1970.
-fn expiry(file: &Path) -> Result<i64, String> {
-    let bytes = fs::read(file).map_err(|error| plain(&error))?;
-    let pem = Pem::iter_from_buffer(&bytes)
-        .next()
-        .ok_or("it holds no PEM block")?
-        .map_err(|error| format!("it is no PEM file ({error})"))?;
-    let certificate = pem
-        .parse_x509()
-        .map_err(|error| format!("it holds no certificate ({error})"))?;
-    Ok(certificate.validity().not_after.timestamp())
-}
-
-fn now() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-        })
-}
-
-fn key(file: &Path, path: &str, document: &Document, findings: &mut Vec<Problem>) {
-    match fs::metadata(file) {
-        Err(error) => findings.push(document.error(
-            path,
-            format!("key {}: {}", file.display(), plain(&error)),
-            "",
-        )),
-        Ok(metadata) if metadata.permissions().mode() & 0o007 != 0 => {
-            findings.push(document.error(
-                path,
-                format!(
-                    "key {} can be read by everyone on this machine",
-                    file.display()
-                ),
-                format!("chmod 640 {}", file.display()),
-            ))
-        }
-        Ok(_) => {}
+        findings.extend(preflight::key(file, "upstream.key", document));
     }
 }
 
