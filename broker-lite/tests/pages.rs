@@ -11,7 +11,7 @@ use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt, net::UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -174,7 +174,7 @@ struct Control {
 }
 
 /// A control socket that echoes its questions; `before` prepares the place.
-async fn control(before: impl FnOnce(&PathBuf)) -> Control {
+fn control(before: impl FnOnce(&Path)) -> Control {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run/control.sock");
     fs::create_dir(folder.path().join("run")).unwrap();
@@ -191,8 +191,8 @@ async fn control(before: impl FnOnce(&PathBuf)) -> Control {
 }
 
 /// Asks until somebody listens.
-async fn answer(path: &PathBuf, question: &str) -> serde_json::Value {
-    let (path, question) = (path.clone(), question.to_owned());
+async fn answer(path: &Path, question: &str) -> serde_json::Value {
+    let (path, question) = (path.to_owned(), question.to_owned());
     let asked = spawn_blocking(move || {
         let give_up = Instant::now() + Duration::from_secs(10);
         loop {
@@ -208,8 +208,8 @@ async fn answer(path: &PathBuf, question: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn the_control_socket_replaces_a_dead_one_is_closed_to_others_and_goes_with_its_service() {
-    let left = |path: &PathBuf| drop(std::os::unix::net::UnixListener::bind(path).unwrap());
-    let control = control(left).await;
+    let left = |path: &Path| drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+    let control = control(left);
     assert_eq!(
         answer(&control.path, "status").await,
         json!({ "asked": "status" })
@@ -223,14 +223,14 @@ async fn the_control_socket_replaces_a_dead_one_is_closed_to_others_and_goes_wit
 
 #[tokio::test]
 async fn a_file_that_is_no_socket_stays_where_it_is() {
-    let control = control(|path| fs::write(path, "precious").unwrap()).await;
+    let control = control(|path| fs::write(path, "precious").unwrap());
     control.served.await.unwrap();
     assert_eq!(fs::read_to_string(&control.path).unwrap(), "precious");
 }
 
 #[tokio::test]
 async fn a_question_without_end_is_cut_and_silent_askers_leave_room() {
-    let control = control(|_| {}).await;
+    let control = control(|_| {});
     let cut = answer(&control.path, &"x".repeat(100_000)).await;
     assert_eq!(cut["asked"].as_str().map(str::len), Some(256));
     let silent: Vec<UnixStream> = (0..7)
