@@ -101,6 +101,14 @@ pub(crate) const STORE_RECOVERED: Kind = Kind {
     remedy: "Nothing to do.",
 };
 
+pub(crate) const STORE_SALVAGED: Kind = Kind {
+    name: "store-salvaged",
+    id: "23196bf748e334c8f6ce46bb9e3bece6",
+    rule: "-",
+    means: "The file of sessions and retained messages was damaged. It is kept aside at ASIDE, and what could be read of it is in a fresh one; the fields count that.",
+    remedy: "Find out why: the medium may be failing. Clients whose sessions are lost subscribe again. Delete the file kept aside once nobody wants to examine it.",
+};
+
 pub(crate) const PROBE_FAILED: Kind = Kind {
     name: "probe-failed",
     id: "047a4f2c0b9e4970a234d47c6f5fac58",
@@ -111,7 +119,7 @@ pub(crate) const PROBE_FAILED: Kind = Kind {
 
 /// The kinds that refuse nothing.
 #[cfg(test)]
-const CHANGES: [Kind; 11] = [
+const CHANGES: [Kind; 12] = [
     CONNECTED,
     DISCONNECTED,
     BAN_BEGAN,
@@ -122,6 +130,7 @@ const CHANGES: [Kind; 11] = [
     RELOAD_REFUSED,
     STORE_FAILING,
     STORE_RECOVERED,
+    STORE_SALVAGED,
     PROBE_FAILED,
 ];
 

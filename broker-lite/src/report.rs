@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::status::{ClientStatus, Status, StoreStatus};
+use crate::status::{ClientStatus, Salvaged, Status, StoreStatus};
 
 /// A broker at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -91,6 +91,8 @@ pub struct StoreReport {
     pub messages: u64,
     /// Bytes written for all of that.
     pub bytes_written: u64,
+    /// What was made of a damaged file, if one was found since the start.
+    pub salvaged: Option<String>,
 }
 
 impl Report {
@@ -207,11 +209,18 @@ impl StoreReport {
             commits: store.commits,
             messages: store.messages,
             bytes_written: store.bytes_written,
+            salvaged: store.salvaged.as_ref().map(Salvaged::to_string),
         }
     }
 
-    /// One line: what was written, or why nothing is.
+    /// A line: what was written, or why nothing is; another if a damaged file was found.
     pub fn text(&self) -> String {
+        let salvaged = self.salvaged.iter();
+        let salvaged = salvaged.map(|salvaged| format!("store: {salvaged}\n"));
+        self.state() + &salvaged.collect::<String>()
+    }
+
+    fn state(&self) -> String {
         match &self.fault {
             Some(fault) => format!(
                 "store: cannot write for {}: {fault}\n",
@@ -320,5 +329,27 @@ mod tests {
             ..StoreReport::default()
         };
         assert_eq!(report.text(), "store: cannot write for 2 min: disk full\n");
+    }
+
+    #[test]
+    fn a_salvage_is_told_with_where_the_damaged_file_lies() {
+        let status = StoreStatus {
+            salvaged: Some(Salvaged {
+                aside: "b.db.corrupt-1".into(),
+                damage: "malformed".to_owned(),
+                sessions: 3,
+                messages: 2,
+                retained: 1,
+            }),
+            ..StoreStatus::default()
+        };
+        let text = StoreReport::new(status, SystemTime::UNIX_EPOCH).text();
+        assert_eq!(
+            text.lines().last(),
+            Some(
+                "store: the file was damaged (malformed) and is kept as b.db.corrupt-1; \
+                 read of it: 3 sessions, 2 messages, 1 retained"
+            )
+        );
     }
 }

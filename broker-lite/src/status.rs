@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -195,6 +196,20 @@ pub struct Salvaged {
     pub messages: usize,
     /// Retained messages that were read.
     pub retained: usize,
+}
+
+impl fmt::Display for Salvaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the file was damaged ({}) and is kept as {}; read of it: {} sessions, {} messages, {} retained",
+            self.damage,
+            self.aside.display(),
+            self.sessions,
+            self.messages,
+            self.retained
+        )
+    }
 }
 
 /// Why the store takes nothing.

@@ -149,7 +149,8 @@ impl Writer {
         let salvaged = salvage::salvage(&self.path, Instant::now(), SystemTime::now())?;
         let stored = salvaged.stored;
         error!(
-            path = %self.path.display(), aside = %salvaged.aside.display(), %damage,
+            message_id = catalog::STORE_SALVAGED.id, kind = catalog::STORE_SALVAGED.name,
+            path = %self.path.display(), aside = %salvaged.aside.display(), reason = %damage,
             sessions = stored.sessions.len(), messages = stored.messages.len(),
             retained = stored.retained.len(), wills = stored.wills.len(),
             "the broker's file was damaged; it is kept aside, and what could be read is in a fresh one"
