@@ -43,7 +43,9 @@ impl Process {
     fn start(limits: &str) -> Process {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("broker.toml");
-        fs::write(&file, configuration(limits)).unwrap();
+        let control = directory.path().join("control.sock");
+        let text = format!("control = {control:?}\n{}", configuration(limits));
+        fs::write(&file, text).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_broker-lite"))
             .arg("--config")
             .arg(&file)

@@ -76,7 +76,7 @@ impl Victim {
     /// that the healthy client uses.
     pub(crate) fn start(folder: tempfile::TempDir, config: &str) -> Victim {
         let path = folder.path().join("broker.toml");
-        fs::write(&path, bounded(config)).unwrap();
+        fs::write(&path, completed(config, folder.path())).unwrap();
         let mut process = spawn(&path);
         let listeners = config.matches("[[listener]]").count();
         let (addresses, log) = addresses(&mut process, listeners);
@@ -92,7 +92,8 @@ impl Victim {
 
     /// Has the broker read this configuration and its files, and waits for what it says to it.
     pub(crate) fn reload(&self, config: &str, answer: &str) -> String {
-        fs::write(self.path("broker.toml"), bounded(config)).unwrap();
+        let text = completed(config, self.folder.path());
+        fs::write(self.path("broker.toml"), text).unwrap();
         self.log.lock().unwrap().clear();
         let pid = self.process.id().to_string();
         let sent = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
@@ -170,8 +171,9 @@ impl Drop for Victim {
     }
 }
 
-/// The configuration with the bound on memory.
-fn bounded(config: &str) -> String {
+/// The configuration with the bound on memory, and a control socket in the folder.
+fn completed(config: &str, folder: &Path) -> String {
+    let config = format!("control = {:?}\n{config}", folder.join("control.sock"));
     match config.split_once("[limits]\n") {
         Some((before, after)) => format!("{before}[limits]\n{MEMORY}{after}"),
         None => format!("{config}\n[limits]\n{MEMORY}"),

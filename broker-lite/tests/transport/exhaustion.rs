@@ -140,8 +140,9 @@ async fn without_descriptors_newcomers_are_closed_and_a_reload_changes_nothing()
     let file = pki.path("broker", "toml");
     let path = |name: &str, kind: &str| pki.path(name, kind).display().to_string();
     let text = format!(
-        "[limits]\nconnect_timeout = \"1m\"\n[[access]]\npublish = [\"#\"]\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+        "control = {:?}\n[limits]\nconnect_timeout = \"1m\"\n[[access]]\npublish = [\"#\"]\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
          anonymous = true\ntls = {{ certificate = {:?}, key = {:?} }}\n",
+        path("control", "sock"),
         path("server", "crt"),
         path("server", "key")
     );

@@ -57,12 +57,12 @@ fn said(log: &Path, what: &str, client: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_vanishes_is_dropped_in_time_idle_or_not() {
     let directory = tempfile::tempdir().unwrap();
-    let [config, log, socket] =
-        ["broker.toml", "log", "sock"].map(|name| directory.path().join(name));
+    let [config, log, socket, control] =
+        ["broker.toml", "log", "sock", "control.sock"].map(|name| directory.path().join(name));
     std::fs::write(
         &config,
         format!(
-            "[limits]\nhalf_open_timeout = \"4s\"\n[[access]]\npublish = [\"#\"]\nsubscribe = [\"#\"]\n\
+            "control = {control:?}\n[limits]\nhalf_open_timeout = \"4s\"\n[[access]]\npublish = [\"#\"]\nsubscribe = [\"#\"]\n\
              [[listener]]\npath = {socket:?}\n[[listener]]\naddress = \"127.0.0.1:1883\"\n"
         ),
     )

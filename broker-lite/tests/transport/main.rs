@@ -5,6 +5,8 @@
 #[path = "../peers/mod.rs"]
 mod peers;
 mod pki;
+#[path = "../peers/python.rs"]
+mod python;
 
 mod listeners;
 

@@ -2,10 +2,8 @@
 //! nothing but binary frames of the subprotocol `mqtt`.
 
 use std::{
-    env,
     io::{Read, Write},
     net::TcpStream,
-    path::PathBuf,
     time::Duration,
 };
 
@@ -14,22 +12,15 @@ use broker_lite::{
     server::Broker,
 };
 
-use crate::{loopback, open_to_all, peers::PATIENCE, pki::Pki, port, refusals, refused};
+use crate::{
+    loopback, open_to_all, peers::PATIENCE, pki::Pki, port, python::python, refusals, refused,
+};
 
 fn websocket() -> Listener {
     Listener {
         websocket: Some("/mqtt".to_owned()),
         ..loopback()
     }
-}
-
-/// The Python that has paho: `TEST_PYTHON`, or `venv` in the target directory.
-fn python() -> PathBuf {
-    let in_target = || {
-        let test = env::current_exe().unwrap();
-        test.ancestors().nth(3).unwrap().join("venv/bin/python")
-    };
-    env::var_os("TEST_PYTHON").map_or_else(in_target, PathBuf::from)
 }
 
 async fn echo(arguments: &[&str]) -> std::process::Output {
