@@ -306,7 +306,7 @@ impl Publisher {
     }
 }
 
-fn message(topic: &str, delivery: Delivery, number: u32, dup: bool) -> Publish {
+pub(crate) fn message(topic: &str, delivery: Delivery, number: u32, dup: bool) -> Publish {
     Publish {
         dup,
         retain: false,

@@ -13,17 +13,15 @@
 mod clients;
 mod connection;
 mod damage;
+mod foreign;
+mod full;
 mod place;
+#[path = "../peers/python.rs"]
+mod python;
 mod verdict;
 
 use std::{
-    collections::BTreeSet,
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
 };
 
@@ -32,7 +30,7 @@ use broker_lite::packet::QoS;
 use crate::{
     clients::{GROUP, Ledger, Publisher, Role, Subscriber, Willing, change_subscriptions},
     connection::Connection,
-    place::{GLANCE, Place, wait_until},
+    place::{Place, wait_until},
     verdict::Verdict,
 };
 
@@ -44,8 +42,6 @@ const ACKS_MAX: u64 = 500;
 const STILLBORN_MAX: u64 = 3;
 /// Longest life of such a start, in milliseconds: about what a start takes.
 const STILLBORN_MS: u64 = 25;
-/// Rounds with a client that is not ours, which waits a second before it comes back.
-const FOREIGN_ROUNDS: u64 = 6;
 
 /// Xorshift; when a kill falls is chance all the same.
 fn roll(state: &mut u64, sides: u64) -> u64 {
@@ -137,64 +133,4 @@ fn what_was_acknowledged_survives_kills_under_load_and_qos_2_comes_once() {
     println!("{rounds} kills: {}", verdict.summary());
     drop(broker);
     place.check_permissions();
-}
-
-/// A subscriber that is not ours: Mosquitto's, with a lasting session at QoS 1.
-#[test]
-fn mosquittos_subscriber_gets_every_message_over_kills() {
-    let place = Place::new("broker.db");
-    let port = place.port;
-    let mut broker = place.start();
-    let mut foreign = Command::new("mosquitto_sub")
-        .args(["-V", "311", "-h", "127.0.0.1", "-p", &port.to_string()])
-        .args(["-i", "foreign", "-c", "-q", "1", "-t", "t/#"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("mosquitto_sub is installed: cargo xtask setup");
-    let lines = BufReader::new(foreign.stdout.take().unwrap()).lines();
-    let got: Arc<Mutex<Vec<u32>>> = Arc::default();
-    let count = Arc::new(AtomicUsize::new(0));
-    let (gets, counts) = (Arc::clone(&got), Arc::clone(&count));
-    let reader = thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            gets.lock().unwrap().push(line.parse().unwrap());
-            counts.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    wait_until("it has subscribed", || {
-        Publisher::once(port, "t/begin", None);
-        count.load(Ordering::Relaxed) > 0
-    });
-    let ledger = Arc::new(Ledger::default());
-    let publisher = Publisher::new("p", "t/2", QoS::ExactlyOnce);
-    let shared = Arc::clone(&ledger);
-    let task = thread::spawn(move || publisher.run(port, &shared));
-    for round in 1..=FOREIGN_ROUNDS {
-        let before = count.load(Ordering::Relaxed);
-        wait_until(&format!("round {round} brings messages"), || {
-            count.load(Ordering::Relaxed) > before + 50
-        });
-        drop(broker);
-        broker = place.start();
-    }
-    ledger.finish();
-    task.join().unwrap();
-    let last = ledger.sent_last("t/2");
-    wait_until("the last message arrives", || {
-        got.lock().unwrap().contains(&last)
-    });
-    thread::sleep(GLANCE);
-    let _ended = foreign.kill();
-    foreign.wait().unwrap();
-    reader.join().unwrap();
-    let got = got.lock().unwrap();
-    let mut seen = BTreeSet::new();
-    let firsts = got.iter().copied().filter(|number| *number > 0);
-    let firsts: Vec<u32> = firsts.filter(|number| seen.insert(*number)).collect();
-    assert!(
-        firsts.iter().copied().eq(1..=last),
-        "some lack, or are out of order"
-    );
-    drop(broker);
 }

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -15,16 +15,20 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for a packet before a client looks at what else is to be done.
 pub(crate) const GLANCE: Duration = Duration::from_millis(2);
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_broker-lite");
+
 /// The broker as a process.
 pub(crate) struct Broker(Child);
 
 impl Broker {
     /// Started, and perhaps not listening yet.
-    fn begin(config: &Path) -> Broker {
-        let child = Command::new(env!("CARGO_BIN_EXE_broker-lite"))
+    fn begin(place: &Place) -> Broker {
+        let words = place.within.iter().map(String::as_str);
+        let mut words = words.chain([PROGRAM]);
+        let child = Command::new(words.next().unwrap_or(PROGRAM))
+            .args(words)
             .arg("--config")
-            .arg(config)
-            .env("RUST_LOG", "error")
+            .arg(place.config())
             .stdout(Stdio::null())
             .spawn();
         Broker(child.unwrap())
@@ -51,6 +55,8 @@ impl Drop for Broker {
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) port: u16,
+    /// The command, if any, that runs the broker in its place.
+    within: Vec<String>,
 }
 
 impl Place {
@@ -59,14 +65,37 @@ impl Place {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let text = format!(
-            "[[listener]]\naddress = \"127.0.0.1:{port}\"\n\
+            "control = {:?}\n[log]\nlevel = \"error\"\n\
+             [[listener]]\naddress = \"127.0.0.1:{port}\"\n\
              [[access]]\npublish = [\"#\"]\nsubscribe = [\"#\"]\n\
-             [persistence]\npath = \"{}\"\n\
+             [persistence]\npath = {:?}\n\
              [limits]\nqueued_messages = 10000000\nqueued_bytes = \"1GiB\"\nsubscriptions = 10000\nmemory = \"2GiB\"\n",
-            folder.path().join(database).display()
+            folder.path().join("control.sock"),
+            folder.path().join(database)
         );
         fs::write(folder.path().join("broker.toml"), text).unwrap();
-        Place { folder, port }
+        let within = Vec::new();
+        Place {
+            folder,
+            port,
+            within,
+        }
+    }
+
+    /// The broker is run by this command from now on; it must become the broker.
+    pub(crate) fn run_within(&mut self, command: Vec<String>) {
+        self.within = command;
+    }
+
+    /// What `broker-lite status` says about the broker, as JSON.
+    pub(crate) fn status(&self) -> String {
+        let output = Command::new(PROGRAM)
+            .args(["status", "--json", "--config"])
+            .arg(self.config())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn config(&self) -> PathBuf {
@@ -78,7 +107,7 @@ impl Place {
     }
 
     pub(crate) fn start(&self) -> Broker {
-        let broker = Broker::begin(&self.config());
+        let broker = Broker::begin(self);
         wait_until("the broker listens", || {
             TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
         });
@@ -87,7 +116,7 @@ impl Place {
 
     /// A start that is killed after so many milliseconds, whatever it does then.
     pub(crate) fn start_and_kill(&self, milliseconds: u64) {
-        let broker = Broker::begin(&self.config());
+        let broker = Broker::begin(self);
         thread::sleep(Duration::from_millis(milliseconds));
         drop(broker);
     }
