@@ -5,7 +5,8 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -62,8 +63,7 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new(database: &str) -> Place {
         let folder = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let port = free_port();
         let text = format!(
             "control = {:?}\n[log]\nlevel = \"error\"\n\
              [[listener]]\naddress = \"127.0.0.1:{port}\"\n\
@@ -125,6 +125,16 @@ impl Place {
         let mode = fs::metadata(self.database()).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "others may not read the messages");
     }
+}
+
+/// A port that stays free while the broker is dead: no outgoing connection is given one below 32768,
+/// and no other test of this process gets the same.
+fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let first = 16_384 + (process::id() % 16_000) as u16;
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let ports = std::iter::repeat_with(|| first + GIVEN.fetch_add(1, Ordering::Relaxed));
+    ports.take(100).find(is_free).unwrap()
 }
 
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
