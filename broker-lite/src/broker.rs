@@ -17,6 +17,7 @@ mod authenticate;
 
 mod welcome;
 
+mod catch_up;
 mod publish;
 mod subscribe;
 
@@ -100,6 +101,8 @@ enum Timer {
     Will(SessionId),
     /// A session has outlived its connection for long enough.
     Expiry(SessionId),
+    /// A new subscription still gets retained messages.
+    CatchUp,
     /// Somebody listens to the `$SYS` topics.
     Sys,
     /// An address may come again.
@@ -216,6 +219,7 @@ pub(crate) struct Core {
     told_pressure: pressure::Pressure,
     router: Router,
     retained: RetainedMessages,
+    catching_up: catch_up::CatchingUp,
     journal: Journal,
     /// In the order in which it can leave.
     gated: VecDeque<(u64, Gated)>,
@@ -263,6 +267,7 @@ impl Core {
             lasting: Lasting::default(),
             router: Router::new(&meter),
             retained: RetainedMessages::new(&meter),
+            catching_up: catch_up::CatchingUp::default(),
             next_shedding: None,
             told_pressure: pressure::Pressure::None,
             meter,
@@ -320,6 +325,7 @@ impl Core {
                 Timer::Pause(connection) => self.pause_is_over(connection, now),
                 Timer::Will(session) => self.will_is_due(session, now),
                 Timer::Expiry(session) => self.expiry_is_due(session, now),
+                Timer::CatchUp => self.catch_up_is_due(now),
                 Timer::Sys => self.sys_is_due(now),
                 Timer::Ban(address) => self.ban_is_due(address, now),
             }

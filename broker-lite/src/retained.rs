@@ -123,27 +123,38 @@ impl RetainedMessages {
         self.has_room(topic, size, limits)
     }
 
-    /// What a new subscriber to `filter` is to be sent, except what `but_not_of` published.
-    pub(crate) fn matching(
+    /// What a new subscriber to `filter` is to be sent, except what `but_not_of` published: of the
+    /// next `count` topics after one, and the last of these unless there are no more.
+    pub(crate) fn slice(
         &self,
         filter: &TopicFilter,
+        after: Option<&TopicName>,
+        count: usize,
         but_not_of: Option<&str>,
         now: Instant,
-    ) -> Vec<Arc<Publication>> {
+    ) -> (Vec<Arc<Publication>>, Option<TopicName>) {
         let is_own = |retained: &Retained| {
             let publisher = retained.publisher.as_ref();
             but_not_of.is_some_and(|own| publisher.is_some_and(|one| one.client == own))
         };
         let prefix = literal_prefix(filter);
-        let from = TopicName::parse(prefix).map_or(Bound::Unbounded, Bound::Included);
-        self.by_topic
+        let from = match after {
+            Some(topic) => Bound::Excluded(topic.clone()),
+            None => TopicName::parse(prefix).map_or(Bound::Unbounded, Bound::Included),
+        };
+        let mut topics = self
+            .by_topic
             .range((from, Bound::Unbounded))
-            .take_while(|(topic, _)| topic.as_str().starts_with(prefix))
-            .filter(|(topic, retained)| {
-                filter.matches(topic) && !retained.publication.is_expired(now) && !is_own(retained)
-            })
-            .map(|(_, retained)| Arc::clone(&retained.publication))
-            .collect()
+            .take_while(|(topic, _)| topic.as_str().starts_with(prefix));
+        let (mut found, mut last) = (Vec::new(), None);
+        for (topic, retained) in topics.by_ref().take(count) {
+            if filter.matches(topic) && !retained.publication.is_expired(now) && !is_own(retained) {
+                found.push(Arc::clone(&retained.publication));
+            }
+            last = Some(topic);
+        }
+        let has_more = topics.next().is_some();
+        (found, last.filter(|_| has_more).cloned())
     }
 
     /// What another value of this topic would replace: messages, and their bytes.
@@ -287,7 +298,7 @@ mod tests {
 
     fn topics(all: &RetainedMessages, filter: &str) -> Vec<String> {
         let filter = TopicFilter::parse(filter).expect("a filter");
-        let found = all.matching(&filter, None, crate::broker::sim::start());
+        let (found, _) = all.slice(&filter, None, 100, None, crate::broker::sim::start());
         found
             .iter()
             .map(|publication| publication.message.topic.as_str().to_owned())

@@ -118,6 +118,7 @@ impl Core {
             due.extend(session.will_at.map(|at| (at, Timer::Will(id))));
             due.extend(session.expires_at.map(|at| (at, Timer::Expiry(id))));
         }
+        due.extend(self.catching_up.due.map(|at| (at, Timer::CatchUp)));
         assert_eq!(self.timers, due, "timers against what they are for");
     }
 

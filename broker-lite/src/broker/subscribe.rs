@@ -1,4 +1,4 @@
-//! SUBSCRIBE and UNSUBSCRIBE, and the retained messages that a subscription brings.
+//! SUBSCRIBE and UNSUBSCRIBE.
 //!
 //! Core. Invariant: a filter is granted only if every topic it matches may be received.
 
@@ -9,10 +9,9 @@ use crate::{
     broker::{ConnectionId, Core, SessionId, pressure::Pressure},
     journal::{Change, SubscriptionRecord},
     packet::{
-        Details, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeRequest,
-        SubscriptionId, Text, UnsubAck, Unsubscribe,
+        Details, Packet, QoS, ReasonCode, SubAck, Subscribe, SubscribeRequest, SubscriptionId,
+        Text, UnsubAck, Unsubscribe,
     },
-    publication::Outgoing,
     router::Subscriber,
     topic::SubscriptionFilter,
 };
@@ -105,6 +104,7 @@ impl Core {
 
     /// Ends one subscription; what is queued already is still delivered [MQTT-3.10.4-2].
     fn remove(&mut self, session: SessionId, filter: &SubscriptionFilter) -> bool {
+        self.stop_catching_up(session, filter);
         if let Some(state) = self.sessions.get_mut(session.0) {
             state.unsubscribed(filter);
             if let Some(key) = state.key {
@@ -173,49 +173,6 @@ impl Core {
         let who = self.who(connection);
         self.refuse(who, refusal, Some(filter.filter.as_str()), why.to_owned());
         Err(code)
-    }
-
-    /// Sends what is retained under the filter [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11],
-    /// with no local only what others published [MQTT-3.8.3-3];
-    /// shared subscriptions get none (MQTT 5, 4.8.2).
-    pub(super) fn deliver_retained(
-        &mut self,
-        session: SessionId,
-        request: &SubscribeRequest,
-        is_new: bool,
-        id: Option<SubscriptionId>,
-        now: Instant,
-    ) {
-        self.watch_sys(&request.filter.filter, now);
-        let wanted = match request.options.retain_handling {
-            RetainHandling::Send => true,
-            RetainHandling::SendIfNew => is_new,
-            RetainHandling::DoNotSend => false,
-        };
-        if !wanted || request.filter.share.is_some() {
-            return;
-        }
-        let own = self
-            .sessions
-            .get(session.0)
-            .map(|state| Arc::clone(&state.identity));
-        let own = own.filter(|_| request.options.no_local);
-        let own = own.as_ref().map(|identity| identity.client.as_str());
-        let mut found = self.retained.matching(&request.filter.filter, own, now);
-        found.extend(self.sys_matching(&request.filter.filter, now));
-        for publication in found {
-            let qos = publication.message.qos.min(request.options.qos);
-            let subscription_ids = id.into_iter().collect();
-            let outgoing = Outgoing {
-                publication,
-                qos,
-                retain: true,
-                subscription_ids,
-                shared: None,
-                record: None,
-            };
-            self.deliver(session, outgoing, now);
-        }
     }
 }
 

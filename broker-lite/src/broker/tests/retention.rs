@@ -78,3 +78,46 @@ fn expired_messages_are_not_delivered_and_others_say_what_remains_mqtt_3_3_2_5_6
     assert_eq!(publishes.len(), 1);
     assert_eq!(publishes[0].message_expiry_s, Some(70));
 }
+
+#[test]
+fn many_retained_messages_come_in_slices_and_all_of_them_for_every_filter() {
+    let mut sim = Sim::limited(Limits {
+        queued_messages: 100_000,
+        ..Limits::default()
+    });
+    let publisher = sim.client(V5, "pub");
+    for number in 0..9_000 {
+        sim.send(publisher, retained(&format!("t/{number}"), "x"));
+    }
+    let client = sim.client(V5, "sub");
+    for filter in ["t/#", "#", "+/+"] {
+        sim.subscribe(client, filter, at(0));
+    }
+    let mut counts = Vec::new();
+    for _ in 0..40 {
+        counts.push(sim.publishes(client).len());
+        sim.pass(Duration::from_millis(1));
+    }
+    assert!(counts.iter().all(|count| *count <= 2_000), "{counts:?}");
+    assert_eq!(counts.iter().sum::<usize>(), 27_000, "{counts:?}");
+}
+
+#[test]
+fn an_ended_subscription_gets_no_more_of_what_was_retained() {
+    let mut sim = Sim::new();
+    let publisher = sim.client(V5, "pub");
+    for number in 0..5_000 {
+        sim.send(publisher, retained(&format!("t/{number}"), "x"));
+    }
+    let client = sim.client(V5, "sub");
+    sim.subscribe(client, "t/#", at(0));
+    assert_eq!(sim.publishes(client).len(), 2_000);
+    let unsubscribe = Unsubscribe {
+        packet_id: crate::broker::sim::id(9),
+        filters: vec![SubscriptionFilter::parse("t/#").unwrap()],
+        user_properties: UserProperties::default(),
+    };
+    sim.send(client, Packet::Unsubscribe(unsubscribe));
+    sim.pass(Duration::from_millis(10));
+    assert_eq!(sim.publishes(client).len(), 0);
+}
