@@ -119,6 +119,42 @@ fn filters_full_of_wildcards_cost_a_bounded_time() {
     });
 }
 
+/// Each of these filters wants each of those messages.
+#[test]
+fn many_filters_over_many_retained_messages_hold_up_nobody() {
+    Victim::open_to_all().survives("wildcards over retained messages", |victim| {
+        let mut publisher = Client::connected(victim.address(), "publisher");
+        for number in 0..8_000_u32 {
+            let topic = format!("retained/{number}");
+            let mut message = publish(&topic, Delivery::AtMostOnce, b"x");
+            message.retain = true;
+            publisher.send(&Packet::Publish(message));
+        }
+        publisher.send(&Packet::PingReq);
+        assert!(matches!(publisher.next(), Ok(Packet::PingResp)));
+        let mut greedy = Client::connected(victim.address(), "greedy");
+        let levels = [
+            "#",
+            "+/#",
+            "+/+",
+            "retained/#",
+            "retained/+",
+            "+/+/#",
+            "retained/+/#",
+        ];
+        let mut all = subscribe("#", QoS::AtMostOnce);
+        all.requests = levels
+            .iter()
+            .flat_map(|filter| subscribe(filter, QoS::AtMostOnce).requests)
+            .collect();
+        for _ in 0..30 {
+            greedy.send(&Packet::Subscribe(all.clone()));
+        }
+        greedy.send(&Packet::PingReq);
+        while !matches!(greedy.next(), Ok(Packet::PingResp)) {}
+    });
+}
+
 #[test]
 fn retained_messages_beyond_the_limit_are_refused() {
     Victim::open_to_all().survives("retained flood", |victim| {
