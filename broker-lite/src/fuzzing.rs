@@ -46,7 +46,7 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "websocket",
-        run: crate::websocket::fuzzing::run,
+        run: crate::entry::websocket::fuzzing::run,
     },
     Target {
         name: "password",

@@ -2,6 +2,20 @@
 //!
 //! Invariant: a name that nobody has is answered like a known one, after the same work, and fails.
 
+pub(crate) mod auth;
+
+pub(crate) mod scram;
+
+pub(crate) mod checks;
+
+pub(crate) mod credentials;
+
+pub(crate) mod bans;
+
+pub(crate) mod arrivals;
+
+pub mod password;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -10,8 +24,8 @@ use std::{
 use settings::SecretText;
 
 use crate::{
+    login::password::{Key, SALT_BYTES, ScramKeys, Verifier, equal_in_constant_time, hmac_sha256},
     packet::Credential,
-    password::{Key, SALT_BYTES, ScramKeys, Verifier, equal_in_constant_time, hmac_sha256},
 };
 
 /// How a password is known again.

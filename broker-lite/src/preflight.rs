@@ -21,12 +21,12 @@ use x509_parser::pem::Pem;
 
 use crate::{
     config::{Config, Listener},
-    password::{
+    entry::tls,
+    login::password::{
         disk::{self, PasswordFileError},
         file::PasswordFile,
     },
     start::TlsError,
-    tls,
 };
 
 /// Certificates that end sooner are worth a warning.

@@ -6,7 +6,10 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use broker_lite::{control, http, logging, manager, metrics, probe::Probe, server::Broker};
+use broker_lite::{
+    observe::control, observe::http, observe::logging, observe::manager, observe::metrics,
+    observe::probe::Probe, server::Broker,
+};
 use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},

@@ -12,17 +12,17 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
-    descriptors,
+    entry::descriptors,
+    entry::listener::{self, Listeners},
     keeper::Keeper,
-    listener::{self, Listeners},
-    report::Report,
+    observe::report::Report,
+    observe::status::Status,
     shared::{STOP_PATIENCE, Shared, rules},
-    status::Status,
 };
 
 pub use crate::{
+    entry::listener::Bound,
     keeper::Published,
-    listener::Bound,
     local::{Delivery, LocalClient, Publishing},
     start::{Reloaded, StartError, TlsError},
 };

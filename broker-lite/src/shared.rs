@@ -26,19 +26,19 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    audit::{Event, Limiter, Logging},
     broker::{ConnectionId, Core, Output, Peer, Rules, SessionId, Ticket},
-    call::Call,
     config::{Config, Persistence},
-    credentials,
-    handshakes::Handshakes,
+    entry::call::Call,
+    entry::handshakes::Handshakes,
     heap::{self, Ebb},
     keeper::{Keeper, Kept, Published, Receipt},
-    log::{self, Entry},
     login::Check,
-    password::Key,
+    login::credentials,
+    login::password::Key,
+    observe::audit::{Event, Limiter, Logging},
+    observe::log::{self, Entry},
+    observe::status::Status,
     start::StartError,
-    status::Status,
     store::{Found, Notice, Store, Tell},
 };
 

@@ -42,7 +42,7 @@ pub enum StartError {
     },
     /// The password file cannot be taken.
     #[error(transparent)]
-    PasswordFile(#[from] crate::password::disk::PasswordFileError),
+    PasswordFile(#[from] crate::login::password::disk::PasswordFileError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,

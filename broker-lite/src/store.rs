@@ -26,7 +26,7 @@ use std::{
 use tracing::error;
 
 use self::{health::Health, inbox::Inbox, writer::Writer};
-use crate::{broker::Stored, config::Persistence, journal::Changes, status::StoreStatus};
+use crate::{broker::Stored, config::Persistence, journal::Changes, observe::status::StoreStatus};
 
 /// What the store tells the core.
 #[derive(Debug)]

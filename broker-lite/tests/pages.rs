@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::{control, http};
+use broker_lite::{observe::control, observe::http};
 use serde_json::json;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;

@@ -12,7 +12,7 @@ use std::{
 
 use broker_lite::{
     config::Config,
-    password::disk::{self, PasswordFileError},
+    login::password::disk::{self, PasswordFileError},
     server::{Broker, StartError},
 };
 use tempfile::TempDir;
@@ -201,8 +201,8 @@ fn updates_at_once_lose_none() {
             let path = &path;
             scope.spawn(move || {
                 let line = MOSQUITTO.trim().split_once(':').unwrap().1;
-                let verifier = broker_lite::password::Verifier::parse(line).unwrap();
-                let credentials = broker_lite::password::file::Credentials {
+                let verifier = broker_lite::login::password::Verifier::parse(line).unwrap();
+                let credentials = broker_lite::login::password::file::Credentials {
                     password: Some(verifier),
                     scram: None,
                 };

@@ -26,7 +26,7 @@ mod identity;
 
 pub mod appliance;
 
-pub use broker_lite::{control, logging};
+pub use broker_lite::{observe::control, observe::logging};
 pub mod service;
 
 pub mod demo;

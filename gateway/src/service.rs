@@ -4,7 +4,7 @@
 
 use std::{path::Path, time::Duration};
 
-use broker_lite::manager;
+use broker_lite::observe::manager;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval},

@@ -15,16 +15,16 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use crate::{
-    audit::Refusal,
-    auth::{self, Exchange, Method, Step},
-    bans::source_of,
     broker::{
         ConnectionId, Core, Output, SessionId,
         connect::{Rejected, rejected},
         link::Peer,
     },
     config::IdentitySource,
+    login::auth::{self, Exchange, Method, Step},
+    login::bans::source_of,
     login::{Check, Login, Logins},
+    observe::audit::Refusal,
     packet::{Auth, Authentication, Connect, Credential, Packet, ReasonCode, Text},
 };
 
@@ -256,7 +256,7 @@ impl Core {
         self.step(connection, asked.data, now);
     }
 
-    fn nonce(&mut self) -> crate::password::Key {
+    fn nonce(&mut self) -> crate::login::password::Key {
         self.nonces += 1;
         self.rules.logins.nonce(self.nonces)
     }

@@ -11,8 +11,6 @@ use std::{
 use crate::{
     access::{Identity, Permissions},
     address::Address,
-    arrivals::TooMany,
-    audit::{Event, Refusal, Who},
     broker::{
         ConnectionId, Core, Output, Timer,
         durable::UNREAD,
@@ -21,6 +19,8 @@ use crate::{
     },
     config::{Limits, RedirectWhen},
     lasting::Full,
+    login::arrivals::TooMany,
+    observe::audit::{Event, Refusal, Who},
     packet::{
         ConnAck, ConnAckProperties, Connect, DecodeError, Details, Fault, MessageProperties,
         Packet, PacketType, PayloadFormat, ReasonCode, Text, Version,

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Instant};
 use bytes::BytesMut;
 
 use crate::{
-    audit::Refusal,
     broker::{ConnectionId, Core, Gated, Output, SessionId, pressure::Pressure},
+    observe::audit::Refusal,
     outbox::{Next, Queued, Receival, Stage},
     packet::{Ack, Delivery, Packet, PacketId, Publish, QoS, ReasonCode, Version},
     publication::{Outgoing, Publication},

@@ -366,7 +366,7 @@ impl Core {
             self.break_off(
                 connection,
                 ReasonCode::QuotaExceeded,
-                crate::audit::Refusal::NotKept,
+                crate::observe::audit::Refusal::NotKept,
                 UNREAD,
                 now,
             );

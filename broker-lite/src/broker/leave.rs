@@ -9,9 +9,9 @@ use std::{
 };
 
 use crate::{
-    audit::Event,
-    bans::source_of,
     broker::{ConnectionId, Core, Output, SessionId, Timer},
+    login::bans::source_of,
+    observe::audit::Event,
     packet::{Details, Disconnect, Packet, ReasonCode, Text, Version},
     session::Link,
 };

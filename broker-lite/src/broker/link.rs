@@ -13,9 +13,9 @@ use crate::{
     config::{IdentitySource, Listener},
     ids::{ListenerId, SessionId},
     memory::{Charge, Meter},
+    observe::traffic::ClientTraffic,
     packet::{self, Packet, Publish, ReasonCode, TopicAlias, Version},
     topic::TopicName,
-    traffic::ClientTraffic,
 };
 
 /// Past this many waiting bytes messages stay in their queue, where limits apply.

@@ -10,9 +10,9 @@ use std::{
 
 use crate::{
     access::Permissions,
-    audit::Refusal,
     broker::{Admission, ConnectionId, Core, ListenerId, Rules, SessionId},
     config::{IdentitySource, RedirectWhen},
+    observe::audit::Refusal,
     packet::ReasonCode,
 };
 

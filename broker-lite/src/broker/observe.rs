@@ -10,12 +10,12 @@ use std::{
 use crate::{
     access::speaking_for,
     address::Endpoint,
-    audit::{Refusal, Who},
     broker::{Core, ListenerId, link::Link, welcome::level},
+    observe::audit::{Refusal, Who},
+    observe::status::{ClientStatus, Counters, Flow, Load, LoadOver, Rates, Status},
+    observe::traffic::Averages,
     session::Session,
-    status::{ClientStatus, Counters, Flow, Load, LoadOver, Rates, Status},
     topic::SubscriptionFilter,
-    traffic::Averages,
 };
 
 /// The windows of the load averages that dashboards know: one, five and fifteen minutes.

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    audit::Refusal,
     broker::{ConnectionId, Core, Output, Timer},
+    observe::audit::Refusal,
     rate::{Paced, Rate},
 };
 

@@ -14,8 +14,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    audit::{Event, Refusal},
     broker::{ConnectionId, Core, Output, SessionId, link::Link as Connection},
+    observe::audit::{Event, Refusal},
     packet::{Packet, QoS, Version},
     session::Link,
 };

@@ -6,13 +6,13 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    audit::Refusal,
     broker::{
         ConnectionId, Core, Gated, Origin, Output, Pending, SessionId, Ticket, Waiter,
         connect::user_properties_fit, pressure::Pressure, welcome::capped_expiry,
     },
     keeper::Kept,
     message::Message,
+    observe::audit::Refusal,
     packet::{Ack, Delivery, Details, Packet, PacketId, Publish, QoS, ReasonCode, Text, Version},
     publication::{self, Publication},
     retained::Retained,

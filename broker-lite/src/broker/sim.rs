@@ -18,7 +18,6 @@ use super::{
     StoredSession, Ticket,
 };
 use crate::{
-    audit::{Event, Refusal},
     config::{AccessRule, IdentitySource, Limits, Protocol, TopicPattern},
     ids::{DeliveryKey, MessageKey, SessionKey},
     journal::{
@@ -27,6 +26,7 @@ use crate::{
     keeper::{Keeper, Kept, Receipt},
     login::{Check, Login, Logins},
     message::Message,
+    observe::audit::{Event, Refusal},
     packet::{
         self, Ack, Connect, ConnectProperties, Delivery, Disconnect, Expect, Packet, PacketId,
         Publish, QoS, ReasonCode, Subscribe, SubscribeOptions, SubscribeRequest, Text, Version,

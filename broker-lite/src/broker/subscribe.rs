@@ -5,9 +5,9 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    audit::Refusal,
     broker::{ConnectionId, Core, SessionId, pressure::Pressure},
     journal::{Change, SubscriptionRecord},
+    observe::audit::Refusal,
     packet::{
         Details, Packet, QoS, ReasonCode, SubAck, Subscribe, SubscribeRequest, SubscriptionId,
         Text, UnsubAck, Unsubscribe,

@@ -9,10 +9,10 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     broker::{Core, SessionId, Timer},
     message::Message,
+    observe::sys::{self, Value},
     packet::QoS,
     publication::Publication,
     session::Link,
-    sys::{self, Value},
     topic::TopicFilter,
 };
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::{
-    audit::Refusal,
     broker::sim::{
         Client, Sim, allow, goodbye, hello, lasting, once, peer, puback, pubcomp, publish, pubrec,
         pubrel, qos1, qos2, retained, rules, subscribe, will,
@@ -11,6 +10,7 @@ use crate::{
     config::Limits,
     keeper::Kept,
     message::Message,
+    observe::audit::Refusal,
     packet::{
         Ack, Authentication, Connect, Credential, Delivery, Packet, Publish, QoS, ReasonCode,
         RetainHandling, SubscribeOptions, SubscriptionId, Text, TopicAlias, Unsubscribe,

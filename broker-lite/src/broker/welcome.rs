@@ -11,9 +11,9 @@ use std::{
 
 use crate::{
     access::{Identity, Permissions, fill_in},
-    audit::{Event, Refusal},
     broker::{ConnectionId, Core, Gated, Output, SessionId, Timer, link::Link},
     config::Limits,
+    observe::audit::{Event, Refusal},
     packet::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Text, Version},
     session::{self, Session, Will},
 };

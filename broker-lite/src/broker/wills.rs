@@ -10,12 +10,12 @@ use std::{
 
 use crate::{
     access::{Identity, Permissions},
-    audit::{Refusal, Who},
     broker::{Core, Origin, SessionId, Timer, Waiter, welcome::capped_expiry},
     config::Limits,
     journal::{Change, WillRecord},
     memory::Charge,
     message::Message,
+    observe::audit::{Refusal, Who},
     packet,
     session::Will,
 };

@@ -10,7 +10,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
-use broker_lite::password::{
+use broker_lite::login::password::{
     ScramKeys, Verifier,
     disk::{self, PasswordFileError},
     file::{self, Credentials, Imported, PasswordFile},

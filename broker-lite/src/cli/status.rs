@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
-use broker_lite::{control, report::Report};
+use broker_lite::{observe::control, observe::report::Report};
 
 use crate::file;
 

@@ -4,12 +4,12 @@
 
 use super::script::Script;
 use crate::{
-    auth::{METHODS, Step},
-    login::{Login, Logins},
-    password::{
+    login::auth::{METHODS, Step},
+    login::password::{
         ScramKeys, Verifier,
         file::{PasswordFile, check_name, import},
     },
+    login::{Login, Logins},
 };
 
 /// RFC 7677's example, whose password no fuzzer guesses.

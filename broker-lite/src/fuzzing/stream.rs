@@ -14,7 +14,7 @@ use crate::{
         sim::{peer, rules},
     },
     config::{AccessRule, Limits},
-    connection::Wire,
+    entry::connection::Wire,
     packet::{Expect, Version, decode},
     shared::Shared,
 };

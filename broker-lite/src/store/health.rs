@@ -14,7 +14,7 @@ use std::{
 use crate::{
     broker::Stored,
     journal::{Batch, MessageChange},
-    status::{Salvaged, StoreFault, StoreStatus},
+    observe::status::{Salvaged, StoreFault, StoreStatus},
 };
 
 /// Bytes that this thread has handed to the kernel, by proc_pid_io(5).

@@ -22,7 +22,7 @@ use super::{
     schema::{self, SchemaError},
     time::OwnTime,
 };
-use crate::{broker::Stored, catalog, journal::Batch};
+use crate::{broker::Stored, journal::Batch, observe::catalog};
 
 /// First pause after a failure; it doubles.
 const RETRY: Duration = Duration::from_millis(100);

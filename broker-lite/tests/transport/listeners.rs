@@ -14,8 +14,8 @@ use broker_lite::{
         AccessRule, CertificateName, ClientAuth, Config, IdentitySource, Limits, Listener,
         TopicPattern, User,
     },
+    observe::status::Address,
     server::{Broker, StartError},
-    status::Address,
 };
 use rcgen::DnValue;
 

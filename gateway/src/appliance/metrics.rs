@@ -3,8 +3,8 @@
 //! Invariant: the number of series does not depend on what others send or name.
 
 use broker_lite::{
-    metrics::{self, Exposition, counter, gauge},
-    status,
+    observe::metrics::{self, Exposition, counter, gauge},
+    observe::status,
 };
 
 use super::status::{BufferStatus, UpstreamStatus};

@@ -16,7 +16,9 @@ pub mod status_text;
 use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use broker_lite::{config::Metrics, http, keeper::Keeper, probe::Probe, server::Broker};
+use broker_lite::{
+    config::Metrics, keeper::Keeper, observe::http, observe::probe::Probe, server::Broker,
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::info;

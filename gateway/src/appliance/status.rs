@@ -8,7 +8,7 @@ use std::{
 };
 
 use broker_lite::{
-    report::{ClientReport, StoreReport},
+    observe::report::{ClientReport, StoreReport},
     server::Broker,
 };
 use jiff::Timestamp;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use broker_lite::report::clients_table;
+use broker_lite::observe::report::clients_table;
 use settings::Size;
 
 use super::status::{BufferStatus, BusStatus, SerialStatus, Status, UpstreamStatus};

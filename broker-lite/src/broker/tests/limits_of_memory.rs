@@ -1,7 +1,7 @@
 //! What MQTT and we promise: memory (`limits.memory`), and what gives way in which order.
 
 use super::*;
-use crate::{audit::Event, memory::Charge};
+use crate::{memory::Charge, observe::audit::Event};
 
 const MEMORY: u64 = 1_000_000;
 

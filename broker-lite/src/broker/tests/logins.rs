@@ -3,8 +3,8 @@
 use super::*;
 use crate::{
     broker::{Peer, Rules},
+    login::password::Verifier,
     login::{Login, Logins},
-    password::Verifier,
 };
 
 /// Users "ann" and "bob" with their passwords "secret" and "geheim", hashed cheaply.

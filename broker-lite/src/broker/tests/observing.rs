@@ -188,7 +188,7 @@ fn a_refusal_names_who_where_and_the_rules_that_speak_for_him() {
         }
     }
     let [
-        crate::audit::Event::Refused {
+        crate::observe::audit::Event::Refused {
             who, rule, topic, ..
         },
     ] = &events[..]

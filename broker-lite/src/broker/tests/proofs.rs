@@ -5,9 +5,9 @@ use ring::{digest, hmac, pbkdf2};
 
 use super::*;
 use crate::{
+    login::password::{ScramKeys, Verifier},
     login::{Login, Logins},
     packet::Auth,
-    password::{ScramKeys, Verifier},
 };
 
 const METHOD: &str = "SCRAM-SHA-256";

@@ -13,13 +13,13 @@ use crate::{
     address::Endpoint,
     broker::{Admission, ListenerId},
     config::{Config, Listener},
-    descriptors::{self, Spare},
-    entrance::{Door, Service, admit},
+    entry::descriptors::{self, Spare},
+    entry::entrance::{Door, Service, admit},
+    entry::socket::{self, Socket},
+    entry::tls::Trust,
     packet::ReasonCode,
     shared::Shared,
-    socket::{self, Socket},
     start::{Reloaded, StartError},
-    tls::Trust,
 };
 
 /// When no connection can be accepted (no file descriptor is free), the next try comes after this.
@@ -202,7 +202,7 @@ impl Open {
         bound: Endpoint,
         shared: &Arc<Shared>,
     ) -> Open {
-        info!(target: "broker_lite::listener", address = %bound, tls = service.trust.is_some(), "listening");
+        info!(target: "broker_lite::entry::listener", address = %bound, tls = service.trust.is_some(), "listening");
         let open = Open {
             bound,
             door: Arc::new(Door::new(id, service)),
@@ -226,7 +226,7 @@ impl Open {
         if let Endpoint::Unix(path) = &self.bound
             && let Err(error) = socket::set_mode(path, service.config.mode)
         {
-            warn!(target: "broker_lite::listener", path = %path.display(), %error, "cannot set the socket's permissions; they stay as they were");
+            warn!(target: "broker_lite::entry::listener", path = %path.display(), %error, "cannot set the socket's permissions; they stay as they were");
         }
         let before = self.door.exchange(service);
         if serves_alike(&before.config, &self.door.service().config) {
@@ -287,7 +287,7 @@ async fn accept(
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    warn!(target: "broker_lite::listener", address = %bound, %error, "cannot accept; trying again");
+                    warn!(target: "broker_lite::entry::listener", address = %bound, %error, "cannot accept; trying again");
                 }
                 tokio::select! {
                     () = stop.cancelled() => return,

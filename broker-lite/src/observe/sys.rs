@@ -5,7 +5,7 @@
 //! compared by position.
 
 use crate::{
-    status::{Load, LoadOver, Status},
+    observe::status::{Load, LoadOver, Status},
     topic::{TopicFilter, TopicName},
 };
 

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{address::Address, bans::source_of};
+use crate::{address::Address, login::bans::source_of};
 
 /// One address gets this part of the limit.
 const SHARE: u32 = 4;

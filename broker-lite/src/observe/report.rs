@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::status::{ClientStatus, Salvaged, Status, StoreStatus};
+use crate::observe::status::{ClientStatus, Salvaged, Status, StoreStatus};
 
 /// A broker at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

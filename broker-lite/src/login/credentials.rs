@@ -6,8 +6,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
     config::{Config, User},
+    login::password::{Key, ScramKeys, disk, prepare_for_scram},
     login::{Login, Logins, salt},
-    password::{Key, ScramKeys, disk, prepare_for_scram},
     start::StartError,
 };
 

@@ -7,9 +7,9 @@
 use std::{fmt::Debug, sync::Arc};
 
 use crate::{
+    login::password::Key,
+    login::scram::ScramSha256,
     login::{Login, Logins},
-    password::Key,
-    scram::ScramSha256,
 };
 
 /// The methods offered, none of which sends a password.

@@ -8,8 +8,8 @@ use std::fmt::{self, Display};
 use tracing::{info, warn};
 
 use crate::{
-    audit::Event,
-    catalog::{self, Kind},
+    observe::audit::Event,
+    observe::catalog::{self, Kind},
 };
 
 /// An event that is to be written, with how many of its kind were left out before.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::status::{Flow, Rates};
+use crate::observe::status::{Flow, Rates};
 
 /// Totals are folded into the averages at most this often; in between an event costs a comparison.
 const FOLD_EVERY: Duration = Duration::from_secs(2);

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
-use crate::metrics;
+use crate::observe::metrics;
 
 /// Connections served at once; others wait in the system's queue.
 const CONNECTIONS_MAX: usize = 16;
@@ -76,7 +76,7 @@ impl Server {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        info!(target: "broker_lite::http", %address, "serving metrics");
+        info!(target: "broker_lite::observe::http", %address, "serving metrics");
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -111,7 +111,7 @@ async fn accept(listener: TcpListener, pages: Pages) {
                 });
             }
             Err(error) => {
-                warn!(target: "broker_lite::http", %error, "cannot accept; trying again");
+                warn!(target: "broker_lite::observe::http", %error, "cannot accept; trying again");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -132,8 +132,8 @@ async fn serve(stream: TcpStream, pages: Pages) {
         .serve_connection(TokioIo::new(stream), service);
     match timeout(CONNECTION_TIME, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(target: "broker_lite::http", %error, "request failed"),
-        Err(_elapsed) => debug!(target: "broker_lite::http", "request took too long"),
+        Ok(Err(error)) => debug!(target: "broker_lite::observe::http", %error, "request failed"),
+        Err(_elapsed) => debug!(target: "broker_lite::observe::http", "request took too long"),
     }
 }
 

@@ -7,7 +7,7 @@ mod exposition;
 
 use std::cmp::Reverse;
 
-use crate::status::{ClientStatus, Counters, Status, StoreStatus};
+use crate::observe::status::{ClientStatus, Counters, Status, StoreStatus};
 
 use exposition::family;
 pub use exposition::{CONTENT_TYPE, Exposition, Family, counter, gauge};

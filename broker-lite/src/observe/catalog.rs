@@ -4,7 +4,7 @@
 //! Invariant: `docs/audit.md` and `systemd/broker-lite.catalog` say the same; a test writes and compares
 //! them.
 
-use crate::audit::Refusal;
+use crate::observe::audit::Refusal;
 
 /// One kind of entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use base64ct::{Base64, Encoding};
 
 use crate::{
-    auth::{Exchange, Method, Step},
+    login::auth::{Exchange, Method, Step},
+    login::password::{Key, ScramKeys},
     login::{Login, Logins},
-    password::{Key, ScramKeys},
 };
 
 /// Longest message taken from a client, in bytes: names and nonces are shorter by far.

@@ -22,8 +22,8 @@ use x509_parser::{
 };
 
 use crate::{
-    audit::Refusal,
     config::{CertificateName, ClientAuth, IdentitySource, Listener, ListenerTls},
+    observe::audit::Refusal,
     start::TlsError,
 };
 

@@ -18,15 +18,15 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     address::Address,
-    audit::Refusal,
     broker::{Admission, ConnectionId, ListenerId, Peer},
-    call::Call,
     config::Listener,
-    connection::Wire,
+    entry::call::Call,
+    entry::connection::Wire,
+    entry::socket::Stream,
+    entry::tls::{self, Distrusted, Trust},
+    entry::websocket::{self, WebSocket},
+    observe::audit::Refusal,
     shared::Shared,
-    socket::Stream,
-    tls::{self, Distrusted, Trust},
-    websocket::{self, WebSocket},
 };
 
 /// How new connections are served; exchanged as a whole by a reload.

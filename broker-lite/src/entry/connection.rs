@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     broker::{ConnectionId, Core},
-    call::Call,
+    entry::call::Call,
     packet::{self, DecodeError, Expect, Packet, Version},
     shared::Shared,
 };

@@ -7,7 +7,7 @@ use std::{fmt::Display, time::Duration};
 use sd_notify::NotifyState;
 use tracing::{error, info, warn};
 
-use crate::catalog;
+use crate::observe::catalog;
 
 /// How often the watchdog wants to be fed, twice per period as sd_watchdog_enabled(3) advises;
 /// `None`: there is none.
