@@ -161,7 +161,7 @@ fn check_finds_every_problem_of_the_file_at_once() {
     let (code, said, _) = run(&["check"], &file);
     assert_eq!(code, 0);
     assert!(
-        said.contains("0 errors; 1 listeners, 1 access rules, 0 users"),
+        said.contains("errors: 0; listeners: 1, access rules: 1, users: 0"),
         "{said}"
     );
 }

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let errors = found.iter().filter(is_error).count();
     let lines: String = found.iter().map(|problem| format!("{problem}\n")).collect();
     let printed = super::print(&format!(
-        "{lines}{}: {errors} errors; {} listeners, {} access rules, {} users\n",
+        "{lines}{}: errors: {errors}; listeners: {}, access rules: {}, users: {}\n",
         args.config.display(),
         broker.listeners.len(),
         broker.access.len(),

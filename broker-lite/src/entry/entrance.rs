@@ -36,7 +36,7 @@ pub(crate) struct Service {
     pub(crate) trust: Option<Arc<Trust>>,
 }
 
-/// A client's certificate and its intermediates.
+/// A client's certificate and its intermediates; empty when it has shown none.
 type Chain = Box<[CertificateDer<'static>]>;
 
 /// What a listener's connections have in common.
@@ -101,9 +101,7 @@ impl Door {
     ) -> Result<Option<String>, Distrusted> {
         let (_, session) = stream.get_ref();
         let chain = session.peer_certificates().unwrap_or_default();
-        if !chain.is_empty() {
-            self.lock_chains().insert(connection, chain.into());
-        }
+        self.lock_chains().insert(connection, chain.into());
         let trust = self.service().trust.unwrap_or_else(|| Arc::clone(by));
         let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         if is_resumed || !Arc::ptr_eq(&trust, by) {

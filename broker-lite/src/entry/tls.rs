@@ -86,10 +86,10 @@ impl Trust {
         })
     }
 
-    /// Verifies the chain that a client has shown, as a handshake would.
+    /// Verifies the chain that a client has shown, or that none is needed, as a handshake would.
     pub(crate) fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), Distrusted> {
         let Some((leaf, intermediates)) = chain.split_first() else {
-            return Ok(());
+            return self.identity(chain).map(drop);
         };
         let Some(verifier) = &self.verifier else {
             return Err(Distrusted {

@@ -186,6 +186,32 @@ async fn an_authority_that_is_removed_is_no_longer_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_certificates_become_required_those_without_one_are_sent_away() {
+    let pki = Pki::new();
+    pki.client("good", 2);
+    let mut config = open_to_all(vec![Listener {
+        tls: Some(pki.tls(Some(ClientAuth::Optional))),
+        anonymous: Some(true),
+        ..loopback()
+    }]);
+    let broker = Broker::start(&config, None).await.unwrap();
+    let port = port(&broker, 0);
+    let _good = with_certificate(&pki, port, "good");
+    subscriptions(&broker, 1).await;
+    let arguments = pki.arguments(None);
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    arguments.extend(["-i", "without", "-t", "t"]);
+    let _without = Subscriber::start(port, &arguments);
+    subscriptions(&broker, 2).await;
+
+    config.listeners[0].tls = Some(pki.tls(Some(ClientAuth::Required)));
+    let reloaded = broker.reload(&config).await.unwrap();
+    assert_eq!(reloaded.disconnected, 1);
+    only(&broker, &["good"]).await;
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_whom_a_listener_no_longer_lets_in_is_sent_away() {
     let pki = Pki::new();
     pki.client("named", 2);
