@@ -209,7 +209,7 @@ path = "@/none/broker.db"
         let fits = |line: &str| words.iter().all(|word| line.contains(word));
         assert!(said.lines().any(fits), "no line with {words:?}: {said}");
     }
-    assert!(said.contains(": 7 errors;"), "{said}");
+    assert!(said.contains(": errors: 7;"), "{said}");
 
     fs::set_permissions(&passwords, fs::Permissions::from_mode(0o644)).unwrap();
     let (_, said, _) = run(&["check"], &file);
