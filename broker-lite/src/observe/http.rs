@@ -1,7 +1,7 @@
 //! Pages over HTTP: one small, bounded server for metrics and whatever else is only to be read. Driver.
 //!
-//! Invariant: a connection holds one of [`CONNECTIONS_MAX`] places, for one request and no longer than
-//! [`CONNECTION_TIME`]; nothing asked changes anything.
+//! Invariant: a connection holds one of `CONNECTIONS_MAX` places, for one request and no longer than
+//! `CONNECTION_TIME`; nothing asked changes anything.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
