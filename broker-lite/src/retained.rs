@@ -38,6 +38,17 @@ impl Retained {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
+/// A look at the next few topics.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    /// What matched, in the order of topics.
+    pub(crate) found: Vec<Arc<Publication>>,
+    /// How many were looked at.
+    pub(crate) looked: usize,
+    /// The last of them, unless there are no more.
+    pub(crate) last: Option<TopicName>,
+}
+
 /// What a retained message costs beside itself: its place in the order of topics.
 const ENTRY_BYTES: usize = 96;
 
@@ -123,8 +134,8 @@ impl RetainedMessages {
         self.has_room(topic, size, limits)
     }
 
-    /// What a new subscriber to `filter` is to be sent, except what `but_not_of` published: of the
-    /// next `count` topics after one, and the last of these unless there are no more.
+    /// What a new subscriber to `filter` is to be sent, except what `but_not_of` published, of the
+    /// next `count` topics after one.
     pub(crate) fn slice(
         &self,
         filter: &TopicFilter,
@@ -132,7 +143,7 @@ impl RetainedMessages {
         count: usize,
         but_not_of: Option<&str>,
         now: Instant,
-    ) -> (Vec<Arc<Publication>>, Option<TopicName>) {
+    ) -> Slice {
         let is_own = |retained: &Retained| {
             let publisher = retained.publisher.as_ref();
             but_not_of.is_some_and(|own| publisher.is_some_and(|one| one.client == own))
@@ -146,15 +157,20 @@ impl RetainedMessages {
             .by_topic
             .range((from, Bound::Unbounded))
             .take_while(|(topic, _)| topic.as_str().starts_with(prefix));
-        let (mut found, mut last) = (Vec::new(), None);
+        let (mut found, mut looked, mut last) = (Vec::new(), 0, None);
         for (topic, retained) in topics.by_ref().take(count) {
             if filter.matches(topic) && !retained.publication.is_expired(now) && !is_own(retained) {
                 found.push(Arc::clone(&retained.publication));
             }
+            looked += 1;
             last = Some(topic);
         }
         let has_more = topics.next().is_some();
-        (found, last.filter(|_| has_more).cloned())
+        Slice {
+            found,
+            looked,
+            last: last.filter(|_| has_more).cloned(),
+        }
     }
 
     /// What another value of this topic would replace: messages, and their bytes.
@@ -298,9 +314,9 @@ mod tests {
 
     fn topics(all: &RetainedMessages, filter: &str) -> Vec<String> {
         let filter = TopicFilter::parse(filter).expect("a filter");
-        let (found, _) = all.slice(&filter, None, 100, None, crate::broker::sim::start());
+        let slice = all.slice(&filter, None, 100, None, crate::broker::sim::start());
+        let found = slice.found.iter();
         found
-            .iter()
             .map(|publication| publication.message.topic.as_str().to_owned())
             .collect()
     }

@@ -1,7 +1,8 @@
 //! The retained messages that a new subscription brings, a slice at a time. Core.
 //!
-//! Invariant: one visit looks at no more than [`SLICE`] retained messages, however many there are
-//! and however many filters ask for them; who waits longest is next.
+//! Invariant: within [`PAUSE`] no more than [`SLICE`] retained messages are looked at, however many
+//! there are and however many filters of however many clients ask for them; who waits longest is
+//! next.
 
 use std::{
     collections::VecDeque,
@@ -16,10 +17,11 @@ use crate::{
     topic::{SubscriptionFilter, TopicFilter, TopicName},
 };
 
-/// Retained messages looked at in one visit; most subscriptions are served by their first.
+/// Retained messages looked at before the others get their turn; most subscriptions need no second
+/// slice.
 const SLICE: usize = 2_000;
 
-/// Between two slices, so that others get their turn.
+/// From one slice to the next.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Subscriptions that still get retained messages.
@@ -32,6 +34,27 @@ pub(super) struct CatchingUp {
     /// At most one entry for each subscription of each session.
     waiting: VecDeque<Rest>,
     pub(super) due: Option<Instant>,
+    /// When the present slice began, and how many were looked at since.
+    slice: Option<(Instant, usize)>,
+}
+
+impl CatchingUp {
+    /// How many more may be looked at now.
+    fn allowance(&mut self, now: Instant) -> usize {
+        match self.slice {
+            Some((from, looked)) if now < from + PAUSE => SLICE.saturating_sub(looked),
+            _ => {
+                self.slice = Some((now, 0));
+                SLICE
+            }
+        }
+    }
+
+    fn spend(&mut self, looked: usize) {
+        if let Some((_, spent)) = &mut self.slice {
+            *spent += looked;
+        }
+    }
 }
 
 /// What one subscription still gets.
@@ -77,15 +100,15 @@ impl Core {
         for publication in self.sys_matching(&rest.filter, now) {
             self.deliver_one(&rest, publication, now);
         }
-        let has_none_before_it = self.catching_up.waiting.is_empty();
         self.catching_up.waiting.push_back(rest);
-        if has_none_before_it {
-            self.catch_up(now);
-        }
+        self.catch_up(now);
     }
 
     /// The subscription is gone, or begins anew.
     pub(super) fn stop_catching_up(&mut self, session: SessionId, filter: &SubscriptionFilter) {
+        if filter.share.is_some() {
+            return;
+        }
         let waiting = &mut self.catching_up.waiting;
         waiting.retain(|rest| rest.session != session || rest.filter != filter.filter);
     }
@@ -96,28 +119,41 @@ impl Core {
         self.catch_up(now);
     }
 
-    /// One slice for whoever waits longest.
+    /// What may be looked at now, for whoever waits longest.
     fn catch_up(&mut self, now: Instant) {
-        if let Some(mut rest) = self.catching_up.waiting.pop_front()
-            && let Some(state) = self.sessions.get(rest.session.0)
+        let mut left = self.catching_up.allowance(now);
+        while left > 0
+            && let Some(rest) = self.catching_up.waiting.pop_front()
         {
-            let identity = Arc::clone(&state.identity);
-            let own = rest.options.no_local.then_some(identity.client.as_str());
-            let (found, last) =
-                self.retained
-                    .slice(&rest.filter, rest.after.as_ref(), SLICE, own, now);
-            for publication in found {
-                self.deliver_one(&rest, publication, now);
-            }
-            if last.is_some() {
-                rest.after = last;
-                self.catching_up.waiting.push_back(rest);
-            }
+            // A filter that finds nothing costs a search.
+            let looked = self.catch_up_one(rest, left, now).max(1);
+            self.catching_up.spend(looked);
+            left = left.saturating_sub(looked);
         }
         if !self.catching_up.waiting.is_empty() && self.catching_up.due.is_none() {
             self.catching_up.due = Some(now + PAUSE);
             self.set_timer(None, self.catching_up.due, Timer::CatchUp);
         }
+    }
+
+    /// Looks at so many for one subscription; what is left of it waits again.
+    fn catch_up_one(&mut self, mut rest: Rest, count: usize, now: Instant) -> usize {
+        let Some(state) = self.sessions.get(rest.session.0) else {
+            return 0;
+        };
+        let identity = Arc::clone(&state.identity);
+        let own = rest.options.no_local.then_some(identity.client.as_str());
+        let slice = self
+            .retained
+            .slice(&rest.filter, rest.after.as_ref(), count, own, now);
+        for publication in slice.found {
+            self.deliver_one(&rest, publication, now);
+        }
+        if slice.last.is_some() {
+            rest.after = slice.last;
+            self.catching_up.waiting.push_back(rest);
+        }
+        slice.looked
     }
 
     fn deliver_one(&mut self, rest: &Rest, publication: Arc<Publication>, now: Instant) {

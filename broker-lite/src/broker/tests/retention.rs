@@ -1,6 +1,7 @@
 //! What MQTT and we promise: retention.
 
 use super::*;
+use crate::packet::{Subscribe, SubscribeRequest};
 
 fn options(retain_handling: RetainHandling) -> SubscribeOptions {
     SubscribeOptions {
@@ -112,12 +113,56 @@ fn an_ended_subscription_gets_no_more_of_what_was_retained() {
     let client = sim.client(V5, "sub");
     sim.subscribe(client, "t/#", at(0));
     assert_eq!(sim.publishes(client).len(), 2_000);
-    let unsubscribe = Unsubscribe {
-        packet_id: crate::broker::sim::id(9),
-        filters: vec![SubscriptionFilter::parse("t/#").unwrap()],
-        user_properties: UserProperties::default(),
-    };
-    sim.send(client, Packet::Unsubscribe(unsubscribe));
+    sim.send(client, Packet::Unsubscribe(unsubscribe("t/#")));
     sim.pass(Duration::from_millis(10));
     assert_eq!(sim.publishes(client).len(), 0);
+}
+
+#[test]
+fn many_filters_with_few_messages_each_share_one_slice() {
+    let mut sim = Sim::new();
+    let publisher = sim.client(V5, "pub");
+    for number in 0..900 {
+        sim.send(publisher, retained(&format!("t/{number}"), "x"));
+    }
+    let client = sim.client(V5, "sub");
+    let filters = ["t/#", "#", "+/+", "t/+", "+/#"];
+    let requests = filters.map(|filter| SubscribeRequest {
+        filter: SubscriptionFilter::parse(filter).unwrap(),
+        options: at(0),
+    });
+    let subscribe = Subscribe {
+        packet_id: crate::broker::sim::id(9),
+        subscription_id: None,
+        user_properties: UserProperties::default(),
+        requests: requests.to_vec(),
+    };
+    sim.send(client, Packet::Subscribe(subscribe));
+    assert_eq!(sim.publishes(client).len(), 2_000);
+    sim.pass(Duration::from_millis(10));
+    assert_eq!(sim.publishes(client).len(), 2_500);
+}
+
+#[test]
+fn the_end_of_a_shared_subscription_leaves_the_plain_one_its_retained_messages() {
+    let mut sim = Sim::new();
+    let publisher = sim.client(V5, "pub");
+    for number in 0..5_000 {
+        sim.send(publisher, retained(&format!("t/{number}"), "x"));
+    }
+    let client = sim.client(V5, "sub");
+    sim.subscribe(client, "$share/g/t/#", at(0));
+    sim.subscribe(client, "t/#", at(0));
+    assert_eq!(sim.publishes(client).len(), 2_000);
+    sim.send(client, Packet::Unsubscribe(unsubscribe("$share/g/t/#")));
+    sim.pass(Duration::from_millis(10));
+    assert_eq!(sim.publishes(client).len(), 3_000);
+}
+
+fn unsubscribe(filter: &str) -> Unsubscribe {
+    Unsubscribe {
+        packet_id: crate::broker::sim::id(9),
+        filters: vec![SubscriptionFilter::parse(filter).unwrap()],
+        user_properties: UserProperties::default(),
+    }
 }
