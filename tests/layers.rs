@@ -196,7 +196,7 @@ fn code(text: &str) -> String {
         .join("\n")
 }
 
-/// `gateway::fieldbus::plan` for `…/gateway/src/fieldbus/plan.rs`.
+/// `gateway::fieldbus::poll::plan` for `…/gateway/src/fieldbus/poll/plan.rs`.
 fn module_of(path: &Path) -> String {
     let parts: Vec<String> = path
         .components()

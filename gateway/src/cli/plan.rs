@@ -11,8 +11,8 @@ use settings::{Document, Period, Problem};
 use crate::{
     config::{Bus, Config, Device},
     fieldbus::{
-        device,
-        plan::{Cost, Planned, Reason, load as share},
+        poll::device,
+        poll::plan::{Cost, Planned, Reason, load as share},
     },
 };
 

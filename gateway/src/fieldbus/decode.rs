@@ -21,7 +21,7 @@ use crate::{
     reading::Value,
 };
 
-use super::{decimal::Decimal, register::Table};
+use crate::fieldbus::{decimal::Decimal, register::Table};
 
 pub(crate) use encode::Encoded;
 use field::Field;

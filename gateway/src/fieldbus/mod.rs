@@ -13,30 +13,21 @@
 pub mod register;
 
 mod decimal;
-mod line_rate;
-mod port;
-mod transaction;
-
-mod decode;
-pub(crate) mod device;
-mod health;
-mod jitter;
-pub mod plan;
-mod point;
-mod report;
-mod schedule;
-mod watch;
-mod write;
-
-mod line;
-pub(crate) mod nmea;
 mod number;
-mod text;
+mod transaction;
 
 mod wire;
 
+mod decode;
+mod report;
+mod watch;
+
+pub mod poll;
+
 pub mod modbus;
+
 pub mod serial;
+
 pub mod simulate;
 
 use std::{sync::Arc, time::Duration};

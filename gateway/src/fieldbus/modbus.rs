@@ -25,15 +25,17 @@ use crate::{
     config::{Bus, Device, Framing},
 };
 
-use super::{
+use crate::fieldbus::{
     Command, Event,
-    line_rate::LineRate,
-    schedule::{COMMANDS_MAX, Input, Notice, Output, Schedule},
+    poll::schedule::{COMMANDS_MAX, Input, Notice, Output, Schedule},
     transaction::{Reply, Request, Transaction},
-    wire::{Wire, WireError},
+    wire::{
+        line_rate::LineRate,
+        {Wire, WireError},
+    },
 };
 
-pub use super::schedule::{BusStatus, DeviceStatus};
+pub use crate::fieldbus::poll::schedule::{BusStatus, DeviceStatus};
 
 /// First pause before a port or a connection is tried again.
 const REOPEN_FIRST: Duration = Duration::from_millis(500);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is read prints as the same number; `12.50` never becomes `12.499999`. Core.
 
-use super::decimal::Decimal;
+use crate::fieldbus::decimal::Decimal;
 use crate::reading::Value;
 
 /// Reads an integer, a decimal number or one with an exponent; `None` for anything else, and for

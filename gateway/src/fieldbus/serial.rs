@@ -4,6 +4,10 @@
 //! back-off, and never stops another line. Driver of `line`, `text` and `watch`.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
+mod line;
+pub(crate) mod nmea;
+mod text;
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -20,13 +24,15 @@ use tokio::{
 use tokio_serial::{ClearBuffer, SerialPort, SerialStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::fieldbus::{
     DeviceState, Event, PointStatus,
-    line::{FrameError, Framer},
-    port::{self, LineSettings},
     report::Rule,
-    text::{Decoded, Decoder, Outcome},
+    serial::{
+        line::{FrameError, Framer},
+        text::{Decoded, Decoder, Outcome},
+    },
     watch::Watch,
+    wire::port::{self, LineSettings},
 };
 use crate::{
     clock,

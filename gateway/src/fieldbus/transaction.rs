@@ -4,7 +4,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::register::Table;
+use crate::fieldbus::register::Table;
 
 /// A request and how long it may take.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Instant};
 
 use crate::reading::{Quality, Reading, Stamp, Value};
 
-use super::report::{Reporter, Rule};
+use crate::fieldbus::report::{Reporter, Rule};
 
 /// One point as those see it who read values.
 #[derive(Debug)]

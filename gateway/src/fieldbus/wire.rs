@@ -4,6 +4,9 @@
 //! Invariant: a request leaves only after what came before it was read and thrown away.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
+pub(crate) mod line_rate;
+pub(crate) mod port;
+
 use std::{
     io,
     path::Path,
@@ -22,7 +25,7 @@ use tokio_serial::SerialStream;
 
 use crate::config::{Bus, Parity};
 
-use super::port::{self, LineSettings, PortError};
+use port::{LineSettings, PortError};
 
 /// How long a device may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

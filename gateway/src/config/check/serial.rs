@@ -4,7 +4,7 @@ use regex_lite::Regex;
 
 use crate::{
     config::{Config, Decode, Frame, SerialSensor},
-    fieldbus::nmea::Nmea,
+    fieldbus::serial::nmea::Nmea,
 };
 
 use super::{Findings, point};

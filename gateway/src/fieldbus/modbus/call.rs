@@ -6,7 +6,7 @@ use std::{borrow::Cow, io};
 
 use tokio_modbus::{Error, ExceptionCode, ProtocolError, Request as Call, Response};
 
-use super::super::{
+use crate::fieldbus::{
     register::Table,
     transaction::{Answer, Exception, Reply, Request, Span},
 };

@@ -8,11 +8,10 @@ use serde_json::Value as Json;
 
 use crate::reading::Value;
 
-use super::super::{
+use crate::fieldbus::{
     Command, Outcome,
     decode::{Encoded, WriteError},
-    device::Device,
-    point::Point,
+    poll::{device::Device, point::Point},
     transaction::{Request, Span},
 };
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::reading::Stamp;
 
-use super::super::{DeviceState, device::Device, transaction::Reply, watch::PointStatus};
+use crate::fieldbus::{DeviceState, poll::device::Device, transaction::Reply, watch::PointStatus};
 
 /// Over which time the utilisation is taken.
 const WINDOW: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::super::{
-    device::Lesson,
+use crate::fieldbus::{
+    poll::device::Lesson,
     transaction::{Exception, Span},
 };
 

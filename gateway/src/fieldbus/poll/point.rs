@@ -12,7 +12,7 @@ use crate::{
     reading::{Reading, Value},
 };
 
-use super::{
+use crate::fieldbus::{
     decode::{BadValue, Codec},
     report::Rule,
     transaction::{Answer, Span},

@@ -7,9 +7,9 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use regex_lite::Regex;
 
-use super::{
-    nmea::{Found, Nmea},
+use crate::fieldbus::{
     number,
+    serial::nmea::{Found, Nmea},
 };
 use crate::{
     config::{CsvDecode, Decode, SerialPoint, SerialSensor},

@@ -10,7 +10,7 @@ mod sentences;
 use std::borrow::Cow;
 
 use self::sentences::{Field, Form, Read, SENTENCES, Sentence};
-use super::number;
+use crate::fieldbus::number;
 use crate::reading::Value;
 
 /// One value in a frame, under the name that the frame gives it.

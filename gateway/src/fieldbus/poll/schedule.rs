@@ -21,14 +21,16 @@ use crate::{
     reading::{Reading, Stamp},
 };
 
-use super::{
+use crate::fieldbus::{
     Command, CommandResult, DeviceState, Event, Outcome,
-    device::Device,
-    health::Health,
-    jitter::Jitter,
-    plan::{self, Cost},
+    poll::{
+        device::Device,
+        health::Health,
+        jitter::Jitter,
+        plan::{self, Cost},
+        write::{self, Checked, Refusal, Write},
+    },
     transaction::{Reply, Span, Transaction},
-    write::{self, Checked, Refusal, Write},
 };
 
 pub(crate) use notice::Notice;

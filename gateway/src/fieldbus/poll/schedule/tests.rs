@@ -13,13 +13,12 @@ use crate::{
     reading::{ClockState, Quality},
 };
 
-use super::{
-    super::{
-        device::Lesson,
-        transaction::{Answer, Exception, Request},
-    },
-    *,
+use crate::fieldbus::{
+    poll::device::Lesson,
+    transaction::{Answer, Exception, Request},
 };
+
+use super::*;
 
 const TIMEOUT_MS: u64 = 300;
 

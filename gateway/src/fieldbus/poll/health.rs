@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{jitter::Jitter, transaction::Span};
+use crate::fieldbus::{poll::jitter::Jitter, transaction::Span};
 
 /// Transactions without an answer after which a unit counts as offline: one may be noise, and
 /// two a device that restarts.
@@ -119,7 +119,8 @@ fn pause(probes: u32) -> Duration {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
 mod tests {
-    use super::{super::register::Table, *};
+    use super::*;
+    use crate::fieldbus::register::Table;
 
     fn span(table: Table, count: u16) -> Span {
         Span {

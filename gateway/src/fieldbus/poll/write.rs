@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
+use crate::fieldbus::{
     Command, Outcome,
-    device::Device,
+    poll::device::Device,
     transaction::{Answer, Reply, Request, Span},
 };
 

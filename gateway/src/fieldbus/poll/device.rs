@@ -12,11 +12,13 @@ use crate::{
     reading::{Reading, Stamp, Value},
 };
 
-use super::{
+use crate::fieldbus::{
     DeviceState,
-    health::Health,
-    plan::{self, Cost, Item, Lessons, Limits, Planned},
-    point::{Parked, Point},
+    poll::{
+        health::Health,
+        plan::{self, Cost, Item, Lessons, Limits, Planned},
+        point::{Parked, Point},
+    },
     register::Register,
     transaction::{Answer, Exception, Span},
 };

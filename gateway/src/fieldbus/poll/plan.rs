@@ -7,10 +7,10 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use crate::config;
 
-use super::{
-    line_rate::LineRate,
+use crate::fieldbus::{
     register::{Register, Table},
     transaction::{Request, Span},
+    wire::line_rate::LineRate,
 };
 
 /// Bytes that an MBAP header has beyond the unit and the CRC of a serial frame.

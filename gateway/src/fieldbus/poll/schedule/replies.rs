@@ -9,14 +9,13 @@ use std::{
 
 use crate::reading::Stamp;
 
-use super::{
-    super::{
-        DeviceState,
-        device::{Device, Lesson},
-        transaction::{Exception, Reply},
-    },
-    Notice, Output, Purpose, Schedule, UnderWay,
+use crate::fieldbus::{
+    DeviceState,
+    poll::device::{Device, Lesson},
+    transaction::{Exception, Reply},
 };
+
+use super::{Notice, Output, Purpose, Schedule, UnderWay};
 
 /// Answers in time after which a request that was late counts as punctual again.
 const PUNCTUAL_AFTER: u32 = 10;

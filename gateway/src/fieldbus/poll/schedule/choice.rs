@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use crate::reading::Stamp;
 
-use super::{
-    super::{
+use crate::fieldbus::{
+    poll::{
         device::{Device, Poll},
         health::Health,
         point::Point,
-        transaction::{Request, Span, Transaction},
     },
-    Output, Purpose, Schedule, UnderWay,
+    transaction::{Request, Span, Transaction},
 };
+
+use super::{Output, Purpose, Schedule, UnderWay};
 
 /// Units that may not answer get one part in so many of a bus whose other requests leave no time
 /// for them: they come back after an outage, and the others hardly notice.

@@ -1,0 +1,15 @@
+//! What is asked of the devices on a bus, and when. Cores.
+//!
+//! ```text
+//!  configuration ─▶ device, point ─▶ plan ─▶ schedule ─▶ Transaction
+//!  Command ─▶ write ──────────────────────────┘  ▲
+//!  Reply ─▶ health, device (what it has taught) ─┘
+//! ```
+
+pub(crate) mod device;
+mod health;
+mod jitter;
+pub mod plan;
+mod point;
+pub(crate) mod schedule;
+mod write;
