@@ -30,7 +30,16 @@ pub(crate) enum Request {
     WriteRegisters { address: u16, words: Vec<u16> },
     /// Function code 22.
     MaskRegister { address: u16, and: u16, or: u16 },
+    /// Any PDU, function code first: what commissioning asks beyond the others.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the commissioning commands ask it")
+    )]
+    Raw(Vec<u8>),
 }
+
+/// Most bytes of a PDU (application protocol 4.1).
+pub(crate) const PDU_MAX: usize = 253;
 
 impl Request {
     /// Bytes of the request and of its answer on a serial line, CRC included (Modbus over serial
@@ -43,6 +52,7 @@ impl Request {
             Request::WriteRegisters { words, .. } if words.len() == 1 => (8, 8),
             Request::WriteRegisters { words, .. } => (9 + 2 * words.len(), 8),
             Request::MaskRegister { .. } => (10, 10),
+            Request::Raw(pdu) => (3 + pdu.len(), 3 + PDU_MAX),
         }
     }
 }
@@ -113,6 +123,8 @@ pub(crate) enum Answer {
     Registers(Vec<u16>),
     /// A write, confirmed by its echo.
     Written,
+    /// The PDU that answers a raw one, function code first.
+    Raw(Vec<u8>),
 }
 
 /// An exception code (application protocol, section 7).

@@ -4,6 +4,8 @@
 
 use std::{borrow::Cow, io};
 
+use bytes::Bytes;
+use tokio_modbus::prelude::ReadDeviceIdentificationResponse;
 use tokio_modbus::{Error, ExceptionCode, ProtocolError, Request as Call, Response};
 
 use crate::fieldbus::{
@@ -24,6 +26,12 @@ pub(super) fn request(request: &Request) -> Call<'_> {
             words => Call::WriteMultipleRegisters(*address, Cow::Borrowed(words)),
         },
         Request::MaskRegister { address, and, or } => Call::MaskWriteRegister(*address, *and, *or),
+        Request::Raw(pdu) => {
+            let (function, data) = pdu
+                .split_first()
+                .map_or((0, &[][..]), |(f, data)| (*f, data));
+            Call::Custom(function, Cow::Borrowed(data))
+        }
     }
 }
 
@@ -50,6 +58,7 @@ pub(super) fn reply(request: &Request, result: Result<Response, ExceptionCode>) 
             Request::Read(span),
             Response::ReadInputRegisters(words) | Response::ReadHoldingRegisters(words),
         ) => (words.len() == usize::from(span.count)).then_some(Answer::Registers(words)),
+        (Request::Raw(_), response) => pdu(response).map(Answer::Raw),
         (request, response) => echoes(request, &response).then_some(Answer::Written),
     };
     answer.map_or_else(
@@ -64,6 +73,70 @@ fn bits(span: Span, mut bits: Vec<bool>) -> Option<Answer> {
         bits.truncate(usize::from(span.count));
         Answer::Bits(bits)
     })
+}
+
+/// The bytes that tokio-modbus read `response` from; `None` for a length that no PDU has.
+fn pdu(response: Response) -> Option<Vec<u8>> {
+    let counted = |function: u8, data: Vec<u8>| {
+        let count = u8::try_from(data.len()).ok()?;
+        Some([vec![function, count], data].concat())
+    };
+    let pair = |function: u8, first: u16, second: u16| {
+        let [first, second] = [first, second].map(u16::to_be_bytes);
+        Some([&[function][..], &first, &second].concat())
+    };
+    match response {
+        Response::ReadCoils(bits) => counted(1, packed(&bits)),
+        Response::ReadDiscreteInputs(bits) => counted(2, packed(&bits)),
+        Response::ReadHoldingRegisters(words) => counted(3, bytes_of(&words)),
+        Response::ReadInputRegisters(words) => counted(4, bytes_of(&words)),
+        Response::WriteSingleCoil(at, on) => pair(5, at, if on { 0xff00 } else { 0 }),
+        Response::WriteSingleRegister(at, word) => pair(6, at, word),
+        Response::WriteMultipleCoils(at, count) => pair(15, at, count),
+        Response::WriteMultipleRegisters(at, count) => pair(16, at, count),
+        Response::ReportServerId(id, running, more) => counted(
+            17,
+            [vec![id, if running { 0xff } else { 0 }], more].concat(),
+        ),
+        Response::MaskWriteRegister(at, and, or) => {
+            let start = pair(22, at, and)?;
+            Some([start, or.to_be_bytes().to_vec()].concat())
+        }
+        Response::ReadWriteMultipleRegisters(words) => counted(23, bytes_of(&words)),
+        Response::ReadDeviceIdentification(found) => identification(&found),
+        Response::Custom(function, data) => Some([Bytes::from(vec![function]), data].concat()),
+    }
+}
+
+/// Read device identification, function code 43 / 14 (application protocol 6.21).
+fn identification(found: &ReadDeviceIdentificationResponse) -> Option<Vec<u8>> {
+    let (more, next) = if found.more_follows {
+        (0xff, found.next_object_id)
+    } else {
+        (0, 0)
+    };
+    let code = found.read_code.value();
+    let level = found.conformity_level.value();
+    let mut pdu = vec![0x2b, 0x0e, code, level, more, next];
+    pdu.push(u8::try_from(found.device_id_objects.len()).ok()?);
+    for object in &found.device_id_objects {
+        pdu.extend([object.id, u8::try_from(object.value.len()).ok()?]);
+        pdu.extend(&object.value);
+    }
+    Some(pdu)
+}
+
+/// Bits as they stand in a PDU: eight a byte, the first the least significant.
+fn packed(bits: &[bool]) -> Vec<u8> {
+    let byte = |bits: &[bool]| {
+        let set = |byte: u8, (place, bit): (usize, &bool)| byte | u8::from(*bit) << place;
+        bits.iter().enumerate().fold(0, set)
+    };
+    bits.chunks(8).map(byte).collect()
+}
+
+fn bytes_of(words: &[u16]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
 fn echoes(request: &Request, response: &Response) -> bool {
@@ -153,5 +226,43 @@ mod tests {
         assert_eq!(echo(4, 7), Reply::Answer(Answer::Written));
         assert!(matches!(echo(4, 8), Reply::Garbled(_)));
         assert!(matches!(echo(5, 7), Reply::Garbled(_)));
+    }
+
+    #[test]
+    fn a_raw_request_is_answered_by_the_bytes_that_came() {
+        let raw = Request::Raw(vec![0x11]);
+        let answer = |response| reply(&raw, Ok(response));
+        let bytes = |bytes: &[u8]| Reply::Answer(Answer::Raw(bytes.to_vec()));
+        let cases = [
+            (
+                Response::ReportServerId(9, true, vec![1]),
+                bytes(&[17, 3, 9, 0xff, 1]),
+            ),
+            (
+                Response::ReadHoldingRegisters(vec![1, 2]),
+                bytes(&[3, 4, 0, 1, 0, 2]),
+            ),
+            (Response::ReadCoils(vec![true; 9]), bytes(&[1, 2, 0xff, 1])),
+            (
+                Response::WriteSingleCoil(7, true),
+                bytes(&[5, 0, 7, 0xff, 0]),
+            ),
+            (
+                Response::MaskWriteRegister(1, 2, 3),
+                bytes(&[22, 0, 1, 0, 2, 0, 3]),
+            ),
+            (
+                Response::Custom(0x41, Bytes::from_static(b"x")),
+                bytes(b"\x41x"),
+            ),
+        ];
+        for (response, expected) in cases {
+            assert_eq!(answer(response), expected);
+        }
+        let read = Request::Raw(vec![0x2b, 0x0e, 1, 0]);
+        assert_eq!(
+            request(&read),
+            Call::Custom(0x2b, Cow::Borrowed(&[0x0e, 1, 0]))
+        );
     }
 }

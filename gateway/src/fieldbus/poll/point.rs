@@ -107,7 +107,7 @@ impl Point {
                 Ok(self.codec.decode_bit(*bit))
             }
             Answer::Registers(words) => decode(&self.codec, words.get(at..).unwrap_or_default()),
-            Answer::Written => Err(BadValue::Short),
+            Answer::Written | Answer::Raw(_) => Err(BadValue::Short),
         }
     }
 
