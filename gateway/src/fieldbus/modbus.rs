@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     time::{sleep, sleep_until, timeout},
 };
 use tokio_modbus::client::{Client, Context, rtu, tcp};
@@ -31,11 +31,15 @@ use crate::fieldbus::{
     transaction::{Reply, Request, Transaction},
     wire::{
         line_rate::LineRate,
+        tap::Tap,
         {Wire, WireError},
     },
 };
 
-pub use crate::fieldbus::poll::schedule::{BusStatus, DeviceStatus};
+pub use crate::fieldbus::{
+    poll::schedule::{BusStatus, DeviceStatus},
+    wire::tap::{Traced, What},
+};
 
 /// First pause before a port or a connection is tried again.
 const REOPEN_FIRST: Duration = Duration::from_millis(500);
@@ -55,6 +59,7 @@ pub struct BusHandle {
     port: Arc<str>,
     commands: mpsc::Sender<Command>,
     schedule: Arc<Mutex<Schedule>>,
+    tap: Tap,
     done: CancellationToken,
 }
 
@@ -74,11 +79,13 @@ pub fn start(
         port: port(&bus).into(),
         commands,
         schedule: Arc::new(Mutex::new(schedule)),
+        tap: Tap::new(),
         done: CancellationToken::new(),
     };
     let driver = Driver {
         bus,
         schedule: Arc::clone(&handle.schedule),
+        tap: handle.tap.clone(),
         commands: incoming,
         events,
         cancel,
@@ -112,6 +119,12 @@ impl BusHandle {
         lock(&self.schedule).status(&self.name, &self.port, Instant::now())
     }
 
+    /// What goes over the bus from now on, for whoever looks on. One who is too slow loses the
+    /// oldest frames; the bus does not wait.
+    pub fn subscribe_trace(&self) -> broadcast::Receiver<Traced> {
+        self.tap.subscribe()
+    }
+
     /// Whether the bus' task still runs.
     pub fn is_running(&self) -> bool {
         !self.done.is_cancelled()
@@ -126,6 +139,7 @@ impl BusHandle {
 struct Driver {
     bus: Bus,
     schedule: Arc<Mutex<Schedule>>,
+    tap: Tap,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
     cancel: CancellationToken,
@@ -180,7 +194,7 @@ impl Driver {
     /// `None` once the bus is to stop.
     async fn open(&self) -> Option<Result<Link, WireError>> {
         self.cancel
-            .run_until_cancelled(Link::open(self.bus.clone()))
+            .run_until_cancelled(Link::open(self.bus.clone(), self.tap.clone()))
             .await
     }
 
@@ -324,6 +338,7 @@ async fn until(deadline: Option<Instant>) {
 /// A wire with the Modbus framing on it.
 struct Link {
     bus: Bus,
+    tap: Tap,
     wire: Wire,
     context: Option<Context>,
     /// `None` over MBAP, where neither silence nor draining matters.
@@ -332,10 +347,11 @@ struct Link {
 }
 
 impl Link {
-    async fn open(bus: Bus) -> Result<Link, WireError> {
+    async fn open(bus: Bus, tap: Tap) -> Result<Link, WireError> {
         let mbap = bus.port.is_none() && bus.framing != Some(Framing::Rtu);
         Ok(Link {
-            wire: Wire::open(&bus).await?,
+            wire: Wire::open(&bus, &tap).await?,
+            tap,
             context: None,
             line: (!mbap).then(|| LineRate::of(&bus)),
             silent_since: Instant::now(),
@@ -400,7 +416,7 @@ impl Link {
 
     async fn reconnect(&mut self) -> Result<(), WireError> {
         self.context = None;
-        self.wire = Wire::open(&self.bus).await?;
+        self.wire = Wire::open(&self.bus, &self.tap).await?;
         Ok(())
     }
 }

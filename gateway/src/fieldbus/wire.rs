@@ -6,6 +6,7 @@
 
 pub(crate) mod line_rate;
 pub(crate) mod port;
+pub(crate) mod tap;
 
 use std::{
     io,
@@ -26,6 +27,7 @@ use tokio_serial::SerialStream;
 use crate::config::{Bus, Parity};
 
 use port::{LineSettings, PortError};
+use tap::{Tap, What};
 
 /// How long a device may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -68,7 +70,7 @@ pub(crate) enum WireError {
 
 /// A serial port or a TCP connection; clones are the same wire.
 #[derive(Debug, Clone)]
-pub(crate) struct Wire(Arc<Mutex<Medium>>);
+pub(crate) struct Wire(Arc<Mutex<Medium>>, Tap);
 
 #[derive(Debug)]
 enum Medium {
@@ -78,13 +80,13 @@ enum Medium {
 
 impl Wire {
     /// Opens the port or the connection that a bus is configured for; needs a tokio runtime.
-    pub(crate) async fn open(bus: &Bus) -> Result<Wire, WireError> {
+    pub(crate) async fn open(bus: &Bus, tap: &Tap) -> Result<Wire, WireError> {
         let medium = match (&bus.port, &bus.tcp) {
             (Some(port), _) => Medium::Serial(open_serial(bus, port)?),
             (None, Some(address)) => Medium::Tcp(connect(address).await?),
             (None, None) => return Err(WireError::Nowhere(bus.name.clone())),
         };
-        Ok(Wire(Arc::new(Mutex::new(medium))))
+        Ok(Wire(Arc::new(Mutex::new(medium)), tap.clone()))
     }
 
     /// Throws away what has arrived unasked, without waiting.
@@ -152,10 +154,14 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut *self.medium() {
+        let before = buffer.filled().len();
+        let read = match &mut *self.medium() {
             Medium::Serial(port) => Pin::new(port).poll_read(context, buffer),
             Medium::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
+        };
+        let received = &buffer.filled()[before..];
+        self.1.tell(What::Answer, received, Instant::now());
+        read
     }
 }
 
@@ -165,10 +171,14 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut *self.medium() {
+        let written = match &mut *self.medium() {
             Medium::Serial(port) => Pin::new(port).poll_write(context, bytes),
             Medium::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+        };
+        if let Poll::Ready(Ok(count)) = written {
+            self.1.tell(What::Request, &bytes[..count], Instant::now());
         }
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -461,6 +461,24 @@ async fn a_connection_that_breaks_is_made_again() {
 }
 
 #[tokio::test]
+async fn who_looks_on_sees_the_requests_and_the_answers() {
+    let cancel = CancellationToken::new();
+    let simulated = simulate::Device::new(Kind::Meter, 7);
+    let port = simulate::on_serial(vec![simulated], cancel.clone()).expect("a pty");
+    let mut rig = Rig::new(bus(Some(port), None), vec![meter(7)], cancel);
+    let mut trace = rig.handle.subscribe_trace();
+    rig.reading("voltage").await;
+    let request = trace.recv().await.expect("a request");
+    assert_eq!(request.what, What::Request);
+    assert_eq!(request.bytes[..6], [7, 4, 0, 0, 0, 8]);
+    let answer = trace.recv().await.expect("an answer");
+    assert_eq!(answer.what, What::Answer);
+    assert_eq!(answer.bytes[..3], [7, 4, 16]);
+    assert!(answer.stamp.monotonic > request.stamp.monotonic);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn rtu_frames_over_tcp_are_understood() {
     let cancel = CancellationToken::new();
     let simulated = simulate::Device::new(Kind::Meter, 9);
