@@ -3,6 +3,8 @@
 //! Invariant: a number is published with the digits it was measured with, and every message of a
 //! topic bears the next number of that topic. Core.
 
+mod exact;
+
 use std::{
     collections::HashMap,
     fmt::{Display, Write as _},
@@ -20,6 +22,8 @@ use crate::{
     fieldbus::{Command, CommandResult, DeviceState, Event, Outcome, Refusal},
     reading::{ClockState, Quality, Reading, Stamp, Value},
 };
+
+pub(crate) use exact::as_written;
 
 /// Where senders may ask for results besides `result/…`. The gateway's own rights must not carry a
 /// sender's message to a topic that the sender may not publish to.
@@ -296,7 +300,8 @@ fn escaped(text: &str) -> String {
 
 /// Reads a message on `command/<device>/<point>`: a bare JSON value, or
 /// `{"value": …, "id": "…", "expires": "30s"}`. On `command/<device>` the value is an object of
-/// points that are written in one request. MQTT 5's correlation data and message expiry count
+/// points that are written in one request. A number with more digits than a double keeps them all, and
+/// may be written as a text. MQTT 5's correlation data and message expiry count
 /// where the payload says nothing.
 ///
 /// # Errors
@@ -338,7 +343,7 @@ fn fill(command: &mut Command, payload: &[u8]) -> Result<(), String> {
     {
         return Err("a command goes to command/<device>/<point> or command/<device>".to_owned());
     }
-    let payload = serde_json::from_slice(payload).map_err(|error| {
+    let payload = as_written(payload).map_err(|error| {
         format!(
             "the payload is not JSON ({error}); \
              write a bare value such as 12.5, true or \"text\", or {{\"value\": 12.5}}"

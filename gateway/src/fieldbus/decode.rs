@@ -167,20 +167,21 @@ impl Codec {
         }
     }
 
-    /// A float in registers is the shortest decimal that reads back as it; scaling starts there.
+    /// A float in registers is the shortest decimal that reads back as it; scaling starts there. A
+    /// zero is taken for the positive one, which prints without a sign.
     fn float(&self, bytes: &[u8]) -> Result<Value, BadValue> {
         let bits = unsigned(bytes);
         let (raw, shortest) = match bytes.len() {
             2 => {
-                let raw = half::to_f64(low_16(bits));
+                let raw = half::to_f64(low_16(bits)) + 0.0;
                 (Value::F64(raw), half::shortest(low_16(bits)))
             }
             4 => {
-                let raw = f32::from_bits(low_32(bits));
+                let raw = f32::from_bits(low_32(bits)) + 0.0;
                 (Value::F32(raw), Decimal::shortest_f32(raw))
             }
             _ => {
-                let raw = f64::from_bits(bits);
+                let raw = f64::from_bits(bits) + 0.0;
                 (Value::F64(raw), Decimal::shortest(raw))
             }
         };

@@ -12,7 +12,7 @@
 
 pub mod register;
 
-mod decimal;
+pub(crate) mod decimal;
 mod number;
 mod transaction;
 

@@ -124,11 +124,15 @@ impl Codec {
 
     /// The number as text, which is exact, and its size, which is within `min` and `max`.
     fn number(&self, value: &Json) -> Result<(String, f64), WriteError> {
-        let Json::Number(number) = value else {
-            return Err(kind(value, "a number"));
+        let (value, size) = match value {
+            Json::Number(number) => (number.to_string(), number.as_f64().unwrap_or(f64::NAN)),
+            // So come numbers with more digits than a double keeps.
+            Json::String(text) => {
+                let size = size_of(text).ok_or_else(|| kind(value, "a number"))?;
+                (text.clone(), size)
+            }
+            _ => return Err(kind(value, "a number")),
         };
-        let value = number.to_string();
-        let size = number.as_f64().unwrap_or(f64::NAN);
         match (self.min, self.max) {
             (Some(min), _) if size < min => Err(WriteError::BelowMin { value, min }),
             (_, Some(max)) if size > max => Err(WriteError::AboveMax { value, max }),
@@ -186,7 +190,7 @@ impl Codec {
     fn float_bytes(&self, value: String, size: f64) -> Result<Vec<u8>, WriteError> {
         let raw = match self.scaling {
             None => size,
-            Some(scaling) => (size - scaling.offset) / scaling.scale,
+            Some(scaling) => scaling.undone(size, value.parse().ok()),
         };
         if !raw.is_finite() {
             return Err(WriteError::NotExact(value));
@@ -206,13 +210,10 @@ impl Codec {
             return Err(kind(value, "a text"));
         };
         let room = 2 * usize::from(self.registers);
-        if text.len() > room {
-            return Err(WriteError::Length {
-                given: text.len(),
-                wanted: format!("at most {room}"),
-            });
-        }
-        let mut bytes = text.clone().into_bytes();
+        let mut bytes = text::encode(text, room).ok_or_else(|| WriteError::Length {
+            given: text.len(),
+            wanted: format!("at most {room}"),
+        })?;
         bytes.resize(room, 0);
         Ok(bytes)
     }
@@ -239,6 +240,13 @@ fn number_of(names: &Names, name: &str) -> Result<i128, WriteError> {
             given: format!("{name:?}"),
             known: names.0.values().cloned().collect::<Vec<_>>().join(", "),
         })
+}
+
+/// The size of a number written as a text; the words that the standard library reads too, `inf` and
+/// `nan`, are none.
+fn size_of(text: &str) -> Option<f64> {
+    let plain = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
+    text.parse().ok().filter(|_| text.bytes().all(plain))
 }
 
 fn kind(value: &Json, wanted: &'static str) -> WriteError {

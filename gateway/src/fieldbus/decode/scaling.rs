@@ -50,9 +50,25 @@ impl Scaling {
         value.is_finite().then_some(Value::F64(value))
     }
 
+    /// The float that [`Scaling::float`] makes `size` of, whose digits are `wanted`; division may miss
+    /// it by one step.
+    pub(super) fn undone(self, size: f64, wanted: Option<Decimal>) -> f64 {
+        let near = (size - self.offset) / self.scale;
+        let gives = |raw: &f64| {
+            let scaled = Decimal::shortest(*raw).and_then(|raw| self.exactly(raw));
+            wanted.is_some() && scaled == wanted
+        };
+        let nearest = [near, near.next_up(), near.next_down()];
+        nearest.into_iter().find(gives).unwrap_or(near)
+    }
+
     fn apply(self, raw: Decimal) -> Option<Value> {
+        self.exactly(raw).map(Decimal::value)
+    }
+
+    fn exactly(self, raw: Decimal) -> Option<Decimal> {
         let (scale, offset) = self.exact?;
-        Some(raw.times(scale)?.plus(offset)?.value())
+        raw.times(scale)?.plus(offset)
     }
 }
 
