@@ -9,7 +9,9 @@ use broker_lite::topic::TopicFilter;
 use regex_lite::Regex;
 use settings::{Checks, Formats, LoadError, Problems};
 
-use super::{BitRange, Config, Deadband, WordOrder, check::check, url, url::UpstreamUrl};
+use super::{
+    BitRange, Characters, Config, Deadband, WordOrder, check::check, url, url::UpstreamUrl,
+};
 use crate::fieldbus::register::Register;
 
 /// A configuration with the file it came from.
@@ -64,6 +66,7 @@ fn formats() -> Formats {
         .with("byte-order", told::<WordOrder>)
         .with("bit-range", told::<BitRange>)
         .with("percentage", told::<Deadband>)
+        .with("characters", told::<Characters>)
         .with("regex", |text| {
             Regex::new(text)
                 .map(drop)

@@ -27,7 +27,10 @@ pub use load::{Loaded, load, parse, schema};
 pub use order::WordOrder;
 pub use point::{Access, BitRange, Byte, Clamp, Deadband, Names, Point, PointType, Report, Trim};
 pub(crate) use point::{Form, Sentinel};
-pub use serial::{Checksum, CsvDecode, Decode, Frame, SerialPoint, SerialSensor};
+pub use serial::{
+    ByteOrder, Characters, Checksum, ChecksumForm, ChecksumKind, ChecksumPlace, ChecksumRule,
+    CsvDecode, Decode, Frame, Prefix, SerialPoint, SerialSensor,
+};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]

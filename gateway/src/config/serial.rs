@@ -10,6 +10,13 @@ use settings::Period;
 
 use super::{Deadband, Parity, Report, point};
 
+mod frame;
+
+pub use frame::{
+    ByteOrder, Characters, Checksum, ChecksumForm, ChecksumKind, ChecksumPlace, ChecksumRule,
+    Frame, Prefix,
+};
+
 /// A `[[serial]]`: an instrument that talks by itself, line by line.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +46,8 @@ pub struct SerialSensor {
     pub frame: Frame,
     /// How a message becomes values.
     pub decode: Decode,
-    /// The check that each message carries.
+    /// The check that each message carries: a kind such as `"xor"`, or a table that says where it
+    /// stands. NMEA sentences carry their own.
     pub checksum: Option<Checksum>,
     /// Silence after which the sensor counts as offline.
     #[serde(default = "default_timeout")]
@@ -68,23 +76,6 @@ fn default_stop_bits() -> u8 {
 
 fn default_timeout() -> Period {
     Period::from_secs(30)
-}
-
-/// How the byte stream is cut; exactly one key.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Frame {
-    /// Bytes that end a frame. Default: `"\n"`, a carriage return before it removed.
-    #[schemars(length(min = 1, max = 16))]
-    pub delimiter: Option<String>,
-    /// Every frame has this many bytes.
-    #[schemars(range(min = 1, max = 4096))]
-    pub length: Option<u16>,
-    /// A frame begins with a byte that counts those after it.
-    pub prefix: Option<bool>,
-    /// A silence this long ends a frame.
-    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
-    pub silence: Option<Period>,
 }
 
 /// How a frame becomes values; exactly one key.
@@ -117,18 +108,6 @@ pub struct CsvDecode {
 
 fn default_separator() -> char {
     ','
-}
-
-/// Checks at the end of a frame. NMEA sentences carry their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Checksum {
-    /// The last byte is the sum of all before it, modulo 256.
-    Sum,
-    /// The last byte is the exclusive or of all before it.
-    Xor,
-    /// The last two bytes are the CRC-16/MODBUS of all before them, low byte first.
-    CrcModbus,
 }
 
 /// What is known of one decoded value.

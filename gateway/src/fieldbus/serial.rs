@@ -4,6 +4,7 @@
 //! back-off, and never stops another line. Driver of `line`, `text` and `watch`.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
+mod checksum;
 mod line;
 pub(crate) mod nmea;
 mod text;

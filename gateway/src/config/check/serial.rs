@@ -3,7 +3,7 @@
 use regex_lite::Regex;
 
 use crate::{
-    config::{Config, Decode, Frame, SerialSensor},
+    config::{Checksum, ChecksumPlace, Config, Decode, Frame, SerialSensor},
     fieldbus::serial::nmea::Nmea,
 };
 
@@ -17,14 +17,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
 }
 
 fn check_sensor(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) {
-    let framings = framings(&sensor.frame);
-    if framings > 1 {
-        findings.error(
-            &format!("{path}.frame"),
-            format!("frame names {framings} framings"),
-            "keep one of them",
-        );
-    }
+    check_frame(sensor, path, findings);
     let decoders = decoders(&sensor.decode);
     let decode = format!("{path}.decode");
     match decoders {
@@ -52,6 +45,49 @@ fn check_sensor(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) 
             point.deadband,
             point.heartbeat,
             findings,
+        );
+    }
+}
+
+fn check_frame(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) {
+    let frame = &sensor.frame;
+    let framings = framings(frame);
+    if framings > 1 {
+        findings.error(
+            &format!("{path}.frame"),
+            format!("frame names {framings} framings"),
+            "keep one of delimiter, length, prefix, silence",
+        );
+    }
+    let start = frame.start.as_ref().map_or(0, |start| start.0.len());
+    if let Some(length) = frame.length
+        && usize::from(length) <= start
+    {
+        findings.error(
+            &format!("{path}.frame.length"),
+            format!("a frame of {length} bytes is no longer than its start"),
+            "count the whole frame, its start among it",
+        );
+    }
+    if let Some(prefix) = frame.prefix
+        && usize::from(prefix.at) < start
+    {
+        findings.error(
+            &format!("{path}.frame.prefix"),
+            format!(
+                "the count at byte {} stands within the start of {start} bytes",
+                prefix.at
+            ),
+            "count from the first byte of the start",
+        );
+    }
+    let delimited = framings == 0 || frame.delimiter.is_some();
+    let after = |checksum: Checksum| checksum.rule().place == ChecksumPlace::AfterDelimiter;
+    if sensor.checksum.is_some_and(after) && !delimited {
+        findings.error(
+            &format!("{path}.checksum.place"),
+            "the frame has no delimiter that the checksum could follow",
+            "remove place: it stands at the end of the frame",
         );
     }
 }

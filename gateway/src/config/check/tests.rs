@@ -1,6 +1,7 @@
 //! Every problem between keys, each with a part of what is said of it.
 
 mod points;
+mod serial;
 
 use crate::config::parse;
 
@@ -107,32 +108,6 @@ fn two_names_that_are_the_same_are_found() {
 fn one_port_belongs_to_one_bus() {
     let text = format!("{LINE}[[bus]]\nname = \"c\"\nport = \"/dev/ttyUSB0\"\n");
     check(&text, &["port /dev/ttyUSB0 stands twice, first in line 3"]);
-}
-
-#[test]
-fn a_serial_line_has_one_decoder_and_at_most_one_framing() {
-    let line = |rest: &str| format!("[[serial]]\nname = \"s\"\nport = \"/dev/ttyUSB1\"\n{rest}\n");
-    check(&line("decode = {}"), &["decode names no decoder"]);
-    check(
-        &line("decode = { nmea = [], raw = \"x\" }"),
-        &["decode names 2 decoders"],
-    );
-    check(
-        &line("decode = { nmea = [\"GGA\", \"GGB\"] }"),
-        &["\"GGB\" is not a known NMEA 0183 sentence type"],
-    );
-    check(
-        &line("decode = { regex = \"([0-9]+)\" }"),
-        &["names no value"],
-    );
-    check(
-        &line("decode = { raw = \"x\" }\n[[serial.point]]\nname = \"x\"\nheartbeat = \"1m\""),
-        &["warning: the point is published at every poll anyway"],
-    );
-    check(
-        &line("decode = { raw = \"x\" }\nframe = { length = 3, prefix = true }"),
-        &["frame names 2 framings"],
-    );
 }
 
 #[test]

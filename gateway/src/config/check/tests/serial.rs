@@ -1,0 +1,73 @@
+//! Serial instruments that cannot be read as they are configured.
+
+use super::check;
+
+fn line(rest: &str) -> String {
+    format!("[[serial]]\nname = \"s\"\nport = \"/dev/ttyUSB1\"\n{rest}\n")
+}
+
+/// A line with a decoder that fits everything.
+fn raw(rest: &str) -> String {
+    line(&format!("decode = {{ raw = \"x\" }}\n{rest}"))
+}
+
+#[test]
+fn a_serial_line_has_one_decoder_and_at_most_one_framing() {
+    check(&line("decode = {}"), &["decode names no decoder"]);
+    check(
+        &line("decode = { nmea = [], raw = \"x\" }"),
+        &["decode names 2 decoders"],
+    );
+    check(
+        &line("decode = { nmea = [\"GGA\", \"GGB\"] }"),
+        &["\"GGB\" is not a known NMEA 0183 sentence type"],
+    );
+    check(
+        &line("decode = { regex = \"([0-9]+)\" }"),
+        &["names no value"],
+    );
+    check(
+        &raw("[[serial.point]]\nname = \"x\"\nheartbeat = \"1m\""),
+        &["warning: the point is published at every poll anyway"],
+    );
+    check(
+        &raw("frame = { length = 3, prefix = {} }"),
+        &["frame names 2 framings"],
+    );
+}
+
+#[test]
+fn a_frame_holds_more_than_its_start() {
+    check(
+        &raw("frame = { start = \"\\x02\", delimiter = \"\\x03\" }"),
+        &[],
+    );
+    check(
+        &raw("frame = { start = \"ab\", length = 2 }"),
+        &["a frame of 2 bytes is no longer than its start"],
+    );
+    check(
+        &raw("frame = { start = \"ab\", prefix = { at = 1 } }"),
+        &["the count at byte 1 stands within the start of 2 bytes"],
+    );
+    check(
+        &raw("frame = { start = \"\u{20ac}\", length = 2 }"),
+        &["a character beyond \\xFF is not one byte"],
+    );
+}
+
+#[test]
+fn a_checksum_is_one_of_the_catalogue_and_stands_where_it_can() {
+    check(&raw("checksum = \"crc-16/ibm-3740\""), &[]);
+    check(
+        &raw(
+            "checksum = { kind = \"xor\", form = \"hex\", place = \"after-delimiter\", skip = 1 }",
+        ),
+        &[],
+    );
+    check(&raw("checksum = \"crc-16/ccitt\""), &["crc-16/"]);
+    check(
+        &raw("frame = { length = 4 }\nchecksum = { kind = \"xor\", place = \"after-delimiter\" }"),
+        &["the frame has no delimiter that the checksum could follow"],
+    );
+}
