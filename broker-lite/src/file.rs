@@ -61,7 +61,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded<File>, LoadError> {
     settings::load(path, &checks)
 }
 
-fn across(file: &File, document: &Document) -> Vec<Problem> {
+fn across(file: &mut File, document: &Document) -> Vec<Problem> {
     let mut problems = config::check(&file.broker, document, "");
     let metrics = file.metrics.as_ref();
     problems.extend(metrics.and_then(|metrics| metrics.check(document, "metrics")));

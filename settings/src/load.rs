@@ -60,8 +60,9 @@ pub enum LoadError {
 pub struct Checks<T> {
     /// Forms of texts, by the name the schema gives them.
     pub formats: Formats,
-    /// What one key says about another, as problems by path.
-    pub across: fn(&T, &Document) -> Vec<Problem>,
+    /// Completes the value from elsewhere where it has to be, and tells what one key says about
+    /// another, as problems by path.
+    pub across: fn(&mut T, &Document) -> Vec<Problem>,
 }
 
 impl<T> Default for Checks<T> {
@@ -120,8 +121,8 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(
     }
     let mut problems = Problems::new(found);
     match T::deserialize(toml::Deserializer::from(tree)) {
-        Ok(value) => {
-            problems.extend((checks.across)(&value, &document));
+        Ok(mut value) => {
+            problems.extend((checks.across)(&mut value, &document));
             if problems.has_errors() {
                 return Err(problems);
             }

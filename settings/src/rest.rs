@@ -16,7 +16,7 @@ pub(crate) fn check<T: DeserializeOwned>(
     mut tree: Spanned<DeTable<'_>>,
     document: &Document,
     found: &[Problem],
-    across: fn(&T, &Document) -> Vec<Problem>,
+    across: fn(&mut T, &Document) -> Vec<Problem>,
 ) -> Vec<Problem> {
     let faulty: Vec<&str> = found
         .iter()
@@ -26,10 +26,10 @@ pub(crate) fn check<T: DeserializeOwned>(
     for path in &faulty {
         remove(tree.get_mut(), path);
     }
-    let Ok(value) = T::deserialize(toml::Deserializer::from(tree)) else {
+    let Ok(mut value) = T::deserialize(toml::Deserializer::from(tree)) else {
         return Vec::new();
     };
-    let mut more = across(&value, document);
+    let mut more = across(&mut value, document);
     more.retain(|problem| !faulty.iter().any(|path| related(path, &problem.path)));
     more
 }

@@ -614,7 +614,7 @@ proptest! {
 
 #[test]
 fn checks_across_keys_speak_beside_faults_of_single_keys_but_not_of_their_consequences() {
-    let across = |config: &Config, document: &crate::Document| {
+    let across = |config: &mut Config, document: &crate::Document| {
         let lonely = |(index, device): (usize, &Device)| {
             let path = format!("device[{index}]");
             (device.unit.is_none()).then(|| document.error(&path, "the device has no unit", ""))

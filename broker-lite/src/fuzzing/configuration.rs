@@ -12,7 +12,7 @@ pub(super) fn run(data: &[u8]) {
     };
     let checks = Checks {
         formats: Formats::default(),
-        across: |config: &Config, document| config::check(config, document, ""),
+        across: |config: &mut Config, document| config::check(config, document, ""),
     };
     let problems = match settings::parse("broker.toml", text, &checks) {
         Ok(loaded) => {

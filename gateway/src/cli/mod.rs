@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod failure;
 mod plan;
+mod profile;
 mod run;
 mod status;
 
@@ -39,6 +40,8 @@ enum Command {
     Check(check::Args),
     /// Show the requests that go over each bus, and what they cost
     Plan(plan::Args),
+    /// List, show and check descriptions of devices
+    Profile(profile::Args),
     /// Show what works, what does not, and since when
     Status(status::Args),
     /// Print the JSON Schema of the configuration file, for editors
@@ -88,6 +91,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Schema => Ok(print(&format!("{:#}\n", config::schema()))?),
         Command::Completions { shell } => Ok(print(&completions(shell))?),

@@ -64,6 +64,17 @@ pub enum Parity {
     Odd,
 }
 
+impl Parity {
+    /// The word in configuration and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Parity::None => "none",
+            Parity::Even => "even",
+            Parity::Odd => "odd",
+        }
+    }
+}
+
 /// Framing of Modbus on a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -1,16 +1,20 @@
 //! From `gateway.toml` to a configuration, or to everything that is wrong with it.
 //!
 //! Invariant: what is handed out has passed the schema, the forms and the cross-checks. Driver:
-//! reads the file.
+//! reads the file, and through `profile` those that it names.
 
 use std::{path::Path, str::FromStr};
 
 use broker_lite::topic::TopicFilter;
 use regex_lite::Regex;
-use settings::{Checks, Formats, LoadError, Problems};
+use settings::{Checks, Document, Formats, LoadError, Problem, Problems};
 
 use super::{
-    BitRange, Characters, Config, Deadband, WordOrder, check::check, url, url::UpstreamUrl,
+    BitRange, Characters, Config, Deadband, WordOrder,
+    check::check,
+    profile::{self, library::Library},
+    url,
+    url::UpstreamUrl,
 };
 use crate::fieldbus::register::Register;
 
@@ -44,11 +48,23 @@ pub fn schema() -> serde_json::Value {
 fn checks() -> Checks<Config> {
     Checks {
         formats: formats(),
-        across: check,
+        across,
     }
 }
 
-fn formats() -> Formats {
+/// Completes the devices from their profiles, then looks at everything.
+fn across(config: &mut Config, document: &Document) -> Vec<Problem> {
+    let mut library = Library::new(&config.gateway.profiles);
+    let mut find = |name: &str, at: &dyn Fn(String, String) -> Problem| library.find(name, at);
+    let (mut problems, all_there) = profile::complete(config, document, &mut find);
+    if all_there {
+        problems.extend(check(config, document));
+    }
+    problems
+}
+
+/// Forms of texts in configurations and profiles.
+pub(super) fn formats() -> Formats {
     Formats::default()
         .with("name", name)
         .with("host-port", host_port)

@@ -8,6 +8,8 @@ mod order;
 mod point;
 mod serial;
 
+pub mod profile;
+
 mod link;
 
 pub mod url;
@@ -27,6 +29,7 @@ pub use load::{Loaded, load, parse, schema};
 pub use order::WordOrder;
 pub use point::{Access, BitRange, Byte, Clamp, Deadband, Names, Point, PointType, Report, Trim};
 pub(crate) use point::{Form, Sentinel};
+use profile::{Places, WrittenDevice};
 pub use serial::{
     ByteOrder, Characters, Checksum, ChecksumForm, ChecksumKind, ChecksumPlace, ChecksumRule,
     CsvDecode, Decode, Frame, Prefix, SerialPoint, SerialSensor,
@@ -45,9 +48,15 @@ pub struct Config {
     /// Modbus lines and connections.
     #[serde(rename = "bus")]
     pub buses: Vec<Bus>,
-    /// Modbus devices and their points.
+    /// Modbus devices as written.
     #[serde(rename = "device")]
+    pub(crate) written: Vec<WrittenDevice>,
+    /// Modbus devices and their points, as written and as their profiles say.
+    #[serde(skip)]
     pub devices: Vec<Device>,
+    /// Where the points of the devices stand in the file.
+    #[serde(skip)]
+    pub places: Places,
     /// Serial lines that speak something else than Modbus.
     #[serde(rename = "serial")]
     pub serials: Vec<SerialSensor>,
@@ -72,6 +81,8 @@ pub struct Gateway {
     pub id: Option<String>,
     /// Where the control socket stands, for `gateway status`.
     pub control: PathBuf,
+    /// Directory of device profiles, `NAME.toml` each, beside those built in.
+    pub profiles: PathBuf,
 }
 
 impl Default for Gateway {
@@ -79,6 +90,7 @@ impl Default for Gateway {
         Gateway {
             id: None,
             control: "/run/gateway/control.sock".into(),
+            profiles: profile::library::DIRECTORY.into(),
         }
     }
 }

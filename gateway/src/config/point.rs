@@ -98,6 +98,15 @@ impl Point {
         })
     }
 
+    /// Coils, discrete inputs or registers that it takes; at least one.
+    pub(crate) fn elements(&self) -> u16 {
+        if self.register.table.is_bits() {
+            return 1;
+        }
+        let length = self.kind().registers().or(self.length);
+        length.unwrap_or(1).max(1)
+    }
+
     /// By how much a value has to move to be published; `None`: every poll is.
     pub fn publishes_on(&self) -> Option<Deadband> {
         deadband(self.report, self.deadband)

@@ -91,7 +91,7 @@ impl Codec {
                 form
             },
             order: point.order,
-            registers: elements(point),
+            registers: point.elements(),
             field: Field::of(point),
             meaning: Meaning::of(point),
             not_available: point.not_available.clone(),
@@ -247,15 +247,6 @@ fn set_names(names: &Names, bits: u64) -> Vec<String> {
     let set = |(bit, _): &(&i64, &String)| bits & field::one(**bit) != 0;
     let named = names.0.iter().filter(set);
     named.map(|(_, name)| name.clone()).collect()
-}
-
-/// Coils, discrete inputs or registers that a configured point takes; at least one.
-pub(crate) fn elements(point: &Point) -> u16 {
-    if point.register.table.is_bits() {
-        return 1;
-    }
-    let length = point.kind().registers().or(point.length);
-    length.unwrap_or(1).max(1)
 }
 
 /// The number in at most eight big-endian bytes.

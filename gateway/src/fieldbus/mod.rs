@@ -19,6 +19,7 @@ mod transaction;
 mod wire;
 
 mod decode;
+pub(crate) mod example;
 mod report;
 mod watch;
 

@@ -38,7 +38,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
     let mut units = HashMap::new();
     for (index, device) in config.devices.iter().enumerate() {
         let path = format!("device[{index}]");
-        check_device(device, config, &path, findings);
+        check_device(index, device, config, findings);
         if let Some(other) = units.insert((&device.bus, device.unit), &device.name) {
             findings.warn(
                 &format!("{path}.unit"),
@@ -98,7 +98,8 @@ fn check_bus(bus: &Bus, path: &str, findings: &mut Findings<'_>) {
     }
 }
 
-fn check_device(device: &Device, config: &Config, path: &str, findings: &mut Findings<'_>) {
+fn check_device(index: usize, device: &Device, config: &Config, findings: &mut Findings<'_>) {
+    let path = format!("device[{index}]");
     match config.buses.iter().find(|bus| bus.name == device.bus) {
         None => findings.error(
             &format!("{path}.bus"),
@@ -118,12 +119,13 @@ fn check_device(device: &Device, config: &Config, path: &str, findings: &mut Fin
         ),
         Some(_) => {}
     }
-    let names = device.points.iter().enumerate();
+    let places = (0..).map(|point| config.places.point(index, point));
+    let points = || places.clone().zip(&device.points);
     findings.unique(
         "point",
-        names.map(|(i, point)| (format!("{path}.point[{i}].name"), point.name.as_str())),
+        points().map(|(path, point)| (format!("{path}.name"), point.name.as_str())),
     );
-    for (index, point) in device.points.iter().enumerate() {
-        point::check(point, device, &format!("{path}.point[{index}]"), findings);
+    for (path, point) in points() {
+        point::check(point, device, &path, findings);
     }
 }

@@ -5,7 +5,7 @@
 
 mod bus;
 mod link;
-mod point;
+pub(super) mod point;
 mod serial;
 
 use std::collections::HashMap;
@@ -16,10 +16,7 @@ use super::Config;
 
 /// Everything wrong between the keys of `config`, which was read from `document`.
 pub(super) fn check(config: &Config, document: &Document) -> Vec<Problem> {
-    let mut findings = Findings {
-        document,
-        problems: Vec::new(),
-    };
+    let mut findings = Findings::new(document);
     findings.problems.extend(broker_lite::config::check(
         &config.broker,
         document,
@@ -36,13 +33,22 @@ pub(super) fn check(config: &Config, document: &Document) -> Vec<Problem> {
 }
 
 /// Problems found so far.
-struct Findings<'a> {
+pub(super) struct Findings<'a> {
     document: &'a Document,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl<'a> Findings<'a> {
+    pub(super) fn new(document: &'a Document) -> Findings<'a> {
+        Findings {
+            document,
+            problems: Vec::new(),
+        }
+    }
 }
 
 impl Findings<'_> {
-    fn error(&mut self, path: &str, what: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn error(&mut self, path: &str, what: impl Into<String>, remedy: impl Into<String>) {
         self.problems.push(self.document.error(path, what, remedy));
     }
 
@@ -52,7 +58,11 @@ impl Findings<'_> {
     }
 
     /// Each of `names`, given with its path, may stand once.
-    fn unique<'n>(&mut self, what: &str, names: impl Iterator<Item = (String, &'n str)>) {
+    pub(super) fn unique<'n>(
+        &mut self,
+        what: &str,
+        names: impl Iterator<Item = (String, &'n str)>,
+    ) {
         let mut seen: HashMap<&str, usize> = HashMap::new();
         for (path, name) in names {
             if let Some(line) = seen.get(name) {
@@ -69,7 +79,10 @@ impl Findings<'_> {
 }
 
 /// ` (did you mean "rs485-0"?)`, or a list where nothing is near.
-fn did_you_mean<'n>(written: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
+pub(super) fn did_you_mean<'n>(
+    written: &str,
+    known: impl Iterator<Item = &'n str> + Clone,
+) -> String {
     match nearest(written, known.clone()) {
         Some(name) => format!("did you mean {name:?}?"),
         None => format!("known are: {}", known.collect::<Vec<_>>().join(", ")),

@@ -32,7 +32,12 @@ impl Spot<'_> {
 }
 
 /// Checks a `[[device.point]]`.
-pub(super) fn check(point: &Point, device: &Device, path: &str, findings: &mut Findings<'_>) {
+pub(in crate::config) fn check(
+    point: &Point,
+    device: &Device,
+    path: &str,
+    findings: &mut Findings<'_>,
+) {
     let kind = point.kind();
     let spot = Spot {
         point,
