@@ -115,6 +115,17 @@ pub struct Device {
     #[serde(default = "default_max_bits")]
     #[schemars(range(min = 1, max = 2000))]
     pub max_bits: u16,
+    /// How one coil or one register is written: by function codes 5 and 6, or as several are, by 15
+    /// and 16. By default the device is tried and its way remembered.
+    #[serde(default)]
+    pub write_single: WriteSingle,
+    /// Bits of a register are written by function code 22. Without it, as with a device that
+    /// answers that it does not know it, the register is read and written whole.
+    #[serde(default = "default_mask_write")]
+    pub mask_write: bool,
+    /// Registers are written and read back in one transaction, by function code 23.
+    #[serde(default)]
+    pub read_write: bool,
     /// What it measures.
     #[serde(rename = "point")]
     #[schemars(length(min = 1, max = 10_000))]
@@ -131,6 +142,23 @@ fn default_max_registers() -> u16 {
 
 fn default_max_bits() -> u16 {
     2_000
+}
+
+fn default_mask_write() -> bool {
+    true
+}
+
+/// How one coil or one register is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WriteSingle {
+    /// By function codes 5 and 6, and by 15 and 16 once the device says that it does not know those.
+    #[default]
+    Auto,
+    /// Always by 5 and 6: the device knows no others, and several at once are refused.
+    Always,
+    /// Always by 15 and 16.
+    Never,
 }
 
 /// How readings become messages.

@@ -26,10 +26,18 @@ pub(crate) enum Request {
     WriteCoil { address: u16, on: bool },
     /// Function code 15.
     WriteCoils { address: u16, coils: Vec<bool> },
-    /// Function code 6 for one register, 16 for more.
+    /// Function code 6.
+    WriteRegister { address: u16, word: u16 },
+    /// Function code 16.
     WriteRegisters { address: u16, words: Vec<u16> },
     /// Function code 22.
     MaskRegister { address: u16, and: u16, or: u16 },
+    /// Function code 23: writes, and reads what is there then.
+    ReadWriteRegisters {
+        read: Span,
+        address: u16,
+        words: Vec<u16>,
+    },
     /// Any PDU, function code first: what commissioning asks beyond the others.
     #[cfg_attr(
         not(test),
@@ -49,9 +57,12 @@ impl Request {
             Request::Read(span) => (8, 5 + span.data_bytes()),
             Request::WriteCoil { .. } => (8, 8),
             Request::WriteCoils { coils, .. } => (9 + coils.len().div_ceil(8), 8),
-            Request::WriteRegisters { words, .. } if words.len() == 1 => (8, 8),
+            Request::WriteRegister { .. } => (8, 8),
             Request::WriteRegisters { words, .. } => (9 + 2 * words.len(), 8),
             Request::MaskRegister { .. } => (10, 10),
+            Request::ReadWriteRegisters { read, words, .. } => {
+                (13 + 2 * words.len(), 5 + read.data_bytes())
+            }
             Request::Raw(pdu) => (3 + pdu.len(), 3 + PDU_MAX),
         }
     }

@@ -21,10 +21,17 @@ pub(super) fn request(request: &Request) -> Call<'_> {
         Request::WriteCoils { address, coils } => {
             Call::WriteMultipleCoils(*address, Cow::Borrowed(coils))
         }
-        Request::WriteRegisters { address, words } => match words.as_slice() {
-            [word] => Call::WriteSingleRegister(*address, *word),
-            words => Call::WriteMultipleRegisters(*address, Cow::Borrowed(words)),
-        },
+        Request::WriteRegister { address, word } => Call::WriteSingleRegister(*address, *word),
+        Request::WriteRegisters { address, words } => {
+            Call::WriteMultipleRegisters(*address, Cow::Borrowed(words))
+        }
+        Request::ReadWriteRegisters {
+            read,
+            address,
+            words,
+        } => {
+            Call::ReadWriteMultipleRegisters(read.start, read.count, *address, Cow::Borrowed(words))
+        }
         Request::MaskRegister { address, and, or } => Call::MaskWriteRegister(*address, *and, *or),
         Request::Raw(pdu) => {
             let (function, data) = pdu
@@ -57,6 +64,10 @@ pub(super) fn reply(request: &Request, result: Result<Response, ExceptionCode>) 
         (
             Request::Read(span),
             Response::ReadInputRegisters(words) | Response::ReadHoldingRegisters(words),
+        )
+        | (
+            Request::ReadWriteRegisters { read: span, .. },
+            Response::ReadWriteMultipleRegisters(words),
         ) => (words.len() == usize::from(span.count)).then_some(Answer::Registers(words)),
         (Request::Raw(_), response) => pdu(response).map(Answer::Raw),
         (request, response) => echoes(request, &response).then_some(Answer::Written),
@@ -147,8 +158,8 @@ fn echoes(request: &Request, response: &Response) -> bool {
         (Request::WriteCoils { address, coils }, Response::WriteMultipleCoils(at, count)) => {
             address == at && coils.len() == usize::from(*count)
         }
-        (Request::WriteRegisters { address, words }, Response::WriteSingleRegister(at, word)) => {
-            address == at && words.as_slice() == [*word]
+        (Request::WriteRegister { address, word }, Response::WriteSingleRegister(at, echo)) => {
+            (address, word) == (at, echo)
         }
         (
             Request::WriteRegisters { address, words },
@@ -217,10 +228,30 @@ mod tests {
     }
 
     #[test]
-    fn a_write_counts_only_with_its_own_echo() {
-        let one = Request::WriteRegisters {
+    fn what_is_written_and_read_at_once_is_answered_by_registers_alone() {
+        let both = Request::ReadWriteRegisters {
+            read: SPAN,
             address: 4,
-            words: vec![7],
+            words: vec![1, 2],
+        };
+        let answer = |response| reply(&both, Ok(response));
+        assert_eq!(
+            answer(Response::ReadWriteMultipleRegisters(vec![1, 2])),
+            Reply::Answer(Answer::Registers(vec![1, 2]))
+        );
+        for other in [
+            Response::ReadWriteMultipleRegisters(vec![1]),
+            Response::WriteMultipleRegisters(4, 2),
+        ] {
+            assert!(matches!(answer(other), Reply::Garbled(_)));
+        }
+    }
+
+    #[test]
+    fn a_write_counts_only_with_its_own_echo() {
+        let one = Request::WriteRegister {
+            address: 4,
+            word: 7,
         };
         let echo = |at, word| reply(&one, Ok(Response::WriteSingleRegister(at, word)));
         assert_eq!(echo(4, 7), Reply::Answer(Answer::Written));

@@ -141,6 +141,9 @@ fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
         publish: Publish::Point,
         max_registers: 125,
         max_bits: 2_000,
+        write_single: crate::config::WriteSingle::Auto,
+        mask_write: true,
+        read_write: false,
         points,
     }
 }

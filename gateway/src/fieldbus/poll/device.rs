@@ -18,6 +18,7 @@ use crate::fieldbus::{
         health::Health,
         plan::{self, Cost, Item, Lessons, Limits, Planned},
         point::{Parked, Point},
+        write::Functions,
     },
     register::Register,
     transaction::{Answer, Exception, Span},
@@ -36,6 +37,8 @@ pub(crate) struct Device {
     pub(crate) points: Vec<Point>,
     pub(crate) polls: Vec<Poll>,
     pub(crate) health: Health,
+    /// How it is written.
+    pub(crate) functions: Functions,
     /// What was last told of it, and when.
     pub(crate) told: Option<(DeviceState, Stamp)>,
     /// No value is too old before then; `None` while there is none that could be.
@@ -97,6 +100,7 @@ impl Device {
             points: device.points.iter().map(point).collect(),
             polls: Vec::new(),
             health: Health::Unproven,
+            functions: Functions::of(device),
             told: None,
             stale_at: None,
             limits: Limits::of(device),

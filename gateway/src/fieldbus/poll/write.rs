@@ -1,6 +1,13 @@
 //! One command on its way: written once, read back, compared. A core.
 //!
-//! Invariant: the write is sent at most once, whatever comes back.
+//! ```text
+//!  Preparing ──register read──▶ Writing ──acknowledged──▶ Confirming ──read back──▶ outcome
+//!   bits, without              │    ▲ exception 1: by      by function 23, read back already
+//!   function 22                └────┘ another function
+//! ```
+//!
+//! Invariant: the write is sent at most once, whatever comes back; what a device says that it does
+//! not know was not executed, and does not count.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +18,12 @@ use crate::fieldbus::{
 };
 
 mod check;
+mod function;
 
 use check::Expected;
 pub(crate) use check::{Checked, Refusal, check};
+pub(crate) use function::Functions;
+use function::{Content, Step};
 
 /// Reads after a write before it counts as not taken: some devices apply a value a moment after
 /// they acknowledged it.
@@ -28,47 +38,66 @@ pub(crate) struct Write {
     /// Index of the device.
     pub(crate) device: usize,
     span: Span,
-    request: Request,
+    content: Content,
+    functions: Functions,
+    /// Writes that the device does not know.
+    unknown: Vec<Request>,
     expected: Expected,
     stage: Stage,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Stage {
-    ToBeSent,
-    ToBeReadBack { at: Instant, tries_left: u32 },
+    /// The register's other bits are to be read, for they are written too.
+    Preparing,
+    /// The write is to be sent.
+    Writing(Request),
+    /// What was written is to be read back.
+    Confirming { at: Instant, tries_left: u32 },
 }
 
 impl Write {
     /// A command that was checked, for the device with this index.
     pub(crate) fn new(command: Command, device: usize, checked: Checked) -> Write {
-        Write {
+        let mut write = Write {
             command,
             device,
             span: checked.span,
-            request: checked.request,
+            content: checked.content,
+            functions: checked.functions,
+            unknown: Vec::new(),
             expected: checked.expected,
-            stage: Stage::ToBeSent,
-        }
+            stage: Stage::Preparing,
+        };
+        write.prepare();
+        write
+    }
+
+    fn prepare(&mut self) {
+        self.stage = match self.functions.step(self.span, &self.content) {
+            Step::Write(request) => Stage::Writing(request),
+            Step::ReadFirst => Stage::Preparing,
+        };
     }
 
     /// Why it must not be sent any more, if so.
     pub(crate) fn expired(&self, now: Instant) -> Option<Refusal> {
         let age = now.saturating_duration_since(self.command.received.monotonic);
         let expires = self.command.expires?;
-        (self.stage == Stage::ToBeSent && age > expires).then_some(Refusal::Expired(expires))
+        let sent = matches!(self.stage, Stage::Confirming { .. });
+        (!sent && age > expires).then_some(Refusal::Expired(expires))
     }
 
     /// What has become of it when the wire is lost; `under_way`: while its request was.
     pub(crate) fn lost(&self, reason: &str, under_way: bool) -> Outcome {
-        match (self.stage, under_way) {
-            (Stage::ToBeSent, false) => {
-                Outcome::Refused(Refusal::WireDown(reason.to_owned()).to_string())
-            }
-            (Stage::ToBeSent, true) => {
+        match (&self.stage, under_way) {
+            (Stage::Writing(_), true) => {
                 Outcome::Failed(format!("{reason}; it may or may not have been executed"))
             }
-            (Stage::ToBeReadBack { .. }, _) => Outcome::Failed(format!(
+            (Stage::Writing(_) | Stage::Preparing, _) => {
+                Outcome::Refused(Refusal::WireDown(reason.to_owned()).to_string())
+            }
+            (Stage::Confirming { .. }, _) => Outcome::Failed(format!(
                 "the device acknowledged the write, but it was not read back: {reason}"
             )),
         }
@@ -77,41 +106,78 @@ impl Write {
     /// When its next request may be sent.
     pub(crate) fn ready_at(&self) -> Option<Instant> {
         match self.stage {
-            Stage::ToBeSent => None,
-            Stage::ToBeReadBack { at, .. } => Some(at),
+            Stage::Preparing | Stage::Writing(_) => None,
+            Stage::Confirming { at, .. } => Some(at),
         }
     }
 
     /// Its next request.
     pub(crate) fn request(&self) -> Request {
-        match self.stage {
-            Stage::ToBeSent => self.request.clone(),
-            Stage::ToBeReadBack { .. } => Request::Read(self.span),
+        match &self.stage {
+            Stage::Writing(request) => request.clone(),
+            Stage::Preparing | Stage::Confirming { .. } => Request::Read(self.span),
         }
     }
 
-    /// Takes what came of the request; the outcome once it is known.
+    /// Takes what came of the request; the outcome once it is known. The device learns which
+    /// functions it does not know.
     pub(crate) fn replied(
         &mut self,
         reply: &Reply,
-        device: &Device,
+        device: &mut Device,
         now: Instant,
     ) -> Option<Outcome> {
-        match self.stage {
-            Stage::ToBeSent => self.written(reply, now),
-            Stage::ToBeReadBack { tries_left, .. } => {
-                self.read_back(reply, device, tries_left, now)
+        match &self.stage {
+            Stage::Preparing => self.read_first(reply),
+            Stage::Writing(request) => {
+                let request = request.clone();
+                self.written(&request, reply, device, now)
             }
+            Stage::Confirming { tries_left, .. } => self.read_back(reply, device, *tries_left, now),
         }
     }
 
-    fn written(&mut self, reply: &Reply, now: Instant) -> Option<Outcome> {
+    /// The other bits are known: what is written is the whole register.
+    fn read_first(&mut self, reply: &Reply) -> Option<Outcome> {
+        let problem = match (reply, &self.content) {
+            (Reply::Answer(Answer::Registers(words)), Content::Mask { and, or }) => {
+                let masked = |word: &u16| word & and | or & !and;
+                self.content = Content::Registers(words.iter().map(masked).collect());
+                self.prepare();
+                return None;
+            }
+            (Reply::Exception(exception), _) => exception.to_string(),
+            (Reply::TimedOut, _) => "no answer".to_owned(),
+            (Reply::Garbled(what), _) => what.clone(),
+            (Reply::Answer(_), _) => "another kind of answer".to_owned(),
+        };
+        Some(Outcome::Refused(format!(
+            "not written: reading the register's other bits gave {problem}"
+        )))
+    }
+
+    fn written(
+        &mut self,
+        request: &Request,
+        reply: &Reply,
+        device: &mut Device,
+        now: Instant,
+    ) -> Option<Outcome> {
         let failure = match reply {
+            // Function code 23 has read it already.
+            Reply::Answer(Answer::Registers(_)) => {
+                return self.read_back(reply, device, READ_BACK_TRIES - 1, now);
+            }
             Reply::Answer(_) => {
-                self.stage = Stage::ToBeReadBack {
+                self.stage = Stage::Confirming {
                     at: now,
                     tries_left: READ_BACK_TRIES - 1,
                 };
+                return None;
+            }
+            Reply::Exception(exception)
+                if exception.concerns_function() && self.by_another_function(request, device) =>
+            {
                 return None;
             }
             Reply::Exception(exception) => format!("the device answered {exception}"),
@@ -121,6 +187,22 @@ impl Write {
             }
         };
         Some(Outcome::Failed(failure))
+    }
+
+    /// Whether the same can be sent by a function that the device has not refused yet.
+    fn by_another_function(&mut self, refused: &Request, device: &mut Device) -> bool {
+        self.unknown.push(refused.clone());
+        if !self.functions.unlearn(refused) {
+            return false;
+        }
+        if let Step::Write(request) = self.functions.step(self.span, &self.content)
+            && self.unknown.contains(&request)
+        {
+            return false;
+        }
+        device.functions = self.functions;
+        self.prepare();
+        true
     }
 
     fn read_back(
@@ -134,7 +216,7 @@ impl Write {
             Reply::Answer(answer) => match self.difference(device, answer) {
                 None => return Some(self.expected.executed()),
                 Some(_) if tries_left > 0 => {
-                    self.stage = Stage::ToBeReadBack {
+                    self.stage = Stage::Confirming {
                         at: now + READ_BACK_PAUSE,
                         tries_left: tries_left - 1,
                     };

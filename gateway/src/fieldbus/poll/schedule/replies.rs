@@ -131,7 +131,7 @@ impl Schedule {
         let Some(write) = self.writes.front_mut() else {
             return;
         };
-        let device = &self.devices[index];
+        let device = &mut self.devices[index];
         if let Some(outcome) = write.replied(reply, device, now.monotonic) {
             self.finish_write(outcome, now);
         }

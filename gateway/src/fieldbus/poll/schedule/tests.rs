@@ -1,5 +1,6 @@
 //! The schedule against simulated units, in simulated time.
 
+mod functions;
 mod stale;
 mod structures;
 
@@ -177,6 +178,9 @@ fn device(name: &str, unit: u8, interval_ms: u64, registers: &[&str]) -> config:
         publish: Publish::Point,
         max_registers: 125,
         max_bits: 2_000,
+        write_single: config::WriteSingle::Auto,
+        mask_write: true,
+        read_write: false,
         points: registers.iter().enumerate().map(point).collect(),
     }
 }
@@ -336,8 +340,8 @@ fn a_write_is_executed_when_it_reads_back() {
     let mut register = 0;
     let mut applied_after = 2;
     let world = move |transaction: &Transaction, _| match &transaction.request {
-        Request::WriteRegisters { words, .. } => {
-            register = words[0];
+        Request::WriteRegister { word, .. } => {
+            register = *word;
             healthy(transaction)
         }
         Request::Read(_) => {

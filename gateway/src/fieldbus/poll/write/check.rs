@@ -12,8 +12,10 @@ use crate::fieldbus::{
     Command, Outcome,
     decode::{Encoded, WriteError},
     poll::{device::Device, point::Point},
-    transaction::{Request, Span},
+    transaction::Span,
 };
+
+use super::function::{Content, Functions};
 
 /// Most registers of a write (application protocol 6.12).
 const REGISTERS_MAX: u16 = 123;
@@ -24,7 +26,8 @@ const COILS_MAX: u16 = 1_968;
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(super) span: Span,
-    pub(super) request: Request,
+    pub(super) content: Content,
+    pub(super) functions: Functions,
     pub(super) expected: Expected,
 }
 
@@ -97,6 +100,11 @@ pub(crate) enum Refusal {
     /// More than a request holds.
     #[error("{0} elements are more than one request writes ({1})")]
     TooMany(u32, u16),
+    /// The device takes one register or coil at a time.
+    #[error(
+        "the device is written one register or coil at a time (`write_single = \"always\"`), and this takes {0}"
+    )]
+    OneAtATime(u16),
     /// The value does not fit the point.
     #[error(transparent)]
     Value(#[from] WriteError),
@@ -120,18 +128,27 @@ struct Part<'a> {
 
 /// Checks a command against its device, and finds what has to be sent.
 pub(crate) fn check(command: &Command, device: &Device) -> Result<Checked, Refusal> {
-    let Some(name) = &command.point else {
-        return check_structure(&command.value, device);
+    let checked = match &command.point {
+        None => check_structure(&command.value, device)?,
+        Some(name) => check_point(name, &command.value, device)?,
     };
-    let part = part(writable(name, device)?, &command.value)?;
-    let address = part.point.span.start;
+    match checked.span.count {
+        1 => Ok(checked),
+        _ if checked.functions.writes_several() => Ok(checked),
+        count => Err(Refusal::OneAtATime(count)),
+    }
+}
+
+fn check_point(name: &str, value: &Json, device: &Device) -> Result<Checked, Refusal> {
+    let part = part(writable(name, device)?, value)?;
     Ok(Checked {
         span: part.point.span,
-        request: match part.encoded {
-            Encoded::Coil(on) => Request::WriteCoil { address, on },
-            Encoded::Registers(words) => Request::WriteRegisters { address, words },
-            Encoded::Mask { and, or } => Request::MaskRegister { address, and, or },
+        content: match part.encoded {
+            Encoded::Coil(on) => Content::Coils(vec![on]),
+            Encoded::Registers(words) => Content::Registers(words),
+            Encoded::Mask { and, or } => Content::Mask { and, or },
         },
+        functions: device.functions,
         expected: Expected::One([(Arc::clone(&part.point.name), part.expected)]),
     })
 }
@@ -176,11 +193,12 @@ fn check_structure(value: &Json, device: &Device) -> Result<Checked, Refusal> {
     }
     parts.sort_by_key(|part| (part.point.span.table, part.point.span.start));
     let span = whole(&parts)?;
-    let request = request(span, &parts)?;
+    let content = content(span, &parts)?;
     let expected = |part: Part<'_>| (Arc::clone(&part.point.name), part.expected);
     Ok(Checked {
         span,
-        request,
+        content,
+        functions: device.functions,
         expected: Expected::All(parts.into_iter().map(expected).collect()),
     })
 }
@@ -213,7 +231,7 @@ fn whole(parts: &[Part<'_>]) -> Result<Span, Refusal> {
     Ok(Span { count, ..first })
 }
 
-fn request(span: Span, parts: &[Part<'_>]) -> Result<Request, Refusal> {
+fn content(span: Span, parts: &[Part<'_>]) -> Result<Content, Refusal> {
     let (mut coils, mut words) = (Vec::new(), Vec::new());
     for part in parts {
         match &part.encoded {
@@ -222,10 +240,9 @@ fn request(span: Span, parts: &[Part<'_>]) -> Result<Request, Refusal> {
             Encoded::Mask { .. } => return Err(Refusal::Part(part.point.name.to_string())),
         }
     }
-    let address = span.start;
     Ok(if span.table.is_bits() {
-        Request::WriteCoils { address, coils }
+        Content::Coils(coils)
     } else {
-        Request::WriteRegisters { address, words }
+        Content::Registers(words)
     })
 }
