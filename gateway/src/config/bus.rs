@@ -34,10 +34,26 @@ pub struct Bus {
     /// Stop bits; by default 1, or 2 without parity (Modbus over serial line, 2.5.1).
     #[schemars(range(min = 1, max = 2))]
     pub stop_bits: Option<u8>,
+    /// Requests under way at once to a Modbus TCP device that answers them all; most take one.
+    #[serde(default = "default_pipeline")]
+    #[schemars(range(min = 1, max = 16))]
+    pub pipeline: u8,
     /// How long a device may take to answer.
     #[serde(default = "default_response_timeout")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
     pub response_timeout: Period,
+}
+
+impl Bus {
+    /// Transactions that may be under way at once: one wherever frames have no number.
+    pub fn window(&self) -> usize {
+        let numbered = self.tcp.is_some() && self.framing != Some(Framing::Rtu);
+        if numbered {
+            usize::from(self.pipeline).max(1)
+        } else {
+            1
+        }
+    }
 }
 
 fn default_baud() -> u32 {
@@ -46,6 +62,10 @@ fn default_baud() -> u32 {
 
 fn default_parity() -> Parity {
     Parity::Even
+}
+
+fn default_pipeline() -> u8 {
+    1
 }
 
 fn default_response_timeout() -> Period {

@@ -4,6 +4,7 @@
 //! hold no late answer: a serial line is drained to silence, a TCP connection is made anew.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
+mod adhoc;
 mod call;
 
 use std::{
@@ -27,7 +28,7 @@ use crate::{
 
 use crate::fieldbus::{
     Command, Event,
-    poll::schedule::{COMMANDS_MAX, Input, Notice, Output, Schedule},
+    poll::schedule::{AdhocOutcome, COMMANDS_MAX, Input, Notice, Output, Schedule, TransactionId},
     transaction::{Reply, Request, Transaction},
     wire::{
         line_rate::LineRate,
@@ -35,6 +36,8 @@ use crate::fieldbus::{
         {Wire, WireError},
     },
 };
+
+use adhoc::{Asked, Asker};
 
 pub use crate::fieldbus::{
     poll::schedule::{BusStatus, DeviceStatus},
@@ -58,6 +61,7 @@ pub struct BusHandle {
     name: Arc<str>,
     port: Arc<str>,
     commands: mpsc::Sender<Command>,
+    asker: Asker,
     schedule: Arc<Mutex<Schedule>>,
     tap: Tap,
     done: CancellationToken,
@@ -74,10 +78,12 @@ pub fn start(
     let seed = u64::from_ne_bytes(now.wall.as_microsecond().to_ne_bytes());
     let schedule = Schedule::new(&bus, &devices, seed, now);
     let (commands, incoming) = mpsc::channel(COMMANDS_MAX);
+    let (asker, asked) = adhoc::channel();
     let handle = BusHandle {
         name: bus.name.as_str().into(),
         port: port(&bus).into(),
         commands,
+        asker,
         schedule: Arc::new(Mutex::new(schedule)),
         tap: Tap::new(),
         done: CancellationToken::new(),
@@ -87,6 +93,7 @@ pub fn start(
         schedule: Arc::clone(&handle.schedule),
         tap: handle.tap.clone(),
         commands: incoming,
+        asked,
         events,
         cancel,
         down_because: None,
@@ -112,6 +119,23 @@ impl BusHandle {
                 mpsc::error::TrySendError::Full(command)
                 | mpsc::error::TrySendError::Closed(command) => command,
             })
+    }
+
+    /// Sends a tool's request once, when that harms no poll or its share of the bus is free, and
+    /// waits for what comes of it; `None`: the bus has stopped. It is refused when it could not be
+    /// sent within `patience`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the commissioning tools"))]
+    pub(crate) async fn ask(
+        &self,
+        unit: u8,
+        request: Request,
+        response_timeout: Duration,
+        patience: Duration,
+    ) -> Option<AdhocOutcome> {
+        let send_by = Instant::now() + patience;
+        self.asker
+            .ask(unit, request, response_timeout, send_by)
+            .await
     }
 
     /// The state of the bus and its devices.
@@ -141,6 +165,7 @@ struct Driver {
     schedule: Arc<Mutex<Schedule>>,
     tap: Tap,
     commands: mpsc::Receiver<Command>,
+    asked: Asked,
     events: mpsc::Sender<Event>,
     cancel: CancellationToken,
     /// What was last said of a wire that is down.
@@ -174,6 +199,7 @@ impl Driver {
         }
         self.input(Input::Stop);
         self.commands.close();
+        self.asked.close();
         self.take_commands();
         let last = async { while self.forward_event().await {} };
         if timeout(LAST_EVENTS, last).await.is_err() {
@@ -207,8 +233,9 @@ impl Driver {
                 match output {
                     Output::Event(event) => self.emit(event).await,
                     Output::Notice(notice) => self.log(&notice),
-                    Output::Transmit(transaction) => {
-                        if let Err(end) = self.transact(&mut link, &transaction).await {
+                    Output::Adhoc { id, outcome } => self.asked.answer(id, outcome),
+                    Output::Transmit { id, transaction } => {
+                        if let Err(end) = self.transact(&mut link, id, &transaction).await {
                             return end;
                         }
                     }
@@ -221,7 +248,12 @@ impl Driver {
         }
     }
 
-    async fn transact(&mut self, link: &mut Link, transaction: &Transaction) -> Result<(), End> {
+    async fn transact(
+        &mut self,
+        link: &mut Link,
+        id: TransactionId,
+        transaction: &Transaction,
+    ) -> Result<(), End> {
         if self.cancel.is_cancelled() {
             return Err(End::Stopped);
         }
@@ -240,7 +272,7 @@ impl Driver {
                 let stamp = clock::now();
                 // Commands that came meanwhile take part in what is sent next.
                 self.take_commands();
-                lock(&self.schedule).handle_input(Input::Reply(reply), stamp);
+                lock(&self.schedule).handle_input(Input::Reply { id, reply }, stamp);
                 Ok(())
             }
         }
@@ -257,6 +289,7 @@ impl Driver {
             Some(command) = self.commands.recv(), if takes_commands => {
                 self.input(Input::Command(command));
             }
+            adhoc = self.asked.next() => self.input(Input::Adhoc(adhoc)),
             () = until(deadline) => lock(&self.schedule).handle_timeout(clock::now()),
         }
     }
@@ -273,11 +306,15 @@ impl Driver {
                 () = until(deadline) => lock(&self.schedule).handle_timeout(clock::now()),
                 () = self.cancel.cancelled() => return,
                 Some(command) = self.commands.recv() => self.input(Input::Command(command)),
+                adhoc = self.asked.next() => self.input(Input::Adhoc(adhoc)),
             }
         }
     }
 
     fn take_commands(&mut self) {
+        while let Some(adhoc) = self.asked.try_next() {
+            self.input(Input::Adhoc(adhoc));
+        }
         while lock(&self.schedule).takes_commands() {
             match self.commands.try_recv() {
                 Ok(command) => self.input(Input::Command(command)),
@@ -295,12 +332,13 @@ impl Driver {
     }
 
     /// Hands on one output while no wire is there to transmit on; `false` when there is none.
-    async fn forward_event(&self) -> bool {
+    async fn forward_event(&mut self) -> bool {
         match self.output() {
             None => return false,
             Some(Output::Event(event)) => self.emit(event).await,
             Some(Output::Notice(notice)) => self.log(&notice),
-            Some(Output::Transmit(_)) => debug!(bus = %self.bus.name, "request dropped"),
+            Some(Output::Adhoc { id, outcome }) => self.asked.answer(id, outcome),
+            Some(Output::Transmit { .. }) => debug!(bus = %self.bus.name, "request dropped"),
         }
         true
     }

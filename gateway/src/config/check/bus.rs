@@ -96,6 +96,13 @@ fn check_bus(bus: &Bus, path: &str, findings: &mut Findings<'_>) {
         ),
         _ => {}
     }
+    if bus.pipeline > 1 && bus.window() == 1 {
+        findings.error(
+            &format!("{path}.pipeline"),
+            "only Modbus TCP numbers its requests; a serial line carries one at a time",
+            "remove it",
+        );
+    }
 }
 
 fn check_device(index: usize, device: &Device, config: &Config, findings: &mut Findings<'_>) {

@@ -117,6 +117,7 @@ fn bus(port: Option<PathBuf>, tcp: Option<String>) -> Bus {
         baud: 19_200,
         parity: Parity::Even,
         stop_bits: None,
+        pipeline: 1,
         response_timeout: settings::Period::from_millis(200),
     }
 }
@@ -495,4 +496,41 @@ async fn rtu_frames_over_tcp_are_understood() {
     let mut rig = Rig::new(bus, vec![meter(9)], cancel);
     assert_eq!(rig.reading("voltage").await.quality, Quality::Good);
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_tool_asks_beside_the_polls_and_is_refused_without_a_port() {
+    use crate::fieldbus::{
+        poll::schedule::AdhocOutcome,
+        register::Table,
+        transaction::{Answer, Span},
+    };
+    let cancel = CancellationToken::new();
+    let simulated = simulate::Device::new(Kind::Meter, 7);
+    let port = simulate::on_serial(vec![simulated], cancel.clone()).expect("a pty");
+    let mut rig = Rig::new(bus(Some(port), None), vec![meter(7)], cancel.clone());
+    rig.reading("voltage").await;
+    let span = Span {
+        table: Table::Input,
+        start: 0,
+        count: 3,
+    };
+    let patient = Duration::from_secs(10);
+    let limit = Duration::from_millis(50);
+    let asked = rig.handle.ask(7, Request::Read(span), limit, patient);
+    let outcome = asked.await.expect("the bus runs");
+    let AdhocOutcome::Replied(Reply::Answer(Answer::Registers(words))) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(words.len(), 3);
+    let asked = rig.handle.ask(8, Request::Read(span), limit, patient);
+    let nobody = Some(AdhocOutcome::Replied(Reply::TimedOut));
+    assert_eq!(asked.await, nobody);
+    rig.stop().await;
+    let nowhere = bus(Some("/dev/no-such-port".into()), None);
+    let mut down = Rig::new(nowhere, vec![meter(1)], CancellationToken::new());
+    down.state("meter").await;
+    let asked = down.handle.ask(7, Request::Read(span), limit, patient);
+    assert!(matches!(asked.await, Some(AdhocOutcome::Refused(_))));
+    down.stop().await;
 }

@@ -46,11 +46,17 @@ pub(crate) struct Device {
     limits: Limits,
     cost: Cost,
     lessons: Lessons,
+    polls_made: u64,
 }
+
+/// A poll of a device, whatever becomes of the plan around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PollId(u64);
 
 /// One request of the plan and its place in time.
 #[derive(Debug, Clone)]
 pub(crate) struct Poll {
+    pub(crate) id: PollId,
     pub(crate) planned: Planned,
     /// When it may be sent; its answer is in time until one interval later.
     pub(crate) due: Instant,
@@ -106,6 +112,7 @@ impl Device {
             limits: Limits::of(device),
             cost,
             lessons: Lessons::default(),
+            polls_made: 0,
         };
         device.replan(now);
         device
@@ -250,6 +257,11 @@ impl Device {
         }
     }
 
+    /// The place of a poll in the plan as it is now.
+    pub(crate) fn poll(&self, id: PollId) -> Option<usize> {
+        self.polls.iter().position(|poll| poll.id == id)
+    }
+
     /// A read as the device usually gets it; the start of its first point if nothing is planned.
     pub(crate) fn usual_span(&self) -> Option<Span> {
         let planned = self.polls.first().map(|poll| poll.planned.span);
@@ -298,11 +310,14 @@ impl Device {
         let items: Vec<Item> = points.filter(awake).map(item).collect();
         let planned = plan::plan(&items, self.limits, self.cost, &self.lessons);
         let old = std::mem::take(&mut self.polls);
+        let made = &mut self.polls_made;
         let poll = |planned: Planned| {
+            *made += 1;
             let same = old
                 .iter()
                 .find(|poll| poll.planned.points == planned.points);
             Poll {
+                id: same.map_or(PollId(*made), |poll| poll.id),
                 due: same.map_or(now, |poll| poll.due),
                 in_time_since_late: same.and_then(|poll| poll.in_time_since_late),
                 planned,

@@ -75,6 +75,35 @@ impl Health {
         });
     }
 
+    /// The unit did not answer a request that was not ours to judge it by: it is asked once, in
+    /// another length, before its polls go on.
+    pub(crate) fn suspect(&mut self, unanswered: Option<Span>, now: Instant) {
+        match self {
+            Health::Silent(silence) => silence.unanswered = unanswered.or(silence.unanswered),
+            Health::Unproven | Health::Online => {
+                *self = Health::Silent(Silence {
+                    failures: 0,
+                    probe_at: now,
+                    overdue_at: now,
+                    unanswered,
+                });
+            }
+        }
+    }
+
+    /// Whether one short read is to show that nothing is wrong with it.
+    pub(crate) fn is_suspect(&self) -> bool {
+        matches!(self, Health::Silent(silence) if silence.failures == 0)
+    }
+
+    /// The read whose answer may still come.
+    pub(crate) fn unanswered(&self) -> Option<Span> {
+        match self {
+            Health::Silent(silence) => silence.unanswered,
+            Health::Unproven | Health::Online => None,
+        }
+    }
+
     /// Whether the unit has been silent long enough to be called offline.
     pub(crate) fn is_offline(&self) -> bool {
         matches!(self, Health::Silent(silence) if silence.failures >= OFFLINE_AFTER)
@@ -87,26 +116,19 @@ impl Health {
 }
 
 impl Silence {
-    /// A read that shows whether the unit is back. Its answer differs in length from the one
-    /// that did not come, which may still come.
+    /// A read at a usual place that shows whether the unit is back. Its answer differs in length
+    /// from the one that did not come, which may still come.
     pub(crate) fn probe(&self, usual: Span) -> Span {
         let unanswered = self.unanswered.unwrap_or(usual);
-        let (one, more) = if unanswered.table.is_bits() {
-            (1, 9)
-        } else {
-            (1, 2)
-        };
-        let shortest = Span {
-            count: one,
-            ..unanswered
-        };
+        let more = if usual.table.is_bits() { 9 } else { 2 };
+        let shortest = Span { count: 1, ..usual };
         if shortest.data_bytes() != unanswered.data_bytes() {
             return shortest;
         }
         Span {
-            start: unanswered.start.min(u16::MAX - more),
+            start: usual.start.min(u16::MAX - more),
             count: more,
-            ..unanswered
+            ..usual
         }
     }
 }

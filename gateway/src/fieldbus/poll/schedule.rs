@@ -3,8 +3,13 @@
 //! Commands come first, then the request whose deadline is nearest. A unit that does not answer
 //! is asked only when the others leave time for it, or when its turn is overdue.
 //!
-//! Invariant: one transaction is under way at a time, and no write is sent twice.
+//! On a serial line one transaction is under way at a time; a Modbus TCP device may take several
+//! (`pipeline`). Transactions that tools ask for share the bus by slack: `adhoc`.
+//!
+//! Invariant: no more transactions are under way than the bus takes, never two of one poll, one
+//! command's at most, and no write is sent twice.
 
+mod adhoc;
 mod choice;
 mod notice;
 mod replies;
@@ -24,7 +29,7 @@ use crate::{
 use crate::fieldbus::{
     Command, CommandResult, DeviceState, Event, Outcome,
     poll::{
-        device::Device,
+        device::{Device, PollId},
         health::Health,
         jitter::Jitter,
         plan::{self, Cost},
@@ -33,12 +38,18 @@ use crate::fieldbus::{
     transaction::{Reply, Span, Transaction},
 };
 
+use adhoc::AdhocQueue;
+pub(crate) use adhoc::{ADHOC_MAX, Adhoc, AdhocId, AdhocOutcome};
 pub(crate) use notice::Notice;
 use status::Counters;
 pub use status::{BusStatus, DeviceStatus};
 
 /// Commands that wait at most; a person or a controller that sends more does not see results.
 pub(crate) const COMMANDS_MAX: usize = 64;
+/// The number of a transaction under way; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TransactionId(u64);
+
 /// What the world tells the schedule.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -46,10 +57,19 @@ pub(crate) enum Input {
     WireUp,
     /// It cannot, and why. What was under way is lost.
     WireDown(String),
-    /// What came of the transaction under way.
-    Reply(Reply),
+    /// What came of a transaction under way.
+    Reply { id: TransactionId, reply: Reply },
+    /// The same of one that cost the connection, which is made anew: whatever else was under way
+    /// is lost with it. Reads are asked again, a write has failed.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the driver of today sends one by one")
+    )]
+    Severed { id: TransactionId, reply: Reply },
     /// A value to be written.
     Command(Command),
+    /// A request of a tool; see [`adhoc`].
+    Adhoc(Adhoc),
     /// No more transactions: what waits is refused.
     Stop,
 }
@@ -58,7 +78,12 @@ pub(crate) enum Input {
 #[derive(Debug)]
 pub(crate) enum Output {
     /// Send a request and tell what comes of it.
-    Transmit(Transaction),
+    Transmit {
+        id: TransactionId,
+        transaction: Transaction,
+    },
+    /// What became of a tool's request.
+    Adhoc { id: AdhocId, outcome: AdhocOutcome },
     /// Tell the appliance.
     Event(Event),
     /// Tell the log.
@@ -72,9 +97,13 @@ pub(crate) struct Schedule {
     cost: Cost,
     devices: Vec<Device>,
     wire: Wire,
-    under_way: Option<UnderWay>,
+    /// Transactions that the bus takes at once.
+    window: usize,
+    under_way: Vec<UnderWay>,
+    transactions: u64,
     /// The first is the one being executed.
     writes: VecDeque<Write>,
+    adhoc: AdhocQueue,
     outputs: VecDeque<Output>,
     jitter: Jitter,
     counters: Counters,
@@ -92,22 +121,28 @@ enum Wire {
 
 #[derive(Debug)]
 struct UnderWay {
-    device: usize,
+    id: TransactionId,
+    /// Index of the configured device, if the unit is one.
+    device: Option<usize>,
     purpose: Purpose,
+    /// The unit may not answer.
+    doubtful: bool,
     read: Option<Span>,
     sent: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// The poll with this index in its device.
-    Poll(usize),
+    /// This poll of its device.
+    Poll(PollId),
     /// Is the unit back?
     Probe,
     /// Does the parked point with this index answer again?
     Recheck(usize),
     /// The first of `writes`.
     Write,
+    /// The first of `adhoc`.
+    Adhoc,
 }
 
 impl Schedule {
@@ -125,8 +160,11 @@ impl Schedule {
             cost,
             devices: devices.iter().map(device).collect(),
             wire: Wire::Down("not opened yet".to_owned()),
-            under_way: None,
+            window: bus.window(),
+            under_way: Vec::new(),
+            transactions: 0,
             writes: VecDeque::new(),
+            adhoc: AdhocQueue::new(now.monotonic),
             outputs: VecDeque::new(),
             jitter: Jitter::new(seed),
             counters: Counters::new(now),
@@ -140,8 +178,10 @@ impl Schedule {
         match input {
             Input::WireUp => self.wire_up(now),
             Input::WireDown(reason) => self.wire_down(reason, now),
-            Input::Reply(reply) => self.replied(reply, now),
+            Input::Reply { id, reply } => self.replied(id, reply, now),
+            Input::Severed { id, reply } => self.severed(id, reply, now),
             Input::Command(command) => self.command(command, now),
+            Input::Adhoc(adhoc) => self.ask(adhoc),
             Input::Stop => self.stop(now),
         }
         self.handle_timeout(now);
@@ -159,10 +199,10 @@ impl Schedule {
         self.outputs.pop_front()
     }
 
-    /// When [`Schedule::handle_timeout`] has something to do; `None` while a transaction is under
-    /// way, whose end is soon enough.
+    /// When [`Schedule::handle_timeout`] has something to do; `None` while the bus takes no
+    /// more transactions: the end of one under way is soon enough.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        if self.under_way.is_some() {
+        if self.under_way.len() >= self.window {
             return None;
         }
         let stale = self.devices.iter().filter_map(|device| device.stale_at);
@@ -174,6 +214,7 @@ impl Schedule {
         let all = devices
             .chain(write)
             .chain(stale)
+            .chain(self.adhoc.wake_times())
             .chain([self.unanswering_at]);
         // What was due at the last decision and not sent waits for one of the others.
         all.filter(|at| *at > self.decided_at).min()
@@ -226,7 +267,7 @@ impl Schedule {
         if self.is_up() {
             self.counters.since = now;
         }
-        self.end_writes(&reason, now);
+        self.end_all(&reason, now);
         for index in 0..self.devices.len() {
             let reason = reason.clone();
             self.tell(index, DeviceState::Offline { reason }, now);
@@ -236,14 +277,16 @@ impl Schedule {
 
     fn stop(&mut self, now: Stamp) {
         let reason = "the bus is being stopped".to_owned();
-        self.end_writes(&reason, now);
+        self.end_all(&reason, now);
         self.wire = Wire::Down(reason);
     }
 
-    /// Ends every command: those not sent are refused, the one under way has failed.
-    fn end_writes(&mut self, reason: &str, now: Stamp) {
-        let under_way = self.under_way.take();
-        let mut sent = under_way.is_some_and(|one| one.purpose == Purpose::Write);
+    /// Ends every command and every tool's request: those not sent are refused, one under way has
+    /// failed.
+    fn end_all(&mut self, reason: &str, now: Stamp) {
+        let under_way = std::mem::take(&mut self.under_way);
+        let mut sent = under_way.iter().any(|one| one.purpose == Purpose::Write);
+        self.end_adhoc(reason);
         while let Some(write) = self.writes.pop_front() {
             let outcome = write.lost(reason, sent);
             self.result(write.command, outcome, now);

@@ -103,6 +103,11 @@ impl Write {
         }
     }
 
+    /// Whether its request is a read, which may be sent again.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        !matches!(self.stage, Stage::Writing(_))
+    }
+
     /// When its next request may be sent.
     pub(crate) fn ready_at(&self) -> Option<Instant> {
         match self.stage {

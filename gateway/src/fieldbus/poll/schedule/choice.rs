@@ -16,7 +16,7 @@ use crate::fieldbus::{
     transaction::{Request, Span, Transaction},
 };
 
-use super::{Output, Purpose, Schedule, UnderWay};
+use super::{Output, Purpose, Schedule, TransactionId, UnderWay};
 
 /// Units that may not answer get one part in so many of a bus whose other requests leave no time
 /// for them: they come back after an outage, and the others hardly notice.
@@ -31,26 +31,44 @@ struct Waiting {
     overdue_at: Instant,
 }
 
+/// Who is asked next, and what for.
+type Next = (Option<usize>, Purpose);
+
 impl Schedule {
-    /// Starts the next transaction if none is under way.
+    /// Starts as many transactions as are due and the bus takes.
     pub(super) fn start_next(&mut self, now: Stamp) {
-        if self.under_way.is_some() || !self.is_up() {
+        if !self.is_up() || self.under_way.len() >= self.window {
             return;
         }
         self.refuse_expired(now);
         let now = now.monotonic;
+        self.refuse_late_adhoc(now);
         self.decided_at = now;
-        let next = self
-            .write_due(now)
-            .or_else(|| self.unanswering_overdue(now))
-            .or_else(|| self.poll_due(now))
-            .or_else(|| self.unanswering_with_slack(now));
-        if let Some((device, purpose)) = next {
-            self.transmit(device, purpose, now);
+        while self.under_way.len() < self.window {
+            let Some((device, purpose)) = self.next(now) else {
+                return;
+            };
+            if !self.transmit(device, purpose, now) {
+                return;
+            }
         }
     }
 
+    fn next(&mut self, now: Instant) -> Option<Next> {
+        let of_device = |(device, purpose)| (Some(device), purpose);
+        self.write_due(now)
+            .or_else(|| self.unanswering_overdue(now))
+            .map(of_device)
+            .or_else(|| self.adhoc_due(now))
+            .or_else(|| self.poll_due(now).map(of_device))
+            .or_else(|| self.unanswering_with_slack(now).map(of_device))
+    }
+
     fn refuse_expired(&mut self, now: Stamp) {
+        let executing = |one: &UnderWay| one.purpose == Purpose::Write;
+        if self.under_way.iter().any(executing) {
+            return;
+        }
         while let Some(refusal) = self
             .writes
             .front()
@@ -64,6 +82,9 @@ impl Schedule {
 
     fn write_due(&self, now: Instant) -> Option<(usize, Purpose)> {
         let write = self.writes.front()?;
+        if self.is_under_way(write.device, Purpose::Write) {
+            return None;
+        }
         let ready = write.ready_at().is_none_or(|at| at <= now);
         ready.then_some((write.device, Purpose::Write))
     }
@@ -83,12 +104,18 @@ impl Schedule {
 
     /// The poll or recheck of an answering unit whose deadline is nearest.
     fn poll_due(&self, now: Instant) -> Option<(usize, Purpose)> {
-        let online = |(_, device): &(usize, &Device)| device.health.is_online();
         let due = |(index, device): (usize, &Device)| {
-            let (deadline, purpose) = nearest(device, now)?;
-            Some((deadline, index, purpose))
+            let (deadline, purpose) = match &device.health {
+                Health::Online => self.nearest(index, device, now)?,
+                Health::Silent(silence) if device.health.is_suspect() => {
+                    (silence.overdue_at, Purpose::Probe)
+                }
+                Health::Unproven | Health::Silent(_) => return None,
+            };
+            let free = !self.is_under_way(index, purpose);
+            free.then_some((deadline, index, purpose))
         };
-        let devices = self.devices.iter().enumerate().filter(online);
+        let devices = self.devices.iter().enumerate();
         let first = devices
             .filter_map(due)
             .min_by_key(|(deadline, ..)| *deadline);
@@ -100,18 +127,21 @@ impl Schedule {
         let waiting = self.unanswering(now);
         let first = waiting.min_by_key(|waiting| waiting.since)?;
         let next = (first.device, first.purpose);
-        self.has_slack(now).then_some(next)
+        self.has_slack(self.response_timeout, now).then_some(next)
     }
 
-    /// Units that may not answer and that it is time to ask.
+    /// Units that may not answer and that it is time to ask; none while one is being asked.
     fn unanswering(&self, now: Instant) -> impl Iterator<Item = Waiting> {
+        let asking = self.under_way.iter().any(|one| one.doubtful);
         let waiting = move |(index, device): (usize, &Device)| {
             let (since, overdue_at, purpose) = match &device.health {
-                Health::Silent(silence) if silence.probe_at <= now => {
+                Health::Silent(silence)
+                    if silence.probe_at <= now && !device.health.is_suspect() =>
+                {
                     (silence.probe_at, silence.overdue_at, Purpose::Probe)
                 }
                 Health::Unproven => {
-                    let (deadline, purpose) = nearest(device, now)?;
+                    let (deadline, purpose) = self.nearest(index, device, now)?;
                     (deadline, deadline, purpose)
                 }
                 Health::Silent(_) | Health::Online => return None,
@@ -123,58 +153,103 @@ impl Schedule {
                 overdue_at,
             })
         };
-        self.devices.iter().enumerate().filter_map(waiting)
+        let devices = self.devices.iter().enumerate();
+        devices.filter_map(waiting).filter(move |_| !asking)
     }
 
-    /// Whether every answering unit keeps its deadlines if the bus is blocked for a response
-    /// time-out from now.
-    fn has_slack(&self, now: Instant) -> bool {
+    /// Whether every answering unit keeps its deadlines if the bus is blocked for so long from
+    /// now.
+    pub(super) fn has_slack(&self, blocked: Duration, now: Instant) -> bool {
         let online = self
             .devices
             .iter()
             .filter(|device| device.health.is_online());
         let mut jobs: Vec<(Instant, Duration)> = online
             .flat_map(|device| &device.polls)
-            .filter(|poll| poll.due <= now + self.response_timeout)
+            .filter(|poll| poll.due <= now + blocked)
             .map(|poll| (poll.deadline(), poll.planned.time))
             .collect();
         jobs.sort_unstable();
-        let mut free_at = now + self.response_timeout;
+        let mut free_at = now + blocked;
         jobs.into_iter().all(|(deadline, time)| {
             free_at += time;
             free_at <= deadline
         })
     }
 
-    fn transmit(&mut self, index: usize, purpose: Purpose, now: Instant) {
-        let device = &self.devices[index];
-        let request = match purpose {
-            Purpose::Poll(poll) => device.polls.get(poll).map(|poll| poll.planned.span),
-            Purpose::Recheck(point) => device.points.get(point).map(|point| point.span),
-            Purpose::Probe => probe(device),
-            Purpose::Write => None,
+    /// Sends the next request for a purpose; `false` when there is none.
+    fn transmit(&mut self, index: Option<usize>, purpose: Purpose, now: Instant) -> bool {
+        let Some((unit, request, response_timeout)) = self.request(index, purpose) else {
+            return false;
         };
-        let request = match (request, self.writes.front()) {
-            (Some(span), _) => Request::Read(span),
-            (None, Some(write)) if purpose == Purpose::Write => write.request(),
-            (None, _) => return,
-        };
+        let device = index.and_then(|index| self.devices.get(index));
+        let doubtful = device.is_none_or(|device| !device.health.is_online());
         let read = match &request {
             Request::Read(span) => Some(*span),
             _ => None,
         };
-        self.counters.sent();
-        self.under_way = Some(UnderWay {
+        self.counters.sent(now);
+        self.transactions += 1;
+        let id = TransactionId(self.transactions);
+        self.under_way.push(UnderWay {
+            id,
             device: index,
             purpose,
+            doubtful,
             read,
             sent: now,
         });
-        self.outputs.push_back(Output::Transmit(Transaction {
-            unit: device.unit,
-            timeout: self.response_timeout + self.cost.transfer(&request),
+        let timeout = response_timeout + self.cost.transfer(&request);
+        let transaction = Transaction {
+            unit,
             request,
-        }));
+            timeout,
+        };
+        self.outputs.push_back(Output::Transmit { id, transaction });
+        true
+    }
+
+    fn request(
+        &mut self,
+        index: Option<usize>,
+        purpose: Purpose,
+    ) -> Option<(u8, Request, Duration)> {
+        if purpose == Purpose::Adhoc {
+            return self.take_adhoc();
+        }
+        let device = self.devices.get(index?)?;
+        let read = match purpose {
+            Purpose::Poll(id) => Some(device.polls[device.poll(id)?].planned.span),
+            Purpose::Recheck(point) => Some(device.points.get(point)?.span),
+            Purpose::Probe => Some(probe(device)?),
+            Purpose::Write | Purpose::Adhoc => None,
+        };
+        let request = match read {
+            Some(span) => Request::Read(span),
+            None => self.writes.front()?.request(),
+        };
+        Some((device.unit, request, self.response_timeout))
+    }
+
+    fn is_under_way(&self, device: usize, purpose: Purpose) -> bool {
+        let mut under_way = self.under_way.iter();
+        under_way.any(|one| one.device == Some(device) && one.purpose == purpose)
+    }
+
+    /// What is due of a device and not under way, with the nearest deadline.
+    fn nearest(&self, index: usize, device: &Device, now: Instant) -> Option<(Instant, Purpose)> {
+        let due =
+            |poll: &Poll| (poll.due <= now).then(|| (poll.deadline(), Purpose::Poll(poll.id)));
+        let recheck = |(index, point): (usize, &Point)| {
+            let parked = point.parked.filter(|parked| parked.retry_at <= now)?;
+            Some((parked.retry_at + parked.pause, Purpose::Recheck(index)))
+        };
+        let polls = device.polls.iter().filter_map(due);
+        let rechecks = device.points.iter().enumerate().filter_map(recheck);
+        polls
+            .chain(rechecks)
+            .filter(|(_, purpose)| !self.is_under_way(index, *purpose))
+            .min_by_key(|(deadline, _)| *deadline)
     }
 }
 
@@ -184,20 +259,6 @@ fn probe(device: &Device) -> Option<Span> {
         Health::Silent(silence) => Some(silence.probe(usual)),
         Health::Unproven | Health::Online => Some(usual),
     }
-}
-
-/// What is due of a device, with the nearest deadline.
-fn nearest(device: &Device, now: Instant) -> Option<(Instant, Purpose)> {
-    let due = |(index, poll): (usize, &Poll)| {
-        (poll.due <= now).then(|| (poll.deadline(), Purpose::Poll(index)))
-    };
-    let recheck = |(index, point): (usize, &Point)| {
-        let parked = point.parked.filter(|parked| parked.retry_at <= now)?;
-        Some((parked.retry_at + parked.pause, Purpose::Recheck(index)))
-    };
-    let polls = device.polls.iter().enumerate().filter_map(due);
-    let rechecks = device.points.iter().enumerate().filter_map(recheck);
-    polls.chain(rechecks).min_by_key(|(deadline, _)| *deadline)
 }
 
 /// When a device next wants something.

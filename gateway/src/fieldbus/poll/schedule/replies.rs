@@ -1,4 +1,4 @@
-//! What came of the transaction under way. A core; part of the schedule.
+//! What came of a transaction under way. A core; part of the schedule.
 //!
 //! Invariant: every reply counts for the unit's health; only answers make readings.
 
@@ -11,38 +11,68 @@ use crate::reading::Stamp;
 
 use crate::fieldbus::{
     DeviceState,
-    poll::device::{Device, Lesson},
+    poll::device::{Device, Lesson, PollId},
     transaction::{Exception, Reply},
 };
 
-use super::{Notice, Output, Purpose, Schedule, UnderWay};
+use super::{Notice, Output, Purpose, Schedule, TransactionId, UnderWay};
 
 /// Answers in time after which a request that was late counts as punctual again.
 const PUNCTUAL_AFTER: u32 = 10;
 
 impl Schedule {
-    /// Takes the reply to the transaction under way.
-    pub(super) fn replied(&mut self, reply: Reply, now: Stamp) {
-        let Some(under_way) = self.under_way.take() else {
+    /// Takes the reply to a transaction under way; one to any other is ignored.
+    pub(super) fn replied(&mut self, id: TransactionId, reply: Reply, now: Stamp) {
+        let Some(at) = self.under_way.iter().position(|one| one.id == id) else {
             return;
         };
-        self.counters.replied(&reply, under_way.sent, now.monotonic);
-        let device = &mut self.devices[under_way.device];
+        let under_way = self.under_way.remove(at);
+        self.counters
+            .ended(self.under_way.is_empty(), now.monotonic);
+        self.counters.replied(&reply, now.monotonic);
+        match under_way.device {
+            _ if under_way.purpose == Purpose::Adhoc => self.adhoc_replied(&under_way, reply, now),
+            Some(device) => self.device_replied(device, &under_way, reply, now),
+            None => {}
+        }
+    }
+
+    /// Takes the reply to a transaction that cost the connection, and all others as lost.
+    pub(super) fn severed(&mut self, id: TransactionId, reply: Reply, now: Stamp) {
+        let reason = "the connection was lost to another request's time-out";
+        self.replied(id, reply, now);
+        let lost = std::mem::take(&mut self.under_way);
+        self.counters.ended(true, now.monotonic);
+        for one in lost {
+            match (one.purpose, self.writes.front()) {
+                (Purpose::Adhoc, _) => self.adhoc_lost(reason),
+                (Purpose::Write, Some(write)) if !write.is_repeatable() => {
+                    let outcome = write.lost(reason, true);
+                    self.finish_write(outcome, now);
+                }
+                // What is still due is sent again.
+                _ => {}
+            }
+        }
+    }
+
+    fn device_replied(&mut self, index: usize, under_way: &UnderWay, reply: Reply, now: Stamp) {
+        let device = &mut self.devices[index];
         if !device.health.is_online() {
             // What was not read while the unit did not answer is no fault of the bus' load.
             device.restart(under_way.sent);
         }
-        self.note_health(&under_way, &reply, now);
+        self.note_health(index, under_way, &reply, now);
         match under_way.purpose {
-            Purpose::Poll(poll) => self.polled(under_way.device, poll, &reply, now),
-            Purpose::Probe => {}
-            Purpose::Recheck(point) => self.rechecked(under_way.device, point, reply, now),
-            Purpose::Write => self.wrote(under_way.device, &reply, now),
+            Purpose::Poll(poll) => self.polled(index, poll, &reply, now),
+            Purpose::Probe | Purpose::Adhoc => {}
+            Purpose::Recheck(point) => self.rechecked(index, point, reply, now),
+            Purpose::Write => self.wrote(index, &reply, now),
         }
     }
 
-    fn note_health(&mut self, under_way: &UnderWay, reply: &Reply, now: Stamp) {
-        let Some(device) = self.devices.get_mut(under_way.device) else {
+    fn note_health(&mut self, index: usize, under_way: &UnderWay, reply: &Reply, now: Stamp) {
+        let Some(device) = self.devices.get_mut(index) else {
             return;
         };
         if let Some(reason) = silence(reply, self.response_timeout) {
@@ -53,21 +83,23 @@ impl Schedule {
                 now.monotonic,
             );
             if device.health.is_offline() {
-                self.tell(under_way.device, DeviceState::Offline { reason }, now);
+                self.tell(index, DeviceState::Offline { reason }, now);
             }
             return;
         }
         device.health.answered();
-        self.tell(under_way.device, DeviceState::Online, now);
+        self.tell(index, DeviceState::Online, now);
     }
 
-    fn polled(&mut self, index: usize, poll: usize, reply: &Reply, now: Stamp) {
+    fn polled(&mut self, index: usize, id: PollId, reply: &Reply, now: Stamp) {
         let Some(device) = self.devices.get_mut(index) else {
             return;
         };
-        let Some(planned) = device.polls.get(poll).map(|poll| poll.planned.clone()) else {
+        // The plan may have changed under a request that was under way.
+        let Some(poll) = device.poll(id) else {
             return;
         };
+        let planned = device.polls[poll].planned.clone();
         let readings = match reply {
             Reply::Answer(answer) => device.readings(&planned.points, planned.span, answer, now),
             Reply::Exception(exception) if !exception.means_silence() => {

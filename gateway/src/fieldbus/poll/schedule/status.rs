@@ -82,6 +82,8 @@ pub(super) struct Counters {
     pub(super) garbled: u64,
     window_start: Instant,
     busy: Duration,
+    /// Since when at least one transaction is under way and not counted as busy yet.
+    busy_from: Option<Instant>,
     last_utilisation: Option<f64>,
 }
 
@@ -95,22 +97,31 @@ impl Counters {
             garbled: 0,
             window_start: now.monotonic,
             busy: Duration::ZERO,
+            busy_from: None,
             last_utilisation: None,
         }
     }
 
-    pub(super) fn sent(&mut self) {
+    pub(super) fn sent(&mut self, now: Instant) {
         self.requests += 1;
+        self.busy_from.get_or_insert(now);
     }
 
-    pub(super) fn replied(&mut self, reply: &Reply, sent: Instant, now: Instant) {
+    /// A transaction has ended; `idle`: it was the last one under way.
+    pub(super) fn ended(&mut self, idle: bool, now: Instant) {
+        if let Some(from) = self.busy_from.take() {
+            self.busy += now.saturating_duration_since(from);
+        }
+        self.busy_from = (!idle).then_some(now);
+    }
+
+    pub(super) fn replied(&mut self, reply: &Reply, now: Instant) {
         match reply {
             Reply::Answer(_) => {}
             Reply::TimedOut => self.time_outs += 1,
             Reply::Exception(_) => self.exceptions += 1,
             Reply::Garbled(_) => self.garbled += 1,
         }
-        self.busy += now.saturating_duration_since(sent);
         if now.saturating_duration_since(self.window_start) >= WINDOW {
             self.last_utilisation = Some(self.share(now));
             self.window_start = now;

@@ -1,6 +1,8 @@
 //! The schedule against simulated units, in simulated time.
 
+mod adhoc;
 mod functions;
+mod pipeline;
 mod stale;
 mod structures;
 
@@ -36,16 +38,12 @@ struct Sim {
     unanswered: HashSet<usize>,
     events: Vec<(Duration, Event)>,
     notices: Vec<Notice>,
+    adhoc: Vec<(Duration, AdhocId, AdhocOutcome)>,
 }
 
 impl Sim {
     fn new(devices: &[config::Device], world: World) -> Sim {
-        #[expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
-        let start = Stamp {
-            wall: Timestamp::UNIX_EPOCH,
-            monotonic: Instant::now(),
-            clock: ClockState::Unsynced,
-        };
+        let start = start();
         let mut schedule = Schedule::new(&bus(), devices, 42, start);
         schedule.handle_input(Input::WireUp, start);
         Sim {
@@ -57,6 +55,7 @@ impl Sim {
             unanswered: HashSet::new(),
             events: Vec::new(),
             notices: Vec::new(),
+            adhoc: Vec::new(),
         }
     }
 
@@ -79,13 +78,16 @@ impl Sim {
             match self.schedule.poll_output() {
                 Some(Output::Event(event)) => self.events.push((self.elapsed(), event)),
                 Some(Output::Notice(notice)) => self.notices.push(notice),
-                Some(Output::Transmit(transaction)) => self.transact(transaction),
+                Some(Output::Transmit { id, transaction }) => self.transact(id, transaction),
+                Some(Output::Adhoc { id, outcome }) => {
+                    self.adhoc.push((self.elapsed(), id, outcome));
+                }
                 None => self.wait(end),
             }
         }
     }
 
-    fn transact(&mut self, transaction: Transaction) {
+    fn transact(&mut self, id: TransactionId, transaction: Transaction) {
         let elapsed = self.elapsed();
         let (time, reply) = (self.world)(&transaction, elapsed);
         if reply == Reply::TimedOut {
@@ -93,7 +95,7 @@ impl Sim {
         }
         self.sent.push((elapsed, transaction));
         self.advance(time);
-        self.input(Input::Reply(reply));
+        self.input(Input::Reply { id, reply });
     }
 
     fn wait(&mut self, end: Duration) {
@@ -149,6 +151,15 @@ impl Sim {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
+fn start() -> Stamp {
+    Stamp {
+        wall: Timestamp::UNIX_EPOCH,
+        monotonic: Instant::now(),
+        clock: ClockState::Unsynced,
+    }
+}
+
 fn bus() -> Bus {
     Bus {
         name: "line".to_owned(),
@@ -158,6 +169,7 @@ fn bus() -> Bus {
         baud: 19_200,
         parity: Parity::Even,
         stop_bits: None,
+        pipeline: 1,
         response_timeout: settings::Period::from_millis(TIMEOUT_MS),
     }
 }
@@ -603,7 +615,7 @@ fn a_write_under_way_when_the_wire_breaks_is_failed_and_not_repeated() {
     sim.run_until(secs(1));
     sim.command("p0", json!(1));
     let sent = sim.schedule.poll_output();
-    assert!(matches!(sent, Some(Output::Transmit(_))), "{sent:?}");
+    assert!(matches!(sent, Some(Output::Transmit { .. })), "{sent:?}");
     sim.input(Input::WireDown("unplugged".to_owned()));
     sim.input(Input::WireUp);
     sim.run_until(secs(60));
@@ -620,8 +632,11 @@ fn a_command_acknowledged_but_not_read_back_when_the_bus_stops_has_failed() {
     sim.command("p0", json!(1));
     sim.command("p0", json!(2));
     // The first is acknowledged and waits to be read back; the second has not been sent.
-    sim.schedule.poll_output();
-    sim.input(Input::Reply(Reply::Answer(Answer::Written)));
+    let Some(Output::Transmit { id, .. }) = sim.schedule.poll_output() else {
+        panic!("the write is to be sent");
+    };
+    let reply = Reply::Answer(Answer::Written);
+    sim.input(Input::Reply { id, reply });
     sim.schedule.poll_output();
     sim.input(Input::Stop);
     sim.run_until(secs(2));
