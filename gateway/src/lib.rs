@@ -12,6 +12,8 @@ pub mod config;
 
 pub mod clock;
 
+mod credentials;
+
 pub mod fieldbus;
 
 pub mod reading;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use settings::Period;
 
-use super::Point;
+use super::{Point, url};
 
 /// A `[[bus]]`: one serial line, or one TCP connection, with the devices behind it.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -19,7 +19,8 @@ pub struct Bus {
     pub name: String,
     /// Serial port, best by identity: `/dev/serial/by-id/…`. Either this or `tcp`.
     pub port: Option<PathBuf>,
-    /// `HOST:PORT` of a Modbus TCP device or gateway. Either this or `port`.
+    /// `HOST` or `HOST:PORT` of a Modbus TCP device or gateway; port 502, or 802 with `tls`. Either
+    /// this or `port`.
     #[schemars(extend("format" = "host-port"))]
     pub tcp: Option<String>,
     /// Frames on a TCP connection: `tcp` (MBAP, the default) or `rtu` (behind a plain converter).
@@ -38,6 +39,14 @@ pub struct Bus {
     #[serde(default = "default_pipeline")]
     #[schemars(range(min = 1, max = 16))]
     pub pipeline: u8,
+    /// Lets the kernel turn the port's RS-485 transceiver around. Only for a UART whose driver can;
+    /// USB adapters and most boards with a transceiver do it in hardware.
+    pub rs485: Option<Rs485>,
+    /// Whether the adapter returns what is sent: found out by default.
+    #[serde(default)]
+    pub echo: Echo,
+    /// Modbus/TCP Security: TLS on the connection, with a certificate of ours.
+    pub tls: Option<BusTls>,
     /// How long a device may take to answer.
     #[serde(default = "default_response_timeout")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
@@ -54,6 +63,73 @@ impl Bus {
             1
         }
     }
+
+    /// Host and port of a network bus.
+    pub fn address(&self) -> Option<String> {
+        let tcp = self.tcp.as_deref()?;
+        let default = if self.tls.is_some() { 802 } else { 502 };
+        Some(match url::split_port(tcp) {
+            Ok((_, None)) => format!("{tcp}:{default}"),
+            _ => tcp.to_owned(),
+        })
+    }
+}
+
+/// How the kernel turns an RS-485 transceiver around (`TIOCSRS485`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rs485 {
+    /// RTS is high while sending and low otherwise; `false`: the other way round.
+    pub rts_on_send: bool,
+    /// From turning to the first bit, in whole milliseconds.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "100ms"))]
+    pub delay_before_send: Period,
+    /// From the last bit to turning back, in whole milliseconds.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "100ms"))]
+    pub delay_after_send: Period,
+    /// The receiver stays on while sending: four wires, or an echo.
+    pub rx_during_tx: bool,
+    /// Switches the port's terminating resistor on, where it has one.
+    pub terminate: bool,
+}
+
+impl Default for Rs485 {
+    fn default() -> Self {
+        Rs485 {
+            rts_on_send: true,
+            delay_before_send: Period::from_millis(0),
+            delay_after_send: Period::from_millis(0),
+            rx_during_tx: false,
+            terminate: false,
+        }
+    }
+}
+
+/// Whether an adapter returns what is sent through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Echo {
+    /// Found out from reads: a device never answers one with the request itself.
+    #[default]
+    Auto,
+    /// It does: an answer counts only behind the echo.
+    On,
+    /// It does not.
+    Off,
+}
+
+/// Modbus/TCP Security (MODBUS/TCP Security Protocol Specification): TLS 1.2 or 1.3.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BusTls {
+    /// Certificates of the authorities that the device's certificate may come from, in PEM.
+    pub ca: PathBuf,
+    /// Our certificate and those between it and the authority, in PEM.
+    pub certificate: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+    /// The name in the device's certificate, if it is not the host of `tcp`.
+    pub server_name: Option<String>,
 }
 
 fn default_baud() -> u32 {

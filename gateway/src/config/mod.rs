@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use bus::{Bus, Device, Framing, Parity, Publish, WriteSingle};
+pub use bus::{Bus, BusTls, Device, Echo, Framing, Parity, Publish, Rs485, WriteSingle};
 pub use link::{Buffer, Forward, Priority, Protocol, Receive, Upstream, Url, Urls, WhenFull};
 pub use load::{Loaded, load, parse, schema};
 pub use order::WordOrder;

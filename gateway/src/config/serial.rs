@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use settings::Period;
 
-use super::{Deadband, Parity, Report, point};
+use super::{Deadband, Parity, Report, Rs485, point};
 
 mod frame;
 
@@ -41,6 +41,8 @@ pub struct SerialSensor {
     #[serde(default = "default_stop_bits")]
     #[schemars(range(min = 1, max = 2))]
     pub stop_bits: u8,
+    /// Lets the kernel turn the port's RS-485 transceiver around; see `[[bus]]`.
+    pub rs485: Option<Rs485>,
     /// Where one message of the instrument ends and the next begins. Default: lines.
     #[serde(default)]
     pub frame: Frame,

@@ -1,11 +1,15 @@
-//! Drives one Modbus bus: one task, one wire, one transaction at a time. Driver.
+//! Drives one Modbus bus: one task, one wire, and between them the schedule. Driver.
 //!
-//! Invariant: after a time-out or a strange answer nothing is sent before the wire is known to
-//! hold no late answer: a serial line is drained to silence, a TCP connection is made anew.
+//! Invariant: a write that was sent is followed to its end, even when the bus is to stop.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 mod adhoc;
 mod call;
+mod codec;
+mod echo;
+mod link;
+mod mbap;
+pub(crate) mod rtu;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,28 +20,23 @@ use tokio::{
     sync::{broadcast, mpsc},
     time::{sleep, sleep_until, timeout},
 };
-use tokio_modbus::client::{Client, Context, rtu, tcp};
-use tokio_modbus::slave::{Slave, SlaveContext};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
     clock,
-    config::{Bus, Device, Framing},
+    config::{Bus, Device},
 };
 
 use crate::fieldbus::{
     Command, Event,
     poll::schedule::{AdhocOutcome, COMMANDS_MAX, Input, Notice, Output, Schedule, TransactionId},
-    transaction::{Reply, Request, Transaction},
-    wire::{
-        line_rate::LineRate,
-        tap::Tap,
-        {Wire, WireError},
-    },
+    transaction::{Request, Transaction},
+    wire::{WireError, tap::Tap},
 };
 
 use adhoc::{Asked, Asker};
+use link::{Findings, Link};
 
 pub use crate::fieldbus::{
     poll::schedule::{BusStatus, DeviceStatus},
@@ -50,8 +49,6 @@ const REOPEN_FIRST: Duration = Duration::from_millis(500);
 const REOPEN_MAX: Duration = Duration::from_secs(30);
 /// A wire that lived this long is tried again soon when it breaks.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
-/// Least silence that proves a serial line drained: USB converters hold bytes back for 16 ms.
-const FENCE_MIN: Duration = Duration::from_millis(30);
 /// How long events that are under way at the end may take to be handed over.
 const LAST_EVENTS: Duration = Duration::from_millis(500);
 
@@ -64,6 +61,7 @@ pub struct BusHandle {
     asker: Asker,
     schedule: Arc<Mutex<Schedule>>,
     tap: Tap,
+    findings: Arc<Findings>,
     done: CancellationToken,
 }
 
@@ -86,12 +84,14 @@ pub fn start(
         asker,
         schedule: Arc::new(Mutex::new(schedule)),
         tap: Tap::new(),
+        findings: Arc::default(),
         done: CancellationToken::new(),
     };
     let driver = Driver {
         bus,
         schedule: Arc::clone(&handle.schedule),
         tap: handle.tap.clone(),
+        findings: Arc::clone(&handle.findings),
         commands: incoming,
         asked,
         events,
@@ -140,7 +140,11 @@ impl BusHandle {
 
     /// The state of the bus and its devices.
     pub fn status(&self) -> BusStatus {
-        lock(&self.schedule).status(&self.name, &self.port, Instant::now())
+        BusStatus {
+            echo: self.findings.echo(),
+            stray_bytes: self.findings.stray_bytes(),
+            ..lock(&self.schedule).status(&self.name, &self.port, Instant::now())
+        }
     }
 
     /// What goes over the bus from now on, for whoever looks on. One who is too slow loses the
@@ -164,6 +168,7 @@ struct Driver {
     bus: Bus,
     schedule: Arc<Mutex<Schedule>>,
     tap: Tap,
+    findings: Arc<Findings>,
     commands: mpsc::Receiver<Command>,
     asked: Asked,
     events: mpsc::Sender<Event>,
@@ -220,7 +225,11 @@ impl Driver {
     /// `None` once the bus is to stop.
     async fn open(&self) -> Option<Result<Link, WireError>> {
         self.cancel
-            .run_until_cancelled(Link::open(self.bus.clone(), self.tap.clone()))
+            .run_until_cancelled(Link::open(
+                self.bus.clone(),
+                self.tap.clone(),
+                Arc::clone(&self.findings),
+            ))
             .await
     }
 
@@ -235,63 +244,68 @@ impl Driver {
                     Output::Notice(notice) => self.log(&notice),
                     Output::Adhoc { id, outcome } => self.asked.answer(id, outcome),
                     Output::Transmit { id, transaction } => {
-                        if let Err(end) = self.transact(&mut link, id, &transaction).await {
+                        if let Err(end) = self.send(&mut link, id, &transaction).await {
                             return end;
                         }
                     }
                 }
             }
-            if self.cancel.is_cancelled() {
+            if self.cancel.is_cancelled() && !link.is_writing() {
                 return End::Stopped;
             }
-            self.idle().await;
+            if let Err(error) = self.wait_for_input(&mut link).await {
+                return End::Broken(error);
+            }
         }
     }
 
-    async fn transact(
+    async fn send(
         &mut self,
         link: &mut Link,
         id: TransactionId,
         transaction: &Transaction,
     ) -> Result<(), End> {
         if self.cancel.is_cancelled() {
-            return Err(End::Stopped);
+            // The write under way is waited for; nothing else leaves.
+            return Ok(());
         }
-        let reply = match transaction.request {
+        let writing = link.is_writing();
+        let sent = link.send(id, transaction);
+        let sent = match transaction.request {
             // A read may be dropped half-way; a write is followed to its end.
-            Request::Read(_) => {
-                let reply = link.transact(transaction);
-                self.cancel.run_until_cancelled(reply).await
-            }
-            _ => Some(link.transact(transaction).await),
+            Request::Read(_) if !writing => self.cancel.run_until_cancelled(sent).await,
+            _ => Some(sent.await),
         };
-        match reply {
+        match sent {
             None => Err(End::Stopped),
-            Some(Err(error)) => Err(End::Broken(error)),
-            Some(Ok(reply)) => {
-                let stamp = clock::now();
-                // Commands that came meanwhile take part in what is sent next.
-                self.take_commands();
-                lock(&self.schedule).handle_input(Input::Reply { id, reply }, stamp);
-                Ok(())
-            }
+            Some(sent) => sent.map_err(End::Broken),
         }
     }
 
-    /// Waits for a command or the next deadline.
-    async fn idle(&mut self) {
+    /// Waits for a reply, a command or the next deadline, and takes it.
+    async fn wait_for_input(&mut self, link: &mut Link) -> Result<(), WireError> {
         let (deadline, takes_commands) = {
             let schedule = lock(&self.schedule);
             (schedule.poll_timeout(), schedule.takes_commands())
         };
+        // Once the bus is to stop, only the write under way is waited for.
+        let goes_on = !self.cancel.is_cancelled();
         tokio::select! {
-            () = self.cancel.cancelled() => {}
-            Some(command) = self.commands.recv(), if takes_commands => {
+            () = self.cancel.cancelled(), if goes_on => {}
+            replied = link.next() => {
+                let reply = replied?;
+                let stamp = clock::now();
+                // Commands that came meanwhile take part in what is sent next.
+                self.take_commands();
+                lock(&self.schedule).handle_input(reply, stamp);
+            }
+            Some(command) = self.commands.recv(), if goes_on && takes_commands => {
                 self.input(Input::Command(command));
             }
-            adhoc = self.asked.next() => self.input(Input::Adhoc(adhoc)),
-            () = until(deadline) => lock(&self.schedule).handle_timeout(clock::now()),
+            adhoc = self.asked.next(), if goes_on => self.input(Input::Adhoc(adhoc)),
+            () = until(deadline), if goes_on => lock(&self.schedule).handle_timeout(clock::now()),
         }
+        Ok(())
     }
 
     /// Waits before the wire is tried again; commands are refused meanwhile.
@@ -370,102 +384,6 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// A wire with the Modbus framing on it.
-struct Link {
-    bus: Bus,
-    tap: Tap,
-    wire: Wire,
-    context: Option<Context>,
-    /// `None` over MBAP, where neither silence nor draining matters.
-    line: Option<LineRate>,
-    silent_since: Instant,
-}
-
-impl Link {
-    async fn open(bus: Bus, tap: Tap) -> Result<Link, WireError> {
-        let mbap = bus.port.is_none() && bus.framing != Some(Framing::Rtu);
-        Ok(Link {
-            wire: Wire::open(&bus, &tap).await?,
-            tap,
-            context: None,
-            line: (!mbap).then(|| LineRate::of(&bus)),
-            silent_since: Instant::now(),
-            bus,
-        })
-    }
-
-    /// Sends a request and waits for what comes of it. Fails when the wire is broken.
-    async fn transact(&mut self, transaction: &Transaction) -> Result<Reply, WireError> {
-        self.make_clear().await?;
-        let context = match &mut self.context {
-            Some(context) => context,
-            none => none.insert(attach(&self.wire, self.line.is_none())),
-        };
-        context.set_slave(Slave(transaction.unit));
-        let request = call::request(&transaction.request);
-        let called = timeout(transaction.timeout, context.call(request)).await;
-        self.silent_since = Instant::now();
-        let reply = match called {
-            Err(_) => Reply::TimedOut,
-            Ok(Ok(result)) => call::reply(&transaction.request, result),
-            Ok(Err(error)) => call::failure(error),
-        };
-        if matches!(reply, Reply::TimedOut | Reply::Garbled(_)) {
-            self.fence().await?;
-        }
-        Ok(reply)
-    }
-
-    /// Sees to it that nothing stands in the way of a request: stale bytes, a connection closed
-    /// while it was idle, or the silence that ends the frame before.
-    async fn make_clear(&mut self) -> Result<(), WireError> {
-        if let Some(line) = self.line {
-            let silence = line.silence().saturating_sub(self.silent_since.elapsed());
-            sleep(silence).await;
-        }
-        match self.wire.discard().await {
-            Ok(0) => Ok(()),
-            Ok(bytes) => {
-                debug!(bus = %self.bus.name, bytes, "bytes that nobody asked for");
-                self.fence().await
-            }
-            Err(_) if self.bus.port.is_none() => self.reconnect().await,
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Makes sure that no late answer can be taken for the next request's.
-    async fn fence(&mut self) -> Result<(), WireError> {
-        self.context = None;
-        let Some(line) = self.line else {
-            return self.reconnect().await;
-        };
-        let drained = self.wire.drain(line.silence().max(FENCE_MIN)).await;
-        self.silent_since = Instant::now();
-        match drained {
-            Ok(_) => Ok(()),
-            Err(WireError::Closed) if self.bus.port.is_none() => self.reconnect().await,
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn reconnect(&mut self) -> Result<(), WireError> {
-        self.context = None;
-        self.wire = Wire::open(&self.bus, &self.tap).await?;
-        Ok(())
-    }
-}
-
-fn attach(wire: &Wire, mbap: bool) -> Context {
-    // The unit is set anew for each request.
-    let unit = Slave(0);
-    if mbap {
-        tcp::attach_slave(wire.clone(), unit)
-    } else {
-        rtu::attach_slave(wire.clone(), unit)
     }
 }
 

@@ -432,6 +432,7 @@ fn open(sensor: &SerialSensor) -> Result<SerialStream, Lost> {
         parity: sensor.parity,
         data_bits: sensor.data_bits,
         stop_bits: sensor.stop_bits,
+        rs485: sensor.rs485,
     };
     let port = port::open(&sensor.port, line).map_err(|error| Lost::Port(error.to_string()))?;
     // A port that cannot do this is read all the same.

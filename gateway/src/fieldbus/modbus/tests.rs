@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::{
-    config::{Access, Parity, Point, PointType, Publish},
+    config::{Access, Echo, Framing, Parity, Point, PointType, Publish},
     fieldbus::{
         DeviceState, Outcome,
         simulate::{self, Faults, Kind},
@@ -118,6 +118,9 @@ fn bus(port: Option<PathBuf>, tcp: Option<String>) -> Bus {
         parity: Parity::Even,
         stop_bits: None,
         pipeline: 1,
+        rs485: None,
+        echo: Echo::Auto,
+        tls: None,
         response_timeout: settings::Period::from_millis(200),
     }
 }
@@ -503,7 +506,7 @@ async fn a_tool_asks_beside_the_polls_and_is_refused_without_a_port() {
     use crate::fieldbus::{
         poll::schedule::AdhocOutcome,
         register::Table,
-        transaction::{Answer, Span},
+        transaction::{Answer, Reply, Span},
     };
     let cancel = CancellationToken::new();
     let simulated = simulate::Device::new(Kind::Meter, 7);

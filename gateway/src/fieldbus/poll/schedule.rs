@@ -61,10 +61,6 @@ pub(crate) enum Input {
     Reply { id: TransactionId, reply: Reply },
     /// The same of one that cost the connection, which is made anew: whatever else was under way
     /// is lost with it. Reads are asked again, a write has failed.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the driver of today sends one by one")
-    )]
     Severed { id: TransactionId, reply: Reply },
     /// A value to be written.
     Command(Command),
@@ -241,6 +237,8 @@ impl Schedule {
             time_outs: self.counters.time_outs,
             exceptions: self.counters.exceptions,
             garbled: self.counters.garbled,
+            echo: None,
+            stray_bytes: 0,
             load: plan::load(polls.map(|poll| &poll.planned)),
             utilisation: self.counters.utilisation(now),
             devices: self.devices.iter().map(DeviceStatus::of).collect(),

@@ -2,11 +2,16 @@
 //!
 //! Invariant: a port has one owner; two programs on one line would take each other's bytes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use tokio_serial::{DataBits, ErrorKind, SerialStream, StopBits};
 
-use crate::config::Parity;
+use crate::config::{Parity, Rs485};
+
+use super::rs485::{self, Rs485Error};
 
 /// How the bits of a character stand on the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,14 +24,33 @@ pub(crate) struct LineSettings {
     pub(crate) data_bits: u8,
     /// Stop bits, 1 or 2.
     pub(crate) stop_bits: u8,
+    /// How the kernel turns an RS-485 transceiver around; `None`: it does not.
+    pub(crate) rs485: Option<Rs485>,
 }
 
-/// A port that cannot be opened.
+/// A port that cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("cannot open serial port {}: {}{}", path.display(), source, hint(source))]
-pub(crate) struct PortError {
-    path: PathBuf,
-    source: tokio_serial::Error,
+pub(crate) enum PortError {
+    /// It cannot be opened.
+    #[error("cannot open serial port {}: {}{}", path.display(), source, hint(source))]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// As the system says.
+        source: tokio_serial::Error,
+    },
+    /// Its driver does not turn an RS-485 transceiver around.
+    #[error(
+        "serial port {} cannot switch RS-485 direction by itself ({reason}): USB adapters and many \
+         boards do so in hardware; remove rs485, or enable it for this UART in the device tree",
+        path.display()
+    )]
+    Rs485 {
+        /// Which.
+        path: PathBuf,
+        /// As the system says.
+        reason: String,
+    },
 }
 
 /// Opens a port for this process alone; needs a tokio runtime.
@@ -45,10 +69,30 @@ pub(crate) fn open(path: &Path, line: LineSettings) -> Result<SerialStream, Port
             2 => StopBits::Two,
             _ => StopBits::One,
         });
-    SerialStream::open(&builder).map_err(|source| PortError {
+    let failed = |source| PortError::Open {
         path: path.to_owned(),
         source,
-    })
+    };
+    let _kept_until_opened = match line.rs485 {
+        None => None,
+        Some(settings) => match rs485::hand_over(path, &settings) {
+            Ok(port) => Some(port),
+            Err(Rs485Error::Open(error)) => return Err(failed(error.into())),
+            Err(Rs485Error::Refused(error)) => {
+                return Err(PortError::Rs485 {
+                    path: path.to_owned(),
+                    reason: plain(&error),
+                });
+            }
+        },
+    };
+    SerialStream::open(&builder).map_err(failed)
+}
+
+/// The system's word without its number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 fn hint(error: &tokio_serial::Error) -> &'static str {
@@ -72,6 +116,7 @@ mod tests {
         parity: Parity::Even,
         data_bits: 8,
         stop_bits: 1,
+        rs485: None,
     };
 
     #[tokio::test]
@@ -88,6 +133,23 @@ mod tests {
         let _owner = open(&path, LINE).unwrap();
         let error = open(&path, LINE).unwrap_err().to_string();
         assert!(error.ends_with("(does another program use it?)"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_cannot_switch_direction_is_not_used_and_says_so() {
+        let (_wire, far) = SerialStream::pair().unwrap();
+        let path = PathBuf::from(tokio_serial::SerialPort::name(&far).unwrap());
+        drop(far);
+        let switched = LineSettings {
+            rs485: Some(Rs485::default()),
+            ..LINE
+        };
+        let error = open(&path, switched).unwrap_err().to_string();
+        let begin = format!("serial port {} cannot switch RS-485", path.display());
+        assert!(error.starts_with(&begin), "{error}");
+        assert!(error.contains("Inappropriate ioctl"), "{error}");
+        let missing = open(Path::new("/dev/no-such-port"), switched).unwrap_err();
+        assert!(matches!(missing, PortError::Open { .. }), "{missing}");
     }
 
     #[tokio::test]

@@ -30,6 +30,11 @@ pub struct BusStatus {
     pub exceptions: u64,
     /// Answers that were none: noise, another unit, another length.
     pub garbled: u64,
+    /// Whether the adapter returns what is sent, which is taken off; `None`: not known yet, or the
+    /// wire is none that can.
+    pub echo: Option<bool>,
+    /// Bytes received that belonged to no answer: noise, late answers, another client's frames.
+    pub stray_bytes: u64,
     /// Share of time that the plan books; above 1 it cannot be kept.
     pub load: f64,
     /// Share of time that the bus was busy lately.

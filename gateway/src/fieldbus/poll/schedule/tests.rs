@@ -170,6 +170,9 @@ fn bus() -> Bus {
         parity: Parity::Even,
         stop_bits: None,
         pipeline: 1,
+        rs485: None,
+        echo: config::Echo::Auto,
+        tls: None,
         response_timeout: settings::Period::from_millis(TIMEOUT_MS),
     }
 }
