@@ -48,7 +48,7 @@ pub struct Profile {
     pub default: Vec<String>,
     /// Where its registers are documented.
     pub source: Source,
-    /// Line settings that it can be set to; absent: it has no serial line.
+    /// What its serial line can be set to; absent: it has none, or its document does not say.
     pub line: Option<Line>,
     /// Keys of `[[device]]` that hold for every such device, such as `max_registers`.
     #[serde(default)]

@@ -11,6 +11,9 @@ use crate::{
     },
 };
 
+/// Fewest devices, and makers of them, that the program is to know.
+const DEVICES_MIN: usize = 25;
+
 fn shipped() -> Vec<(String, Loaded<Profile>)> {
     let library = Library::new(Path::new("/nonexistent"));
     let read = |name: String| match library.read(&name) {
@@ -119,6 +122,23 @@ fn the_documentation_lists_the_shipped_profiles() {
     assert!(
         document.contains(&table),
         "put the output of `gateway profile list --markdown` into docs/profiles.md:\n{table}"
+    );
+}
+
+#[test]
+fn many_devices_of_many_makers_are_known() {
+    let shipped = shipped();
+    let mut makers: Vec<&str> = shipped
+        .iter()
+        .map(|(_, loaded)| loaded.value.maker.as_str())
+        .collect();
+    makers.sort_unstable();
+    makers.dedup();
+    assert!(shipped.len() >= DEVICES_MIN, "{} devices", shipped.len());
+    assert!(
+        makers.len() >= DEVICES_MIN,
+        "{} makers: {makers:?}",
+        makers.len()
     );
 }
 
