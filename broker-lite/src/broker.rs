@@ -333,10 +333,16 @@ impl Core {
     }
 
     /// A message as the core carries it.
-    fn publication(&mut self, message: Message, now: Instant) -> Arc<Publication> {
+    fn publication(
+        &mut self,
+        message: Message,
+        publisher: Option<Arc<Identity>>,
+        now: Instant,
+    ) -> Arc<Publication> {
         self.shed_if_full(now);
         let number = self.journal.number();
-        Arc::new(Publication::new(message, now, number, &self.meter))
+        let publication = Publication::new(message, now, number, &self.meter);
+        Arc::new(publication.by(publisher))
     }
 
     /// A packet came over a connection.

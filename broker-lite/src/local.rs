@@ -5,6 +5,7 @@
 
 use std::{
     future::Future,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -14,6 +15,7 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
+    access::Identity,
     ids::SessionId,
     keeper::Published,
     message::Message,
@@ -43,6 +45,29 @@ pub struct Delivery {
     pub qos: QoS,
     /// Whether it was stored before the subscription was made, not published just now.
     pub retained: bool,
+    /// Who published it; `None` for the broker itself and for what an earlier run has stored.
+    pub publisher: Option<Publisher>,
+}
+
+/// Who published a message, as the broker let him in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publisher {
+    /// User name, or the certificate's name; absent for anonymous clients and within this process.
+    pub user: Option<String>,
+    /// Client identifier.
+    pub client: String,
+    /// Where he connected from; loopback within this process.
+    pub address: IpAddr,
+}
+
+impl From<&Identity> for Publisher {
+    fn from(identity: &Identity) -> Publisher {
+        Publisher {
+            user: identity.user.clone(),
+            client: identity.client.clone(),
+            address: identity.address,
+        }
+    }
 }
 
 /// Resolves when a message is kept, or at once when nobody keeps it. Dropped, the message goes
@@ -109,6 +134,7 @@ impl LocalClient {
                     message: outgoing.publication.message.clone(),
                     qos: outgoing.qos,
                     retained: outgoing.retain,
+                    publisher: outgoing.publication.publisher().map(Publisher::from),
                 });
             }
             if self.shared.stop.is_cancelled() {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    access::Identity,
     ids::{DeliveryKey, MessageKey},
     memory::{Charge, Meter},
     message::Message,
@@ -25,6 +26,8 @@ pub(crate) struct Publication {
     expires_at: Option<Instant>,
     number: u64,
     charge: Charge,
+    /// Who published it; `None` for the broker itself and for what an earlier run has stored.
+    publisher: Option<Arc<Identity>>,
 }
 
 impl Publication {
@@ -36,7 +39,18 @@ impl Publication {
             charge: meter.charge(size(&message)),
             message,
             number,
+            publisher: None,
         }
+    }
+
+    /// The same, published by somebody who is known.
+    pub(crate) fn by(self, publisher: Option<Arc<Identity>>) -> Publication {
+        Publication { publisher, ..self }
+    }
+
+    /// Who published it, where that is known.
+    pub(crate) fn publisher(&self) -> Option<&Identity> {
+        self.publisher.as_deref()
     }
 
     /// A message that an earlier run has stored, and that still lives for this long.
@@ -51,6 +65,7 @@ impl Publication {
             message,
             expires_at: lives.and_then(|lives| now.checked_add(lives)),
             number: key.0,
+            publisher: None,
         }
     }
 
@@ -61,6 +76,7 @@ impl Publication {
             expires_at: self.expires_at,
             number,
             charge: self.charge.sibling(self.charge.bytes()),
+            publisher: self.publisher.clone(),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
 pub use crate::{
     entry::listener::Bound,
     keeper::Published,
-    local::{Delivery, LocalClient, Publishing},
+    local::{Delivery, LocalClient, Publisher, Publishing},
     start::{Reloaded, StartError, TlsError},
 };
 

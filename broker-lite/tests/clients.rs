@@ -269,6 +269,21 @@ async fn clients_in_the_process_and_on_sockets_hear_each_other() {
         .unwrap()
         .unwrap();
     assert_eq!(&delivery.message.payload[..], b"in");
+    let publisher = delivery.publisher.expect("who published it");
+    assert_eq!(
+        (publisher.user, publisher.address.is_loopback()),
+        (None, true)
+    );
+    assert!(
+        !publisher.client.is_empty(),
+        "the identifier that was assigned"
+    );
+    drop(local.publish(Message::new(topic("to/inside"), "own")));
+    let own = tokio::time::timeout(PATIENCE, local.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(own.publisher.expect("itself").client, "inside");
     let waiting = tokio::spawn(async move { local.recv().await.is_none() });
     broker.shutdown().await;
     assert!(

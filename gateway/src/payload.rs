@@ -325,6 +325,7 @@ pub fn command(message: &Message, received: Stamp) -> Result<Command, Box<Refusa
         received,
         correlation: properties.and_then(|properties| properties.correlation_data.clone()),
         response_topic: response.map(|topic| Arc::from(topic.as_ref())),
+        sender: None,
     };
     let filled = fill(&mut command, &message.payload).and_then(|()| match elsewhere {
         Some(topic) => Err(format!("response topic {topic} is not below {RESPONSES}")),

@@ -52,7 +52,9 @@ impl Core {
             session: Some(session),
             identity: None,
         };
-        let publication = self.publication(message, now);
+        let publisher = self.sessions.get(session.0);
+        let publisher = publisher.map(|publisher| Arc::clone(&publisher.identity));
+        let publication = self.publication(message, publisher, now);
         match self.publish(publication, origin, Waiter::Local, now) {
             Verdict::Awaits(ticket) => Some(ticket),
             Verdict::Settled(_) | Verdict::Withheld => None,

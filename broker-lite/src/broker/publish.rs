@@ -249,7 +249,7 @@ impl Core {
             session: Some(session),
             identity,
         };
-        let publication = self.publication(message, now);
+        let publication = self.publication(message, origin.identity.clone(), now);
         self.publish(publication, origin, waiter, now)
     }
 

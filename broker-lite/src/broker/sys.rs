@@ -98,6 +98,6 @@ impl Core {
     fn sys_publication(&mut self, value: &Value, now: Instant) -> Arc<Publication> {
         let message = Message::new(value.topic.clone(), value.text.clone());
         let message = message.with_qos(QoS::AtMostOnce).retained();
-        self.publication(message, now)
+        self.publication(message, None, now)
     }
 }

@@ -148,7 +148,7 @@ impl Core {
             session,
             identity: Some(identity),
         };
-        let publication = self.publication(message, now);
+        let publication = self.publication(message, origin.identity.clone(), now);
         self.publish(publication, origin, Waiter::Nobody, now);
     }
 }

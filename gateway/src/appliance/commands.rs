@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 use broker_lite::{
     packet::QoS,
-    server::{Delivery, LocalClient},
+    server::{Delivery, LocalClient, Publisher},
     topic::TopicFilter,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     clock,
-    fieldbus::{CommandResult, Event, Outcome, Refusal},
+    fieldbus::{Command, CommandResult, Event, Outcome, Refusal, Sender},
     payload,
 };
 
-use super::field::Field;
+use super::{audit, field::Field};
 
 /// Topics on which commands arrive.
 const COMMANDS: &str = "command/#";
@@ -50,17 +50,33 @@ pub(super) async fn route(
 fn accept(delivery: &Delivery, field: &Field) -> Result<(), Box<Refusal>> {
     let message = &delivery.message;
     if delivery.retained {
-        warn!(topic = %message.topic, "a retained command is not executed: it may be of any age");
+        audit::ignored(&message.topic, &message.payload);
         return Ok(());
     }
-    let command = payload::command(message, clock::now())?;
-    info!(device = %command.device, point = command.point.as_deref(), value = %command.value, "command");
-    field.command(command)
+    let sender = delivery.publisher.as_ref().map(sender);
+    let known = |command: Command| Command {
+        sender: sender.clone(),
+        ..command
+    };
+    match payload::command(message, clock::now()) {
+        Ok(command) => field.command(known(command)),
+        Err(refusal) => Err(Box::new(Refusal {
+            command: known(refusal.command),
+            reason: refusal.reason,
+        })),
+    }
+}
+
+fn sender(publisher: &Publisher) -> Sender {
+    Sender {
+        user: publisher.user.as_deref().map(Arc::from),
+        client: publisher.client.as_str().into(),
+        address: publisher.address,
+    }
 }
 
 async fn refuse(refusal: Refusal, events: &mpsc::Sender<Event>) {
     let Refusal { command, reason } = refusal;
-    warn!(device = %command.device, point = command.point.as_deref(), reason, "command refused");
     let result = CommandResult {
         command,
         outcome: Outcome::Refused(reason),

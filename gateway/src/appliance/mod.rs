@@ -6,6 +6,7 @@
 //!
 //! Invariant: the plant side starts and runs whatever the upstream does.
 
+mod audit;
 mod commands;
 mod field;
 mod metrics;

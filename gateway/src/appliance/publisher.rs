@@ -13,7 +13,7 @@ use crate::{
     upstream::Incoming,
 };
 
-use super::field::Field;
+use super::{audit::Audit, field::Field};
 
 /// Publishes events until every sender is gone, numbering on from `sequences`.
 pub(super) async fn publish_events(
@@ -23,7 +23,11 @@ pub(super) async fn publish_events(
     field: Arc<Field>,
 ) {
     let mut sequences = Sequences::new(sequences);
+    let mut audit = Audit::default();
     while let Some(event) = events.recv().await {
+        if let Event::Result(result) = &event {
+            audit.result(result);
+        }
         for message in
             payload::messages(&event, |device| field.publish_mode(device), &mut sequences)
         {

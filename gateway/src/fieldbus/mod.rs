@@ -31,7 +31,7 @@ pub mod serial;
 
 pub mod simulate;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -86,6 +86,19 @@ pub struct Command {
     pub correlation: Option<Bytes>,
     /// Where the sender wants the result, besides `result/<device>/<point>`.
     pub response_topic: Option<Arc<str>>,
+    /// Who sent it, where that is known.
+    pub sender: Option<Sender>,
+}
+
+/// Who sent a command, as he was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// User name, or the certificate's name; `None`: he did not say.
+    pub user: Option<Arc<str>>,
+    /// What his connection calls itself.
+    pub client: Arc<str>,
+    /// Where he connected from.
+    pub address: IpAddr,
 }
 
 /// A command that is not executed, with as much of it as could be read.

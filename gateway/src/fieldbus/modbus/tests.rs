@@ -89,6 +89,7 @@ impl Rig {
             received: clock::now(),
             correlation: None,
             response_topic: None,
+            sender: None,
         };
         self.handle.command(command).expect("room in the queue");
         self.wait(|event| match event {

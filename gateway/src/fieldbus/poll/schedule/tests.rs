@@ -146,6 +146,7 @@ impl Sim {
             received: self.now,
             correlation: None,
             response_topic: None,
+            sender: None,
         };
         self.input(Input::Command(command));
     }

@@ -1,0 +1,142 @@
+//! Who wrote what to which device, and what came of it: one entry in the log for each command. Shell.
+//!
+//! Invariant: every command that was sent to a device has its entry. Of those that were refused, a
+//! flood is cut short and counted.
+
+use std::{
+    fmt::Display,
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+
+use crate::fieldbus::{Command, CommandResult, Outcome};
+
+mod catalog;
+
+use catalog::Kind;
+
+/// Characters of a value, a reason or an id that an entry bears.
+const TEXT_MAX: usize = 256;
+/// Refusals that are written in a minute; the rest are counted.
+const REFUSED_PER_MINUTE: u32 = 10;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Writes the entries.
+#[derive(Debug, Default)]
+pub(super) struct Audit {
+    refused: Flood,
+}
+
+/// Entries of one kind in the minute that runs.
+#[derive(Debug, Default)]
+struct Flood {
+    begun: Option<Instant>,
+    written: u32,
+    left_out: u32,
+}
+
+impl Flood {
+    /// Whether one more is written; if so, how many were left out before it.
+    fn admits(&mut self, now: Instant) -> Option<u32> {
+        let runs = |begun: Instant| now.saturating_duration_since(begun) < MINUTE;
+        if !self.begun.is_some_and(runs) {
+            self.begun = Some(now);
+            self.written = 0;
+        }
+        if self.written >= REFUSED_PER_MINUTE {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        self.written += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+impl Audit {
+    /// Writes what came of a command.
+    pub(super) fn result(&mut self, result: &CommandResult) {
+        let took = result.stamp.monotonic;
+        let took = took.saturating_duration_since(result.command.received.monotonic);
+        let (kind, reason) = match &result.outcome {
+            Outcome::Executed(_) | Outcome::ExecutedAll(_) => (catalog::EXECUTED, None),
+            Outcome::Failed(reason) => (catalog::FAILED, Some(reason.as_str())),
+            Outcome::Refused(reason) => (catalog::REFUSED, Some(reason.as_str())),
+        };
+        let left_out = match result.outcome {
+            Outcome::Refused(_) => self.refused.admits(result.stamp.monotonic),
+            _ => Some(0),
+        };
+        if let Some(left_out) = left_out {
+            write(kind, &result.command, reason, took, left_out);
+        }
+    }
+}
+
+/// Writes that a retained message is no command.
+pub(super) fn ignored(topic: &impl Display, payload: &[u8]) {
+    warn!(
+        target: "gateway::audit",
+        message_id = catalog::IGNORED.id, kind = catalog::IGNORED.name, %topic,
+        value = cut(&String::from_utf8_lossy(payload)),
+        "a retained command is not executed: it may be of any age"
+    );
+}
+
+fn write(kind: Kind, command: &Command, reason: Option<&str>, took: Duration, left_out: u32) {
+    let sender = command.sender.as_ref();
+    let user = sender.and_then(|sender| sender.user.as_deref());
+    let client = sender.map(|sender| &*sender.client);
+    let address = sender.map(|sender| sender.address.to_string());
+    let id = command.correlation.as_deref().map(String::from_utf8_lossy);
+    let value = cut(&command.value.to_string());
+    macro_rules! entry {
+        ($level:ident) => {
+            $level!(
+                target: "gateway::audit",
+                message_id = kind.id, kind = kind.name,
+                device = cut(&command.device), point = command.point.as_deref().map(cut), value,
+                identity = user, client, address, id = id.as_deref().map(cut),
+                reason = reason.map(cut), took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                left_out = (left_out > 0).then_some(left_out),
+                "{}", kind.says
+            )
+        };
+    }
+    if kind == catalog::EXECUTED {
+        entry!(info);
+    } else {
+        entry!(warn);
+    }
+}
+
+/// At most [`TEXT_MAX`] characters, with a sign where some are missing.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(TEXT_MAX) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_cut_short_and_counted() {
+        let (mut flood, start) = (Flood::default(), Instant::now());
+        let admitted = (0..50).filter_map(|_| flood.admits(start)).count();
+        assert_eq!(admitted, 10);
+        assert_eq!(flood.admits(start + MINUTE), Some(40));
+        assert_eq!(flood.admits(start + MINUTE), Some(0));
+    }
+
+    #[test]
+    fn a_long_value_is_cut_between_characters() {
+        assert_eq!(cut("231.4"), "231.4");
+        let long = cut(&"ä".repeat(100_000));
+        assert_eq!(long.chars().count(), TEXT_MAX + 1);
+        assert!(long.ends_with("ä…"));
+    }
+}

@@ -1,0 +1,119 @@
+//! What the gateway tells of commands: for each kind a message id that never changes, what it means,
+//! and what to do about it. Values.
+//!
+//! Invariant: `docs/commands.md` and `systemd/gateway.catalog` say the same; a test writes and
+//! compares them.
+
+/// One kind of entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    /// The stable name, for searching logs.
+    pub(super) name: &'static str,
+    /// journald's MESSAGE_ID: 128 bits, drawn once.
+    pub(super) id: &'static str,
+    /// The line of the log.
+    pub(super) says: &'static str,
+    /// What the operator can do.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the documents"))]
+    pub(super) remedy: &'static str,
+}
+
+pub(super) const EXECUTED: Kind = Kind {
+    name: "command-executed",
+    id: "ef586b2b0f1043568341205627e0e5f2",
+    says: "a command was written and read back",
+    remedy: "Nothing to do.",
+};
+
+pub(super) const REFUSED: Kind = Kind {
+    name: "command-refused",
+    id: "5ff371b6b2df4e4a95af2ea6610d131e",
+    says: "a command was refused; nothing was written",
+    remedy: "Read REASON: the sender's value, topic or time is at fault, or the bus is down.",
+};
+
+pub(super) const FAILED: Kind = Kind {
+    name: "command-failed",
+    id: "2e61101c34164c37a9909ec5ad666616",
+    says: "a command was sent, and the device did not confirm it",
+    remedy: "Look at the device: it may or may not have executed it. The gateway does not repeat it.",
+};
+
+pub(super) const IGNORED: Kind = Kind {
+    name: "command-ignored",
+    id: "db3b3277d0fb4de5ba9e7be439bd633d",
+    says: "a retained command is not executed: it may be of any age",
+    remedy: "Let the sender publish without retain, and clear the topic.",
+};
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write as _, fs, path::Path};
+
+    use super::*;
+
+    const KINDS: [Kind; 4] = [EXECUTED, REFUSED, FAILED, IGNORED];
+    const BEGIN: &str = "<!-- kinds -->\n";
+    const END: &str = "<!-- end of kinds -->";
+
+    fn journal_catalog() -> String {
+        let mut text = String::from(
+            "# Installed as /usr/lib/systemd/catalog/gateway.catalog; `journalctl --update-catalog` reads it.\n",
+        );
+        for kind in KINDS {
+            write!(
+                text,
+                "\n-- {}\nSubject: {}: @DEVICE@ @POINT@ by @IDENTITY@ (@CLIENT@)\nDefined-By: gateway\n\n\
+                 Value: @VALUE@\nReason: @REASON@\nWhat to do: {}\n",
+                kind.id, kind.name, kind.remedy
+            )
+            .expect("a text");
+        }
+        text
+    }
+
+    fn with_table(document: &str) -> String {
+        let (before, rest) = document.split_once(BEGIN).expect("a place");
+        let (_, after) = rest.split_once(END).expect("its end");
+        let mut table =
+            String::from("| kind | message id | what it means | what to do |\n|---|---|---|---|\n");
+        for kind in KINDS {
+            let Kind {
+                name,
+                id,
+                says,
+                remedy,
+            } = kind;
+            writeln!(table, "| {name} | `{id}` | {says} | {remedy} |").expect("a text");
+        }
+        format!("{before}{BEGIN}{table}{END}{after}")
+    }
+
+    /// `UPDATE_DOCS=1` writes the files anew.
+    #[test]
+    fn the_documents_say_what_the_catalogue_says() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let read = |file: &str| fs::read_to_string(root.join(file)).unwrap_or_default();
+        let commands = "docs/commands.md";
+        for (file, text) in [
+            ("systemd/gateway.catalog", journal_catalog()),
+            (commands, with_table(&read(commands))),
+        ] {
+            if std::env::var_os("UPDATE_DOCS").is_some() {
+                fs::write(root.join(file), &text).expect("writable");
+            }
+            assert!(
+                read(file) == text,
+                "{file} is old: run this test with UPDATE_DOCS=1"
+            );
+        }
+    }
+
+    #[test]
+    fn message_ids_are_128_bits_and_stand_once() {
+        for (index, kind) in KINDS.iter().enumerate() {
+            assert!(u128::from_str_radix(kind.id, 16).is_ok() && kind.id.len() == 32);
+            assert!(KINDS[..index].iter().all(|other| other.id != kind.id));
+        }
+    }
+}
