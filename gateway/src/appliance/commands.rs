@@ -53,7 +53,7 @@ fn accept(delivery: &Delivery, field: &Field) -> Result<(), Box<Refusal>> {
         audit::ignored(&message.topic, &message.payload);
         return Ok(());
     }
-    let sender = delivery.publisher.as_ref().map(sender);
+    let sender = delivery.publisher.as_ref().map(sender).map(Arc::new);
     let known = |command: Command| Command {
         sender: sender.clone(),
         ..command

@@ -87,7 +87,7 @@ pub struct Command {
     /// Where the sender wants the result, besides `result/<device>/<point>`.
     pub response_topic: Option<Arc<str>>,
     /// Who sent it, where that is known.
-    pub sender: Option<Sender>,
+    pub sender: Option<Arc<Sender>>,
 }
 
 /// Who sent a command, as he was let in.

@@ -14,7 +14,6 @@ pub(super) struct Kind {
     /// The line of the log.
     pub(super) says: &'static str,
     /// What the operator can do.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the documents"))]
     pub(super) remedy: &'static str,
 }
 

@@ -189,6 +189,7 @@ fn a_write_lost_with_the_connection_has_failed_and_the_polls_beside_it_go_on() {
         received: connection.now,
         correlation: None,
         response_topic: None,
+        sender: None,
     };
     let now = connection.now;
     connection
