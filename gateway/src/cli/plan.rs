@@ -12,11 +12,18 @@ use crate::{
     config::{Bus, Config, Device},
     fieldbus::{
         poll::device,
-        poll::plan::{Cost, Planned, Reason, load as share},
+        poll::plan::{self, Cost, Planned, Reason, Turn, load as share},
     },
 };
 
 use super::{ConfigPath, Failure, load, print};
+
+/// Points named of those that miss their intervals; the rest is counted.
+const MISSING_NAMED: usize = 8;
+/// Columns of a line with names.
+const WIDTH: usize = 96;
+/// What stands before what belongs to a request.
+const INDENT: &str = "        ";
 
 /// Arguments of `plan`.
 #[derive(Debug, clap::Args)]
@@ -53,47 +60,55 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Ok(print(&text)?)
 }
 
-/// Buses that are asked for more than their line can carry.
+/// Buses that are asked for more than they can carry, and the points that miss their intervals.
 pub(super) fn overload(config: &Config, document: &Document) -> Vec<Problem> {
-    let plans = config
-        .buses
-        .iter()
-        .enumerate()
-        .map(|(index, bus)| (index, BusPlan::of(bus, config)));
-    plans
-        .filter(|(_, plan)| plan.load() > 1.0)
-        .map(|(index, plan)| {
+    let of_bus = |(index, bus): (usize, &Bus)| {
+        let plan = BusPlan::of(bus, config);
+        if plan.load() <= 1.0 {
+            return None;
+        }
+        let (path, what) = (format!("bus[{index}]"), plan.overloaded());
+        Some(if bus.allow_overload {
+            document.warning(&path, what, "")
+        } else {
             document.error(
-                &format!("bus[{index}]"),
-                format!("bus {:?} is {:.0} % booked: its points miss their intervals", plan.bus.name, plan.load() * 100.0),
-                "raise the line rate or the intervals, or read fewer points; gateway plan shows the requests",
+                &path,
+                what,
+                "raise the line rate or the intervals, or read fewer points (gateway plan shows the requests); allow_overload = true accepts it",
             )
         })
-        .collect()
+    };
+    config.buses.iter().enumerate().filter_map(of_bus).collect()
 }
 
 struct BusPlan<'a> {
     bus: &'a Bus,
-    devices: Vec<(&'a Device, Vec<Planned>)>,
+    devices: Vec<DevicePlan<'a>>,
+}
+
+struct DevicePlan<'a> {
+    device: &'a Device,
+    turnaround: Duration,
+    requests: Vec<Planned>,
 }
 
 impl<'a> BusPlan<'a> {
     fn of(bus: &'a Bus, config: &'a Config) -> BusPlan<'a> {
         let cost = Cost::of(bus);
-        let devices = config
-            .devices
-            .iter()
-            .filter(|device| device.bus == bus.name);
+        let of_bus = |device: &&Device| device.bus == bus.name;
+        let plan = |device| DevicePlan {
+            device,
+            turnaround: cost.turnaround(),
+            requests: device::requests(device, cost),
+        };
         BusPlan {
             bus,
-            devices: devices
-                .map(|device| (device, device::requests(device, cost)))
-                .collect(),
+            devices: config.devices.iter().filter(of_bus).map(plan).collect(),
         }
     }
 
     fn requests(&self) -> impl Iterator<Item = &Planned> {
-        self.devices.iter().flat_map(|(_, requests)| requests)
+        self.devices.iter().flat_map(|device| &device.requests)
     }
 
     fn load(&self) -> f64 {
@@ -101,7 +116,38 @@ impl<'a> BusPlan<'a> {
     }
 
     fn round(&self) -> Duration {
-        self.requests().map(|request| request.time).sum()
+        self.requests().map(|request| request.widest().time).sum()
+    }
+
+    /// What an overload does: slow points are the first to miss their intervals.
+    fn overloaded(&self) -> String {
+        let of_device = |plan: &'_ DevicePlan<'a>| {
+            let device = plan.device;
+            let requests = plan.requests.clone();
+            requests
+                .into_iter()
+                .map(move |request| (device, request))
+                .collect::<Vec<_>>()
+        };
+        let requests: Vec<_> = self.devices.iter().flat_map(of_device).collect();
+        let missing = plan::missing(requests.iter().map(|(device, request)| (*device, request)));
+        let names: Vec<String> = missing
+            .iter()
+            .flat_map(|(device, turn)| turn.added.iter().map(move |at| (device, at)))
+            .filter_map(|(device, at)| {
+                Some(format!("{}/{}", device.name, device.points.get(*at)?.name))
+            })
+            .collect();
+        let more = match names.len().saturating_sub(MISSING_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!(
+            "bus {:?} is {:.0} % booked; slow points give way first, and these miss their intervals: {}{more}",
+            self.bus.name,
+            self.load() * 100.0,
+            names[..names.len().min(MISSING_NAMED)].join(", "),
+        )
     }
 
     fn text(&self) -> String {
@@ -110,79 +156,155 @@ impl<'a> BusPlan<'a> {
             |port| format!("{} at {} baud", port.display(), self.bus.baud),
         );
         let mut text = format!(
-            "bus {} on {wire}: {:.0} % booked, one round of everything takes {}\n",
+            "bus {} on {wire}: {} booked, one round of everything takes {}\n",
             self.bus.name,
-            self.load() * 100.0,
+            percent(self.load()),
             milliseconds(self.round())
         );
-        for (device, requests) in &self.devices {
-            let _infallible = writeln!(text, "  {} (unit {})", device.name, device.unit);
-            for request in requests {
-                text += &line(device, request);
-            }
+        if self.load() > 1.0 {
+            let _infallible = writeln!(text, "  {}", self.overloaded());
+        }
+        for device in &self.devices {
+            text += &device.text();
         }
         text
     }
 
     fn json(&self) -> serde_json::Value {
-        let requests = |device: &Device, requests: &[Planned]| {
-            requests
-                .iter()
-                .map(|request| {
-                    json!({
-                        "reads": request.span.to_string(),
-                        "every": interval(request).to_string(),
-                        "time_ms": request.time.as_secs_f64() * 1_000.0,
-                        "points": names(device, request),
-                        "read_across": request.across,
-                        "reason": request.reason.to_string(),
-                    })
-                })
-                .collect::<Vec<_>>()
-        };
         json!({
             "bus": self.bus.name,
             "load": self.load(),
-            "round_ms": self.round().as_secs_f64() * 1_000.0,
-            "devices": self.devices.iter().map(|(device, planned)| json!({
-                "device": device.name,
-                "unit": device.unit,
-                "requests": requests(device, planned),
-            })).collect::<Vec<_>>(),
+            "round_ms": as_milliseconds(self.round()),
+            "devices": self.devices.iter().map(DevicePlan::json).collect::<Vec<_>>(),
         })
     }
 }
 
-fn line(device: &Device, request: &Planned) -> String {
-    let across = match request.across {
-        0 => String::new(),
-        count => format!(", {count} read across"),
-    };
-    let reason = match request.reason {
-        Reason::First => String::new(),
-        reason => format!("           apart because: {reason}\n"),
-    };
-    format!(
-        "    every {:<6} {:<28} {:>9}  {}{across}\n{reason}",
-        interval(request).to_string(),
-        request.span.to_string(),
-        milliseconds(request.time),
-        names(device, request).join(" "),
-    )
+impl DevicePlan<'_> {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "\n  {} (unit {}): {} of the bus, answers after {} (assumed)\n",
+            self.device.name,
+            self.device.unit,
+            percent(share(&self.requests)),
+            milliseconds(self.turnaround),
+        );
+        for request in &self.requests {
+            text += &self.request(request);
+        }
+        text
+    }
+
+    fn request(&self, request: &Planned) -> String {
+        let mut text = String::new();
+        let mut narrower = Duration::ZERO;
+        for (index, (turn, share)) in request.shares().enumerate() {
+            let reads = match index {
+                0 => turn.span.to_string(),
+                _ => format!("widened to {}-{}", turn.span.start, turn.span.end() - 1),
+            };
+            let time = milliseconds(turn.time.saturating_sub(narrower));
+            let time = if index == 0 { time } else { format!("+{time}") };
+            narrower = turn.time;
+            let _infallible = writeln!(
+                text,
+                "    every {:<6} {reads:<28} {time:>10} {:>8}",
+                period(turn.interval).to_string(),
+                percent(share),
+            );
+            if index == 0 && request.reason != Reason::First {
+                let _infallible = writeln!(text, "{INDENT}apart: {}", request.reason);
+            }
+            text += &wrapped(&self.names(turn, turn.added.iter()));
+            if turn.across > 0 && turn == request.widest() {
+                let _infallible = writeln!(
+                    text,
+                    "{INDENT}and {} between that nobody wants",
+                    turn.across
+                );
+            }
+        }
+        text
+    }
+
+    /// Names of points, with the interval of those that are wanted more rarely than read.
+    fn names<'i>(&self, turn: &Turn, points: impl Iterator<Item = &'i usize>) -> Vec<String> {
+        let name = |index: &usize| {
+            let point = self.device.points.get(*index)?;
+            let interval = point.interval.unwrap_or(self.device.interval);
+            Some(if interval.as_duration() > turn.interval {
+                format!("{} (every {interval})", point.name)
+            } else {
+                point.name.clone()
+            })
+        };
+        points.filter_map(name).collect()
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let turn = |turn: &Turn| {
+            let name = |at: &usize| Some(self.device.points.get(*at)?.name.as_str());
+            json!({
+                "reads": turn.span.to_string(),
+                "every": period(turn.interval).to_string(),
+                "time_ms": as_milliseconds(turn.time),
+                "points": turn.points.iter().filter_map(name).collect::<Vec<_>>(),
+                "read_across": turn.across,
+            })
+        };
+        let request = |request: &Planned| {
+            let mut json = turn(&request.base);
+            json["reason"] = json!(request.reason.to_string());
+            json["wider"] = request.wider.iter().map(turn).collect();
+            json
+        };
+        json!({
+            "device": self.device.name,
+            "unit": self.device.unit,
+            "load": share(&self.requests),
+            "turnaround_ms": as_milliseconds(self.turnaround),
+            "requests": self.requests.iter().map(request).collect::<Vec<_>>(),
+        })
+    }
 }
 
-fn names<'d>(device: &'d Device, request: &Planned) -> Vec<&'d str> {
-    request
-        .points
-        .iter()
-        .filter_map(|index| Some(device.points.get(*index)?.name.as_str()))
-        .collect()
+/// Words in lines that fit a terminal.
+fn wrapped(words: &[String]) -> String {
+    let mut text = String::new();
+    let mut width = 0;
+    for word in words {
+        if width == 0 || width + word.chars().count() > WIDTH {
+            text += if width == 0 { INDENT } else { "\n" };
+            if width > 0 {
+                text += INDENT;
+            }
+            width = INDENT.len();
+        } else {
+            text += ", ";
+        }
+        text += word;
+        width += word.chars().count() + 2;
+    }
+    text + "\n"
 }
 
-fn interval(request: &Planned) -> Period {
-    Period::from_micros(u64::try_from(request.interval.as_micros()).unwrap_or(u64::MAX))
+fn period(interval: Duration) -> Period {
+    Period::from_micros(u64::try_from(interval.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn as_milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
 }
 
 fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1_000.0)
+    format!("{:.1} ms", as_milliseconds(time))
+}
+
+/// A share of time; what is little is not nothing.
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    match percent {
+        0.05.. => format!("{percent:.1} %"),
+        _ => format!("{percent:.3} %"),
+    }
 }

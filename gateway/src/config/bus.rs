@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use settings::Period;
 
+use crate::fieldbus::register::RegisterRange;
+
 use super::{Point, url};
 
 /// A `[[bus]]`: one serial line, or one TCP connection, with the devices behind it.
@@ -51,6 +53,9 @@ pub struct Bus {
     #[serde(default = "default_response_timeout")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
     pub response_timeout: Period,
+    /// Start although the points ask for more than the bus can carry: slow ones give way.
+    #[serde(default)]
+    pub allow_overload: bool,
 }
 
 impl Bus {
@@ -222,6 +227,19 @@ pub struct Device {
     /// Registers are written and read back in one transaction, by function code 23.
     #[serde(default)]
     pub read_write: bool,
+    /// It answers requests for coils and discrete inputs only if they begin at address 0.
+    #[serde(default)]
+    pub bits_from_zero: bool,
+    /// It answers one value per request: no two points are read together.
+    #[serde(default)]
+    pub one_value_per_request: bool,
+    /// Registers that are read in one request, all of them, such as a meter's snapshot:
+    /// `["input:0..17"]`, both ends included. Others may be read along.
+    #[serde(default)]
+    pub read_together: Vec<RegisterRange>,
+    /// The same, and nothing else is read along: the request is exactly this range.
+    #[serde(default)]
+    pub read_alone: Vec<RegisterRange>,
     /// What it measures.
     #[serde(rename = "point")]
     #[schemars(length(min = 1, max = 10_000))]

@@ -14,7 +14,7 @@ pub mod register;
 
 pub(crate) mod decimal;
 mod number;
-mod transaction;
+pub(crate) mod transaction;
 
 mod wire;
 

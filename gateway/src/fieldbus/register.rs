@@ -7,6 +7,8 @@ use std::{fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
+use super::transaction::Span;
+
 /// The four tables of a Modbus device (application protocol 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
@@ -96,6 +98,64 @@ impl<'de> Deserialize<'de> for Register {
     }
 }
 
+/// Neighbouring addresses of one table; written `"input:0..17"`, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", extend("format" = "register-range", "examples" = ["input:0..17"]))]
+pub struct RegisterRange {
+    first: Register,
+    last: u16,
+}
+
+/// Why a text is no range of registers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// What stands before the dots is no register.
+    #[error(transparent)]
+    First(#[from] RegisterError),
+    /// No last address, or one before the first.
+    #[error(
+        "{0:?} is no range of registers; write the first and the last, such as \"input:0..17\""
+    )]
+    Last(String),
+}
+
+impl RegisterRange {
+    /// The elements from the first to the last.
+    pub(crate) fn span(self) -> Span {
+        Span {
+            table: self.first.table,
+            start: self.first.address,
+            count: (self.last - self.first.address).saturating_add(1),
+        }
+    }
+}
+
+impl FromStr for RegisterRange {
+    type Err = RangeError;
+
+    fn from_str(text: &str) -> Result<RegisterRange, RangeError> {
+        let no_last = || RangeError::Last(text.to_owned());
+        let (first, last) = text.split_once("..").ok_or_else(no_last)?;
+        let first: Register = first.parse()?;
+        let last = last.parse().ok().filter(|last| *last >= first.address);
+        let last = last.ok_or_else(no_last)?;
+        Ok(RegisterRange { first, last })
+    }
+}
+
+impl fmt::Display for RegisterRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.first, self.last)
+    }
+}
+
+impl<'de> Deserialize<'de> for RegisterRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +176,15 @@ mod tests {
         let refused = |text: &str| text.parse::<Register>().expect_err("refused").to_string();
         assert!(refused("40001").contains("holding:N"));
         assert!(refused("input:65536").contains("0 to 65535"));
+    }
+
+    #[test]
+    fn a_range_holds_both_its_ends() {
+        let range: RegisterRange = "input:10..17".parse().expect("a range");
+        assert_eq!(range.to_string(), "input:10..17");
+        assert_eq!((range.span().start, range.span().count), (10, 8));
+        for text in ["input:10", "input:10..9", "input:10..x", "10..12"] {
+            assert!(text.parse::<RegisterRange>().is_err(), "{text}");
+        }
     }
 }

@@ -69,7 +69,7 @@ impl Request {
 }
 
 /// Neighbouring elements of one table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span {
     /// Which table.
     pub(crate) table: Table,
@@ -83,6 +83,22 @@ impl Span {
     /// The address after the last; up to 65,536.
     pub(crate) fn end(self) -> u32 {
         u32::from(self.start) + u32::from(self.count)
+    }
+
+    /// Whether every element of `other` is one of these.
+    pub(crate) fn contains(self, other: Span) -> bool {
+        self.table == other.table && self.start <= other.start && other.end() <= self.end()
+    }
+
+    /// The elements from the first to the last of both, which are of one table.
+    pub(crate) fn joined(self, other: Span) -> Span {
+        let start = self.start.min(other.start);
+        let end = self.end().max(other.end());
+        Span {
+            start,
+            count: u16::try_from(end - u32::from(start)).unwrap_or(u16::MAX),
+            ..self
+        }
     }
 
     /// Bytes of data in the answer.

@@ -59,16 +59,23 @@ fn every_shipped_profile_is_planned_within_its_devices_limits() {
     for (name, loaded) in shipped() {
         let device = loaded.value.as_device(&name).expect("a device");
         let requests = device::requests(&device, Cost::of(&bus));
-        let mut read: Vec<usize> = requests.iter().flat_map(|one| one.points.clone()).collect();
+        let mut read: Vec<usize> = requests
+            .iter()
+            .flat_map(|one| one.widest().points.clone())
+            .collect();
         read.sort_unstable();
         assert_eq!(read, (0..device.points.len()).collect::<Vec<_>>(), "{name}");
         for request in &requests {
-            let limit = if request.span.table.is_bits() {
+            let limit = if request.widest().span.table.is_bits() {
                 device.max_bits
             } else {
                 device.max_registers
             };
-            assert!(request.span.count <= limit, "{name}: {}", request.span);
+            assert!(
+                request.widest().span.count <= limit,
+                "{name}: {}",
+                request.widest().span
+            );
         }
     }
 }

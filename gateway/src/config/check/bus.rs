@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::config::{Bus, Config, Device};
 
-use super::{Findings, did_you_mean, point};
+use super::{Findings, did_you_mean, point, requests};
 
 /// Units that a serial line can address (Modbus over serial line 2.2).
 const SERIAL_UNITS: std::ops::RangeInclusive<u8> = 1..=247;
@@ -135,4 +135,5 @@ fn check_device(index: usize, device: &Device, config: &Config, findings: &mut F
     for (path, point) in points() {
         point::check(point, device, &path, findings);
     }
+    requests::check(index, device, config, findings);
 }

@@ -1,6 +1,7 @@
 //! Every problem between keys, each with a part of what is said of it.
 
 mod points;
+mod requests;
 mod serial;
 
 use crate::config::parse;

@@ -123,6 +123,7 @@ fn bus(port: Option<PathBuf>, tcp: Option<String>) -> Bus {
         echo: Echo::Auto,
         tls: None,
         response_timeout: settings::Period::from_millis(200),
+        allow_overload: false,
     }
 }
 
@@ -149,6 +150,10 @@ fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
         write_single: crate::config::WriteSingle::Auto,
         mask_write: true,
         read_write: false,
+        bits_from_zero: false,
+        one_value_per_request: false,
+        read_together: Vec::new(),
+        read_alone: Vec::new(),
         points,
     }
 }

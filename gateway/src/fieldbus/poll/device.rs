@@ -16,8 +16,8 @@ use crate::fieldbus::{
     DeviceState,
     poll::{
         health::Health,
-        plan::{self, Cost, Item, Lessons, Limits, Planned},
-        point::{Parked, Point},
+        plan::{self, Cost, Item, Lessons, Limits, Place, Planned, Turn},
+        point::{self, Parked, Point},
         write::Functions,
     },
     register::Register,
@@ -62,24 +62,32 @@ pub(crate) struct Poll {
     pub(crate) due: Instant,
     /// Answers in time since the last late one; `None` while none was late.
     pub(crate) in_time_since_late: Option<u32>,
+    /// How many of the wider turns were asked last.
+    asked: usize,
 }
 
 impl Poll {
+    fn asked(&self) -> &Turn {
+        let wider = self.asked.checked_sub(1);
+        let turn = wider.and_then(|index| self.planned.wider.get(index));
+        turn.unwrap_or(&self.planned.base)
+    }
+
     /// Until when the answer is in time.
     pub(crate) fn deadline(&self) -> Instant {
-        self.due + self.planned.interval
+        self.due + self.planned.interval()
     }
 
     /// Moves on to the next moment of the grid whose deadline is still ahead. Returns whether
     /// moments were missed.
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
         let behind = self.intervals_behind(now);
-        self.due += self.planned.interval.saturating_mul(behind.max(1));
+        self.due += self.planned.interval().saturating_mul(behind.max(1));
         behind > 0
     }
 
     fn intervals_behind(&self, now: Instant) -> u32 {
-        let interval = self.planned.interval.as_nanos().max(1);
+        let interval = self.planned.interval().as_nanos().max(1);
         let behind = now.saturating_duration_since(self.due).as_nanos() / interval;
         u32::try_from(behind).unwrap_or(u32::MAX)
     }
@@ -99,7 +107,7 @@ pub(crate) enum Lesson {
 impl Device {
     /// A device whose requests are all due at `now`.
     pub(crate) fn new(device: &config::Device, cost: Cost, now: Instant) -> Device {
-        let point = |point: &config::Point| Point::new(point, device);
+        let point = |point: &config::Point| Point::new(point, device, now);
         let mut device = Device {
             name: device.name.as_str().into(),
             unit: device.unit,
@@ -116,6 +124,40 @@ impl Device {
         };
         device.replan(now);
         device
+    }
+
+    /// What the poll with this index reads now: each point that is wanted, and what lies between.
+    pub(crate) fn ask(&mut self, poll: usize) -> Option<Span> {
+        let poll = self.polls.get_mut(poll)?;
+        let wanted = |turn: &Turn| turn.added.iter().any(|at| self.points[*at].due <= poll.due);
+        let wider = poll.planned.wider.iter().rposition(wanted);
+        poll.asked = wider.map_or(0, |index| index + 1);
+        Some(poll.asked().span)
+    }
+
+    /// The readings that are to be published of the answer to what the poll asked last; moves its
+    /// points on to their next moments.
+    pub(crate) fn polled(&mut self, poll: usize, answer: &Answer, stamp: Stamp) -> Vec<Reading> {
+        let Some((turn, at)) = self.asked(poll) else {
+            return Vec::new();
+        };
+        let wanted = |point: &usize| self.points[*point].due <= at;
+        let wanted: Vec<usize> = turn.points.iter().copied().filter(wanted).collect();
+        self.serve(&wanted, at);
+        self.readings(&wanted, turn.span, answer, stamp)
+    }
+
+    /// What the poll asked last, and the moment for which it did.
+    pub(crate) fn asked(&self, poll: usize) -> Option<(Turn, Instant)> {
+        let poll = self.polls.get(poll)?;
+        Some((poll.asked().clone(), poll.due))
+    }
+
+    /// Moves points on that were read, or answered by an exception, at the moment `at`.
+    pub(crate) fn serve(&mut self, points: &[usize], at: Instant) {
+        for point in points {
+            self.points[*point].served(at);
+        }
     }
 
     /// The readings that are to be published of an answer to a read of `span`.
@@ -175,30 +217,22 @@ impl Device {
     }
 
     /// Draws the lesson from an exception to a planned read.
-    pub(crate) fn learn(
-        &mut self,
-        planned: &Planned,
-        exception: Exception,
-        now: Instant,
-    ) -> Lesson {
+    pub(crate) fn learn(&mut self, turn: &Turn, exception: Exception, now: Instant) -> Lesson {
         if exception.concerns_function() {
-            return self.park(&planned.points, now);
+            return self.park(&turn.points, now);
         }
         if !exception.concerns_addresses() {
             return Lesson::Passing;
         }
-        let alone = planned.points.len() == 1 && planned.across == 0;
-        if alone {
-            return self.park(&planned.points, now);
-        }
-        let added = if planned.across > 0 {
-            self.add_holes(planned)
-        } else {
-            self.add_cut(planned)
-        };
-        if !added {
-            // Points that overlap cannot be told apart.
-            return self.park(&planned.points, now);
+        let items: Vec<Item> = turn
+            .points
+            .iter()
+            .map(|at| self.points[*at].item(*at))
+            .collect();
+        let places = self.limits.places(&items);
+        if !self.add_holes(turn.span, &places) && !self.add_cut(&places) {
+            // A single place, or points that overlap, which cannot be told apart.
+            return self.park(&turn.points, now);
         }
         self.replan(now);
         Lesson::Split
@@ -210,6 +244,7 @@ impl Device {
             return;
         };
         point.parked = None;
+        point.due = now;
         for register in registers(point.span) {
             self.lessons.holes.remove(&register);
         }
@@ -255,6 +290,9 @@ impl Device {
         for poll in &mut self.polls {
             poll.due = poll.due.max(at);
         }
+        for point in &mut self.points {
+            point.due = point.due.max(at);
+        }
     }
 
     /// The place of a poll in the plan as it is now.
@@ -262,97 +300,99 @@ impl Device {
         self.polls.iter().position(|poll| poll.id == id)
     }
 
+    /// The request by which the point with this index is read alone, as the device allows it.
+    pub(crate) fn alone(&self, point: usize) -> Option<Span> {
+        let point = self.points.get(point)?;
+        Some(self.limits.request_for(point.span))
+    }
+
     /// A read as the device usually gets it; the start of its first point if nothing is planned.
     pub(crate) fn usual_span(&self) -> Option<Span> {
-        let planned = self.polls.first().map(|poll| poll.planned.span);
+        let planned = self.polls.first().map(|poll| poll.planned.base.span);
         planned.or_else(|| self.points.first().map(|point| point.span))
     }
 
-    fn add_holes(&mut self, planned: &Planned) -> bool {
-        let wanted = |register: &Register| {
-            planned.points.iter().any(|point| {
-                let span = self.points[*point].span;
-                register.address >= span.start && u32::from(register.address) < span.end()
-            })
+    /// Notes what lies between the places; `false` when that is nothing new.
+    fn add_holes(&mut self, span: Span, places: &[Place]) -> bool {
+        let between = |register: &Register| {
+            let one = Span {
+                table: register.table,
+                start: register.address,
+                count: 1,
+            };
+            !places.iter().any(|place| place.span.contains(one))
         };
-        let holes: Vec<Register> = registers(planned.span)
-            .filter(|register| !wanted(register))
-            .collect();
         let before = self.lessons.holes.len();
-        self.lessons.holes.extend(holes);
+        self.lessons.holes.extend(registers(span).filter(between));
         self.lessons.holes.len() > before
     }
 
-    /// Cuts before the point nearest the middle at which nothing overlaps.
-    fn add_cut(&mut self, planned: &Planned) -> bool {
+    /// Cuts before the place nearest the middle at which nothing overlaps; `false` without one.
+    fn add_cut(&mut self, places: &[Place]) -> bool {
         let mut end = 0;
-        let mut places = Vec::new();
-        for point in &planned.points {
-            let span = self.points[*point].span;
-            if end > 0 && u32::from(span.start) >= end {
-                places.push(span.start);
+        let mut starts = Vec::new();
+        for own in places.iter().map(|place| place.own) {
+            if end > 0 && u32::from(own.start) >= end {
+                starts.push(own);
             }
-            end = end.max(span.end());
+            end = end.max(own.end());
         }
-        let Some(middle) = places.get(places.len() / 2) else {
+        let Some(middle) = starts.get(starts.len() / 2) else {
             return false;
         };
         self.lessons.cuts.insert(Register {
-            table: planned.span.table,
-            address: *middle,
+            table: middle.table,
+            address: middle.start,
         })
     }
 
-    /// Plans anew; requests that stay as they were keep their place in time.
+    /// Plans anew; points keep their place in time.
     fn replan(&mut self, now: Instant) {
         let awake = |(_, point): &(usize, &Point)| point.parked.is_none();
         let points = self.points.iter().enumerate();
         let items: Vec<Item> = points.filter(awake).map(item).collect();
-        let planned = plan::plan(&items, self.limits, self.cost, &self.lessons);
+        let planned = plan::plan(&items, &self.limits, self.cost, &self.lessons);
         let old = std::mem::take(&mut self.polls);
-        let made = &mut self.polls_made;
-        let poll = |planned: Planned| {
-            *made += 1;
-            let same = old
-                .iter()
-                .find(|poll| poll.planned.points == planned.points);
-            Poll {
-                id: same.map_or(PollId(*made), |poll| poll.id),
-                due: same.map_or(now, |poll| poll.due),
-                in_time_since_late: same.and_then(|poll| poll.in_time_since_late),
-                planned,
+        for planned in planned {
+            let same = old.iter().find(|poll| poll.planned.reads_as(&planned));
+            let dues = planned.base.points.iter().map(|at| self.points[*at].due);
+            let due = same.map_or_else(|| dues.min().unwrap_or(now), |poll| poll.due);
+            // Points that have come together are wanted together.
+            for at in &planned.base.points {
+                let point = &mut self.points[*at];
+                if point.interval == planned.interval() {
+                    point.due = point.due.min(due);
+                }
             }
-        };
-        self.polls = planned.into_iter().map(poll).collect();
+            self.polls_made += 1;
+            self.polls.push(Poll {
+                id: same.map_or(PollId(self.polls_made), |poll| poll.id),
+                due,
+                in_time_since_late: same.and_then(|poll| poll.in_time_since_late),
+                asked: same.map_or(0, |poll| poll.asked),
+                planned,
+            });
+        }
     }
 }
 
 /// The requests that read a device's points as configured, before anything has been learned.
 pub(crate) fn requests(device: &config::Device, cost: Cost) -> Vec<Planned> {
-    let points: Vec<Point> = device
+    let items: Vec<Item> = device
         .points
         .iter()
-        .map(|point| Point::new(point, device))
+        .enumerate()
+        .map(|(index, point)| Item {
+            point: index,
+            span: plan::span(point),
+            interval: point::interval(point, device),
+        })
         .collect();
-    let items: Vec<Item> = points.iter().enumerate().map(item).collect();
-    plan::plan(&items, Limits::of(device), cost, &Lessons::default())
+    plan::plan(&items, &Limits::of(device), cost, &Lessons::default())
 }
 
 fn item((index, point): (usize, &Point)) -> Item {
-    Item {
-        point: index,
-        span: point.span,
-        interval: point.interval,
-    }
-}
-
-impl Limits {
-    fn of(device: &config::Device) -> Limits {
-        Limits {
-            registers: device.max_registers,
-            bits: device.max_bits,
-        }
-    }
+    point.item(index)
 }
 
 fn registers(span: Span) -> impl Iterator<Item = Register> {

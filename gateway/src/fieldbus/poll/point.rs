@@ -14,6 +14,7 @@ use crate::{
 
 use crate::fieldbus::{
     decode::{BadValue, Codec},
+    poll::plan::{self, Item},
     report::Rule,
     transaction::{Answer, Span},
     watch::Watch,
@@ -33,6 +34,8 @@ pub(crate) struct Point {
     pub(crate) writable: bool,
     pub(crate) parked: Option<Parked>,
     pub(crate) interval: Duration,
+    /// When a value is wanted next; one that is read along earlier is not published.
+    pub(crate) due: Instant,
     pub(crate) watch: Watch,
     stale_after: Duration,
 }
@@ -47,10 +50,10 @@ pub(crate) struct Parked {
 }
 
 impl Point {
-    /// A point of which nothing is known yet.
-    pub(crate) fn new(point: &config::Point, device: &config::Device) -> Point {
+    /// A point of which nothing is known yet, wanted from `now`.
+    pub(crate) fn new(point: &config::Point, device: &config::Device, now: Instant) -> Point {
         let codec = Codec::of(point);
-        let interval = point.interval.unwrap_or(device.interval).as_duration();
+        let interval = interval(point, device);
         let overdue = device.stale_after.map_or_else(
             || (interval * OVERDUE_INTERVALS).max(OVERDUE_MIN),
             settings::Period::as_duration,
@@ -62,16 +65,13 @@ impl Point {
             interval,
         };
         Point {
-            span: Span {
-                table: point.register.table,
-                start: point.register.address,
-                count: codec.elements(),
-            },
+            span: plan::span(point),
             codec,
             writable: point.access == config::Access::ReadWrite
                 && point.register.table.is_writable(),
             parked: None,
             interval,
+            due: now,
             watch: Watch::new(
                 device.name.as_str().into(),
                 Arc::clone(&name),
@@ -80,6 +80,25 @@ impl Point {
             ),
             name,
             stale_after: interval + overdue,
+        }
+    }
+
+    /// What the plan needs of it as the point `index` of its device.
+    pub(crate) fn item(&self, index: usize) -> Item {
+        Item {
+            point: index,
+            span: self.span,
+            interval: self.interval,
+        }
+    }
+
+    /// Moves on to the point's next moment after `at`, at which it was read if it was wanted.
+    pub(crate) fn served(&mut self, at: Instant) {
+        if self.due <= at {
+            let interval = self.interval.as_nanos().max(1);
+            let moments = (at - self.due).as_nanos() / interval + 1;
+            let moments = u32::try_from(moments).unwrap_or(u32::MAX);
+            self.due += self.interval.saturating_mul(moments);
         }
     }
 
@@ -125,4 +144,9 @@ impl Point {
         let reason = reason.map_or_else(silence, str::to_owned);
         self.watch.outdated(&reason, now)
     }
+}
+
+/// How often a configured point is read.
+pub(crate) fn interval(point: &config::Point, device: &config::Device) -> Duration {
+    point.interval.unwrap_or(device.interval).as_duration()
 }

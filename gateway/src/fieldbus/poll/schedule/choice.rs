@@ -167,7 +167,7 @@ impl Schedule {
         let mut jobs: Vec<(Instant, Duration)> = online
             .flat_map(|device| &device.polls)
             .filter(|poll| poll.due <= now + blocked)
-            .map(|poll| (poll.deadline(), poll.planned.time))
+            .map(|poll| (poll.deadline(), poll.planned.widest().time))
             .collect();
         jobs.sort_unstable();
         let mut free_at = now + blocked;
@@ -217,10 +217,10 @@ impl Schedule {
         if purpose == Purpose::Adhoc {
             return self.take_adhoc();
         }
-        let device = self.devices.get(index?)?;
+        let device = self.devices.get_mut(index?)?;
         let read = match purpose {
-            Purpose::Poll(id) => Some(device.polls[device.poll(id)?].planned.span),
-            Purpose::Recheck(point) => Some(device.points.get(point)?.span),
+            Purpose::Poll(id) => Some(device.ask(device.poll(id)?)?),
+            Purpose::Recheck(point) => Some(device.alone(point)?),
             Purpose::Probe => Some(probe(device)?),
             Purpose::Write | Purpose::Adhoc => None,
         };

@@ -11,7 +11,10 @@ use crate::reading::Stamp;
 
 use crate::fieldbus::{
     DeviceState,
-    poll::device::{Device, Lesson, PollId},
+    poll::{
+        device::{Device, Lesson, PollId},
+        plan::Turn,
+    },
     transaction::{Exception, Reply},
 };
 
@@ -99,9 +102,8 @@ impl Schedule {
         let Some(poll) = device.poll(id) else {
             return;
         };
-        let planned = device.polls[poll].planned.clone();
         let readings = match reply {
-            Reply::Answer(answer) => device.readings(&planned.points, planned.span, answer, now),
+            Reply::Answer(answer) => device.polled(poll, answer, now),
             Reply::Exception(exception) if !exception.means_silence() => {
                 self.excepted(index, poll, *exception, now);
                 return;
@@ -115,13 +117,18 @@ impl Schedule {
 
     fn excepted(&mut self, index: usize, poll: usize, exception: Exception, now: Stamp) {
         let device = &mut self.devices[index];
-        device.polls[poll].advance(now.monotonic);
-        let planned = device.polls[poll].planned.clone();
-        let lesson = device.learn(&planned, exception, now.monotonic);
+        let Some((turn, at)) = device.asked(poll) else {
+            return;
+        };
+        let lesson = device.learn(&turn, exception, now.monotonic);
+        if lesson == Lesson::Passing {
+            device.polls[poll].advance(now.monotonic);
+            device.serve(&turn.points, at);
+        }
         let notice = Notice::Exception {
             device: Arc::clone(&device.name),
             unit: device.unit,
-            span: planned.span,
+            span: turn.span,
             exception,
             lesson: lesson.clone(),
         };
@@ -129,7 +136,7 @@ impl Schedule {
         let bad = match &lesson {
             Lesson::Split => Vec::new(),
             Lesson::Parked(points, _) => device.bad_readings(points, &reason, now),
-            Lesson::Passing => device.bad_readings(&planned.points, &reason, now),
+            Lesson::Passing => device.bad_readings(&turn.points, &reason, now),
         };
         // What passes is told once, with the readings that it spoils.
         if lesson != Lesson::Passing || !bad.is_empty() {
@@ -142,7 +149,9 @@ impl Schedule {
         let device = &mut self.devices[index];
         match reply {
             Reply::Answer(answer) => {
-                let span = device.points[point].span;
+                let Some(span) = device.alone(point) else {
+                    return;
+                };
                 let readings = device.readings(&[point], span, &answer, now);
                 device.unpark(point, now.monotonic);
                 let notice = Notice::Unparked {
@@ -183,8 +192,9 @@ fn silence(reply: &Reply, timeout: Duration) -> Option<String> {
 /// Moves a poll on and tells when it begins or ceases to be late.
 fn punctuality(device: &mut Device, poll: usize, now: Instant) -> Option<Notice> {
     let name = Arc::clone(&device.name);
+    let (Turn { span, .. }, _) = device.asked(poll)?;
     let poll = device.polls.get_mut(poll)?;
-    let (span, interval) = (poll.planned.span, poll.planned.interval);
+    let interval = poll.planned.interval();
     let missed = poll.advance(now);
     match (poll.in_time_since_late, missed) {
         (None, false) => None,

@@ -3,6 +3,7 @@
 mod adhoc;
 mod functions;
 mod pipeline;
+mod shared;
 mod stale;
 mod structures;
 
@@ -175,6 +176,7 @@ fn bus() -> Bus {
         echo: config::Echo::Auto,
         tls: None,
         response_timeout: settings::Period::from_millis(TIMEOUT_MS),
+        allow_overload: false,
     }
 }
 
@@ -197,6 +199,10 @@ fn device(name: &str, unit: u8, interval_ms: u64, registers: &[&str]) -> config:
         write_single: config::WriteSingle::Auto,
         mask_write: true,
         read_write: false,
+        bits_from_zero: false,
+        one_value_per_request: false,
+        read_together: Vec::new(),
+        read_alone: Vec::new(),
         points: registers.iter().enumerate().map(point).collect(),
     }
 }
