@@ -14,7 +14,7 @@ use settings::{LoadError, Loaded, Problem};
 
 use crate::{
     config::profile::{
-        Basis, Origin, Profile,
+        Basis, DIRECTORY, Example, Origin, Profile,
         library::{self, Library},
     },
     fieldbus::example,
@@ -66,7 +66,7 @@ enum Action {
 #[derive(Debug, clap::Args)]
 struct Directory {
     /// The directory of profiles beside those built in, as [gateway] profiles
-    #[arg(long = "profiles", value_name = "DIRECTORY", default_value = library::DIRECTORY)]
+    #[arg(long = "profiles", value_name = "DIRECTORY", default_value = DIRECTORY)]
     path: PathBuf,
 }
 
@@ -188,15 +188,7 @@ fn as_markdown(listed: &[Listed]) -> String {
 /// `3, 1 of the document`.
 fn examples(profile: &Profile) -> String {
     let examples = &profile.examples;
-    let from_document = |example: &&_| {
-        matches!(
-            example,
-            crate::config::profile::Example {
-                origin: Origin::Document,
-                ..
-            }
-        )
-    };
+    let from_document = |example: &&Example| example.origin == Origin::Document;
     match examples.iter().filter(from_document).count() {
         0 => examples.len().to_string(),
         documented => format!("{}, {documented} of the document", examples.len()),
@@ -246,6 +238,7 @@ fn check(files: &[PathBuf], json: bool) -> Result<(), Failure> {
     }
     match problems.len() {
         0 => Ok(()),
+        1 => Err(Failure::new(Exit::Usage, anyhow!("1 finding"))),
         count => Err(Failure::new(Exit::Usage, anyhow!("{count} findings"))),
     }
 }

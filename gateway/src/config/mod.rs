@@ -90,7 +90,7 @@ impl Default for Gateway {
         Gateway {
             id: None,
             control: "/run/gateway/control.sock".into(),
-            profiles: profile::library::DIRECTORY.into(),
+            profiles: profile::DIRECTORY.into(),
         }
     }
 }

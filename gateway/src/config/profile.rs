@@ -29,6 +29,9 @@ pub use complete::Places;
 pub(super) use complete::complete;
 pub(crate) use keys::{DeviceKeys, Table, WrittenDevice};
 
+/// Where profiles are kept on a machine, unless the configuration says otherwise.
+pub(crate) const DIRECTORY: &str = "/etc/gateway/profiles";
+
 /// A kind of device: what it is, where that is documented, and its points.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -228,7 +228,7 @@ impl Completion<'_> {
             let rates: Vec<String> = line.baud.iter().map(u32::to_string).collect();
             self.warn(
                 format!(
-                    "bus {:?} runs at {} baud, which a {model} cannot be set to",
+                    "bus {:?} runs at {} baud, which the {model} cannot be set to",
                     bus.name, bus.baud
                 ),
                 format!("{:?} can take {}", device.name, rates.join(", ")),
@@ -238,7 +238,7 @@ impl Completion<'_> {
             let parities: Vec<&str> = line.parity.iter().map(|parity| parity.word()).collect();
             self.warn(
                 format!(
-                    "bus {:?} has parity {:?}, which a {model} cannot be set to",
+                    "bus {:?} has parity {:?}, which the {model} cannot be set to",
                     bus.name,
                     bus.parity.word()
                 ),

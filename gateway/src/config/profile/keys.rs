@@ -37,6 +37,7 @@ struct WrittenPoint;
 pub(super) struct Choice {
     /// The kind of device that it is; `gateway profile list` shows those known. Its points and
     /// other keys are as if written here, and what is written here goes before.
+    #[schemars(extend("format" = "name"))]
     pub(super) profile: Option<String>,
     /// The profile's points to read, `*` at the end standing for any ending; by default those that
     /// the profile gives.

@@ -134,6 +134,20 @@ fn an_unknown_profile_is_told_where_it_was_looked_for_and_the_nearest_name() {
     );
     plant.refused("profile = \"acme-m2\"", &["did you mean \"acme-m1\"?"]);
     plant.refused("profile = \"zzzzzzzzzzzzzz\"", &["gateway profile list"]);
+    plant.refused(
+        "profile = \"../acme-m1\"",
+        &["gateway.toml:12:11: profile = \"../acme-m1\" is not a name"],
+    );
+}
+
+#[test]
+fn a_profile_that_cannot_be_read_is_not_passed_over_for_a_built_in_one() {
+    let plant = Plant::new();
+    std::fs::create_dir(plant.directory.path().join("eastron-sdm630.toml")).expect("a directory");
+    plant.refused(
+        "profile = \"eastron-sdm630\"",
+        &["gateway.toml:12:11: cannot read configuration /p/eastron-sdm630.toml: Is a directory"],
+    );
 }
 
 #[test]
@@ -209,7 +223,7 @@ fn a_line_that_the_device_cannot_be_set_to_is_warned_of() {
     let loaded = parse("gateway.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
     let warnings = loaded.warnings.to_string();
     assert!(
-        warnings.contains("bus \"b\" runs at 19200 baud, which a Acme M1 cannot be set to; \"d\" can take 9600, 4800")
+        warnings.contains("bus \"b\" runs at 19200 baud, which the Acme M1 cannot be set to; \"d\" can take 9600, 4800")
             && warnings.contains("bus \"b\" has parity \"even\""),
         "{warnings}"
     );
