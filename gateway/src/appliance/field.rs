@@ -56,7 +56,7 @@ enum Handle {
 /// What the rest of the appliance asks while the lines run.
 #[derive(Default)]
 struct Routes {
-    commands: HashMap<String, BusHandle>,
+    commands: HashMap<String, Handle>,
     publish: HashMap<String, Publish>,
     buses: Vec<BusHandle>,
     serials: Vec<SerialHandle>,
@@ -139,20 +139,20 @@ impl Field {
         let _late = timeout(LAST_EVENTS, self.events.reserve_many(everything)).await;
     }
 
-    /// Hands a command to the bus of its device.
+    /// Hands a command to the line of its device.
     ///
     /// # Errors
-    /// Gives the command back with the reason: no such device, or its bus has too many waiting.
+    /// Gives the command back with the reason: no such device, or its line has too many waiting.
     pub(crate) fn command(&self, command: Command) -> Result<(), Box<Refusal>> {
         let refuse = |command, reason| Err(Box::new(Refusal { command, reason }));
         let routes = self.routes();
-        let Some(bus) = routes.commands.get(&*command.device) else {
-            let reason = format!("no Modbus device is named {:?}", command.device);
+        let Some(line) = routes.commands.get(&*command.device) else {
+            let reason = format!("no device is named {:?}", command.device);
             return refuse(command, reason);
         };
-        match bus.command(command) {
+        match line.command(command) {
             Ok(()) => Ok(()),
-            Err(command) => refuse(command, "too many commands wait for its bus".to_owned()),
+            Err(command) => refuse(command, "too many commands wait for its line".to_owned()),
         }
     }
 
@@ -196,22 +196,37 @@ impl Field {
 impl Routes {
     fn new(config: &Config, lines: &HashMap<String, Line>) -> Routes {
         let mut routes = Routes::default();
-        for line in lines.values() {
+        for (name, line) in lines {
             match &line.handle {
                 Handle::Modbus(bus) => routes.buses.push(bus.clone()),
-                Handle::Serial(serial) => routes.serials.push(serial.clone()),
+                Handle::Serial(serial) => {
+                    routes.serials.push(serial.clone());
+                    routes.commands.insert(name.clone(), line.handle.clone());
+                }
             }
         }
         for device in &config.devices {
             routes.publish.insert(device.name.clone(), device.publish);
             match lines.get(&device.bus).map(|line| &line.handle) {
                 Some(Handle::Modbus(bus)) => {
-                    routes.commands.insert(device.name.clone(), bus.clone());
+                    let handle = Handle::Modbus(bus.clone());
+                    routes.commands.insert(device.name.clone(), handle);
                 }
                 _ => warn!(device = %device.name, bus = %device.bus, "device is on no bus"),
             }
         }
         routes
+    }
+}
+
+impl Handle {
+    /// Gives the command back when too many wait, or the line has ended.
+    #[expect(clippy::result_large_err, reason = "the command itself is given back")]
+    fn command(&self, command: Command) -> Result<(), Command> {
+        match self {
+            Handle::Modbus(bus) => bus.command(command),
+            Handle::Serial(serial) => serial.command(command),
+        }
     }
 }
 

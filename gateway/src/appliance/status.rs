@@ -141,6 +141,12 @@ pub struct SerialStatus {
     pub frames: u64,
     /// Frames that could not be.
     pub bad_frames: u64,
+    /// Requests and commands sent since the start.
+    #[serde(default)]
+    pub sent: u64,
+    /// Requests without a good answer.
+    #[serde(default)]
+    pub unanswered: u64,
     /// What it measures, with the last values.
     #[serde(default)]
     pub points: Vec<PointStatus>,
@@ -350,6 +356,8 @@ fn serial(status: serial::SerialStatus) -> SerialStatus {
         reason,
         frames: status.frames,
         bad_frames: status.bad_frames,
+        sent: status.sent,
+        unanswered: status.unanswered,
         points: status.points.into_iter().map(point).collect(),
     }
 }

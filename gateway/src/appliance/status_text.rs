@@ -76,7 +76,14 @@ fn bus_lines(bus: &BusStatus) -> String {
 }
 
 fn serial_line(line: &SerialStatus) -> String {
-    let counted = format!("{} frames, {} bad", line.frames, line.bad_frames);
+    let mut counted = format!("{} frames, {} bad", line.frames, line.bad_frames);
+    if line.sent > 0 {
+        let _infallible = write!(
+            counted,
+            ", {} requests, {} unanswered",
+            line.sent, line.unanswered
+        );
+    }
     match (line.online, &line.reason) {
         (Some(true), _) => format!(
             "{} serial {} on {}: {counted}\n",

@@ -16,7 +16,7 @@ use super::{
     url,
     url::UpstreamUrl,
 };
-use crate::fieldbus::register::Register;
+use crate::fieldbus::{register::Register, serial::template::Template};
 
 /// A configuration with the file it came from.
 pub type Loaded = settings::Loaded<Config>;
@@ -83,6 +83,7 @@ pub(super) fn formats() -> Formats {
         .with("bit-range", told::<BitRange>)
         .with("percentage", told::<Deadband>)
         .with("characters", told::<Characters>)
+        .with("template", |text| Template::parse(text).map(drop))
         .with("regex", |text| {
             Regex::new(text)
                 .map(drop)

@@ -32,7 +32,7 @@ pub(crate) use point::{Form, Sentinel};
 use profile::{Places, WrittenDevice};
 pub use serial::{
     ByteOrder, Characters, Checksum, ChecksumForm, ChecksumKind, ChecksumPlace, ChecksumRule,
-    CsvDecode, Decode, Frame, Prefix, SerialPoint, SerialSensor,
+    CsvDecode, Decode, Frame, Prefix, SerialPoint, SerialRequest, SerialSensor, TextType,
 };
 
 /// The whole file.

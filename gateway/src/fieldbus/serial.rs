@@ -1,45 +1,46 @@
-//! One task per instrument that talks by itself: opens its port, cuts, decodes, tells.
+//! One task per instrument that is not Modbus: opens its port, reads, writes, tells.
+//!
+//! ```text
+//!  bytes ─▶ line, checksum (a frame) ─▶ text, nmea, shape (values) ─┐
+//!                                                                   ├─ session ─▶ Event
+//!  Command ─▶ command ─▶ template ──▶ poll (what goes out when) ────┘
+//! ```
 //!
 //! Invariant: a port that is missing, silent or noisy is told once, is tried again with bounded
-//! back-off, and never stops another line. Driver of `line`, `text` and `watch`.
+//! back-off, and never stops another line. Driver of `session`.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 mod checksum;
 mod line;
 pub(crate) mod nmea;
+mod shape;
+pub(crate) mod template;
 mod text;
 
+mod command;
+mod poll;
+mod session;
+
 use std::{
-    collections::BTreeMap,
-    convert::Infallible,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 use tokio_serial::{ClearBuffer, SerialPort, SerialStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::fieldbus::{
-    DeviceState, Event, PointStatus,
-    report::Rule,
-    serial::{
-        line::{FrameError, Framer},
-        text::{Decoded, Decoder, Outcome},
-    },
-    watch::Watch,
+    Command, DeviceState, Event, PointStatus,
+    serial::session::{COMMANDS_MAX, Input, Output, Session},
     wire::port::{self, LineSettings},
 };
-use crate::{
-    clock,
-    config::{SerialPoint, SerialSensor},
-    reading::{Reading, Stamp},
-};
+use crate::{clock, config::SerialSensor};
 
 /// First pause before a port is opened again.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -55,6 +56,12 @@ const LOGGED_PER_MINUTE: u32 = 10;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// How long a port may take to accept what is to be sent; one that takes longer is stuck.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long events that are under way at the end may take to be handed over.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
+
 /// What a line has done since its start.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SerialStatus {
@@ -68,8 +75,12 @@ pub struct SerialStatus {
     pub bytes: u64,
     /// Frames that were decoded.
     pub frames: u64,
-    /// Sentences that nobody asked for.
+    /// Sentences that nobody asked for, and answers that came too late.
     pub ignored: u64,
+    /// Requests and commands sent.
+    pub sent: u64,
+    /// Requests without a good answer.
+    pub unanswered: u64,
     /// Frames that could not be cut, verified or decoded.
     pub bad_frames: u64,
     /// What was wrong with the last of them.
@@ -78,17 +89,51 @@ pub struct SerialStatus {
     pub points: Vec<PointStatus>,
 }
 
+impl SerialStatus {
+    /// A line that has done nothing.
+    fn new(sensor: &SerialSensor) -> SerialStatus {
+        SerialStatus {
+            device: sensor.name.clone(),
+            port: sensor.port.clone(),
+            ..SerialStatus::default()
+        }
+    }
+}
+
 /// A running line; clones speak of the same one.
 #[derive(Debug, Clone)]
 pub struct SerialHandle {
-    status: Arc<Mutex<SerialStatus>>,
+    commands: mpsc::Sender<Command>,
+    line: Arc<Mutex<Line>>,
     ended: CancellationToken,
 }
 
+/// What the task and its handles share.
+#[derive(Debug)]
+enum Line {
+    Runs(Box<Session>),
+    /// The configuration's check refuses this first. The line stays, and says why.
+    Unusable(SerialStatus),
+}
+
 impl SerialHandle {
+    /// Hands a command to the instrument; its result comes as an event.
+    ///
+    /// # Errors
+    /// Gives the command back when too many wait already, or the line has ended.
+    #[expect(clippy::result_large_err, reason = "the command itself is given back")]
+    pub fn command(&self, command: Command) -> Result<(), Command> {
+        self.commands
+            .try_send(command)
+            .map_err(mpsc::error::TrySendError::into_inner)
+    }
+
     /// What the line has done so far.
     pub fn status(&self) -> SerialStatus {
-        locked(&self.status).clone()
+        match &*locked(&self.line) {
+            Line::Runs(session) => session.status(),
+            Line::Unusable(status) => status.clone(),
+        }
     }
 
     /// Whether the line's task has not ended.
@@ -108,325 +153,263 @@ pub fn start(
     events: mpsc::Sender<Event>,
     cancel: CancellationToken,
 ) -> SerialHandle {
-    let status = Arc::new(Mutex::new(SerialStatus {
-        device: sensor.name.clone(),
-        port: sensor.port.clone(),
-        ..SerialStatus::default()
-    }));
+    let (commands, incoming) = mpsc::channel(COMMANDS_MAX);
+    let line = match Session::new(sensor.clone(), clock::now()) {
+        Ok(session) => Line::Runs(Box::new(session)),
+        Err(reason) => Line::Unusable(SerialStatus {
+            state: Some(DeviceState::Offline { reason }),
+            ..SerialStatus::new(&sensor)
+        }),
+    };
+    let line = Arc::new(Mutex::new(line));
     let ended = CancellationToken::new();
     let guard = ended.clone().drop_guard();
-    let mut line = Line {
-        device: Arc::from(sensor.name.as_str()),
-        watches: BTreeMap::new(),
-        events,
-        status: Arc::clone(&status),
-        log: LogBudget::default(),
-        heard: Instant::now(),
-        unread: 0,
-        given_up: false,
+    let driver = Driver {
         sensor,
+        line: Arc::clone(&line),
+        commands: incoming,
+        events,
+        cancel,
+        log: LogBudget::default(),
     };
     tokio::spawn(async move {
         let _told_when_dropped = guard;
-        tokio::select! {
-            () = cancel.cancelled() => {}
-            Err(Closed) = line.run() => {}
-        }
+        driver.run().await;
     });
-    SerialHandle { status, ended }
-}
-
-fn locked(status: &Mutex<SerialStatus>) -> std::sync::MutexGuard<'_, SerialStatus> {
-    // Counters stay meaningful whatever happened to another holder.
-    status.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Nobody takes events any more.
-struct Closed;
-
-/// Why a port was given up.
-enum Lost {
-    /// It cannot be opened, or it is gone; as the operator reads it.
-    Port(String),
-    /// Nobody takes events any more.
-    Closed,
-}
-
-impl From<Closed> for Lost {
-    fn from(_: Closed) -> Lost {
-        Lost::Closed
+    SerialHandle {
+        commands,
+        line,
+        ended,
     }
 }
 
-struct Line {
-    sensor: SerialSensor,
-    device: Arc<str>,
-    watches: BTreeMap<Arc<str>, Watch>,
-    events: mpsc::Sender<Event>,
-    status: Arc<Mutex<SerialStatus>>,
-    log: LogBudget,
-    /// When the last good frame came, or the port was opened.
-    heard: Instant,
-    /// Bytes since then.
-    unread: usize,
-    /// Whether the silence since then has been told.
-    given_up: bool,
+fn locked(line: &Mutex<Line>) -> std::sync::MutexGuard<'_, Line> {
+    // Counters stay meaningful whatever happened to another holder.
+    line.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Line {
-    /// Opens the port again and again, until nobody takes events.
-    async fn run(&mut self) -> Result<Infallible, Closed> {
-        let mut decoder = match Decoder::new(&self.sensor) {
-            Ok(decoder) => decoder,
-            Err(reason) => {
-                // The configuration's check refuses this first. The line stays, and says why.
-                self.change(DeviceState::Offline { reason }, clock::now())
-                    .await?;
-                return std::future::pending().await;
-            }
-        };
+/// Why a port is no longer served.
+enum End {
+    /// The line is to end, or nobody takes events any more.
+    Stopped,
+    /// It cannot be opened, or it is gone; as the operator reads it.
+    Lost(String),
+}
+
+struct Driver {
+    sensor: SerialSensor,
+    line: Arc<Mutex<Line>>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    cancel: CancellationToken,
+    log: LogBudget,
+}
+
+impl Driver {
+    /// Opens the port again and again, until the line is to end.
+    async fn run(mut self) {
+        if let Some(event) = self.unusable() {
+            let told = self.events.send(event).await;
+            return match told {
+                Ok(()) => self.cancel.cancelled().await,
+                Err(_closed) => {}
+            };
+        }
         let mut pause = FIRST_RETRY;
         loop {
-            let before = locked(&self.status).bytes;
-            let Err(lost) = self.listen(&mut decoder).await;
-            let reason = match lost {
-                Lost::Port(reason) => format!("{reason}; trying again"),
-                Lost::Closed => return Err(Closed),
+            let before = self.received();
+            let reason = match self.serve().await {
+                End::Stopped => break,
+                End::Lost(reason) => format!("{reason}; trying again"),
             };
-            if locked(&self.status).bytes > before {
+            if self.received() > before {
                 pause = FIRST_RETRY;
             }
-            self.change(DeviceState::Offline { reason }, clock::now())
-                .await?;
-            sleep(pause).await;
+            self.input(Input::Lost(reason));
+            if self.wait(pause).await.is_err() {
+                break;
+            }
             pause = (pause * 2).min(LAST_RETRY);
         }
+        self.commands.close();
+        self.input(Input::Stop);
+        while let Ok(command) = self.commands.try_recv() {
+            self.input(Input::Command(command));
+        }
+        // Who takes events may be gone already.
+        let _late = timeout(LAST_EVENTS, self.drain()).await;
     }
 
     /// Serves the port until it fails.
-    async fn listen(&mut self, decoder: &mut Decoder) -> Result<Infallible, Lost> {
-        let mut port = open(&self.sensor)?;
-        let mut framer = Framer::new(&self.sensor.frame, self.sensor.checksum);
+    async fn serve(&mut self) -> End {
+        let mut port = match open(&self.sensor) {
+            Ok(port) => port,
+            Err(reason) => return End::Lost(reason),
+        };
+        self.input(Input::Opened);
         let mut chunk = [0; CHUNK_BYTES];
-        let mut arrived = clock::now();
-        let mut paused = false;
-        self.heard = arrived.monotonic;
-        self.unread = 0;
-        self.given_up = false;
         loop {
-            // Once the silence between two frames is told, only the long one remains.
-            let least = framer.gap();
-            let wait = if paused {
-                self.patience().max(least)
-            } else {
-                least
-            };
-            match timeout(wait, port.read(&mut chunk)).await {
-                Ok(Ok(count @ 1..)) => {
-                    arrived = clock::now();
-                    paused = false;
-                    let bytes = chunk.get(..count).unwrap_or_default();
-                    self.feed(bytes, &mut framer, decoder, arrived).await?;
-                }
-                Ok(Ok(0)) => return Err(self.unplugged("the other end is gone")),
-                Ok(Err(error)) => return Err(self.unplugged(&error.to_string())),
-                Err(_elapsed) => {
-                    paused = true;
-                    if let Some(frame) = framer.silence() {
-                        self.take(frame, decoder, arrived).await?;
-                    }
-                }
+            if let Err(end) = self.act(&mut port).await {
+                return end;
             }
-            self.judge_silence().await?;
+            let deadline = self.deadline();
+            tokio::select! {
+                () = self.cancel.cancelled() => return End::Stopped,
+                read = port.read(&mut chunk) => match read {
+                    Ok(0) => return End::Lost(self.unplugged("the other end is gone")),
+                    Ok(count) => {
+                        let bytes = chunk.get(..count).unwrap_or_default();
+                        self.input(Input::Bytes(bytes));
+                    }
+                    Err(error) => return End::Lost(self.unplugged(&error.to_string())),
+                },
+                Some(command) = self.commands.recv() => self.input(Input::Command(command)),
+                () = until(deadline) => self.time_passed(),
+            }
         }
     }
 
-    fn unplugged(&self, why: &str) -> Lost {
-        let port = self.sensor.port.display();
-        Lost::Port(format!("serial port {port} was unplugged: {why}"))
-    }
-
-    async fn feed(
-        &mut self,
-        bytes: &[u8],
-        framer: &mut Framer,
-        decoder: &mut Decoder,
-        arrived: Stamp,
-    ) -> Result<(), Closed> {
-        locked(&self.status).bytes += bytes.len() as u64;
-        self.unread += bytes.len();
-        for byte in bytes {
-            if let Some(frame) = framer.push(*byte) {
-                self.take(frame, decoder, arrived).await?;
+    /// Does what the session asks for.
+    async fn act(&mut self, port: &mut SerialStream) -> Result<(), End> {
+        while let Some(output) = self.output() {
+            let Output::Transmit { bytes, drop_input } = output else {
+                self.tell(output).await?;
+                continue;
+            };
+            if drop_input {
+                // A port that cannot do this is used all the same.
+                let _cleared = port.clear(ClearBuffer::Input);
+            }
+            let sent = timeout(SEND_TIMEOUT, port.write_all(&bytes));
+            match self.cancel.run_until_cancelled(sent).await {
+                None => return Err(End::Stopped),
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => return Err(End::Lost(self.unplugged(&error.to_string()))),
+                Some(Err(_elapsed)) => {
+                    return Err(End::Lost(self.unplugged("it takes no characters")));
+                }
             }
         }
         Ok(())
     }
 
-    /// Decodes a frame, or counts why it cannot be.
-    async fn take(
-        &mut self,
-        frame: Result<Vec<u8>, FrameError>,
-        decoder: &mut Decoder,
-        arrived: Stamp,
-    ) -> Result<(), Closed> {
-        let decoded = frame
-            .map_err(|error| error.to_string())
-            .and_then(|frame| decoder.decode(&frame).map_err(|error| error.to_string()));
-        let outcome = match decoded {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                self.count_bad(error, arrived.monotonic);
+    /// Waits before the port is tried again; commands are refused meanwhile.
+    async fn wait(&mut self, pause: Duration) -> Result<(), End> {
+        let over = sleep(pause);
+        tokio::pin!(over);
+        loop {
+            while let Some(output) = self.output() {
+                self.tell(output).await?;
+            }
+            tokio::select! {
+                () = &mut over => return Ok(()),
+                () = self.cancel.cancelled() => return Err(End::Stopped),
+                Some(command) = self.commands.recv() => self.input(Input::Command(command)),
+            }
+        }
+    }
+
+    /// Hands on what is left to tell.
+    async fn drain(&mut self) {
+        while let Some(output) = self.output() {
+            if let Output::Event(event) = output
+                && self.events.send(event).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    async fn tell(&mut self, output: Output) -> Result<(), End> {
+        let event = match output {
+            Output::Event(event) => event,
+            Output::BadFrame(error) => {
+                if self.log.allows(Instant::now()) {
+                    tracing::warn!(device = %self.sensor.name, error, "bad frame");
+                }
                 return Ok(());
             }
+            // Nothing can be sent where nothing is open.
+            Output::Transmit { .. } => return Ok(()),
         };
-        self.heard = arrived.monotonic;
-        self.given_up = false;
-        self.unread = 0;
-        self.change(DeviceState::Online, arrived).await?;
-        match outcome {
-            Outcome::Values(values) => {
-                locked(&self.status).frames += 1;
-                self.publish(values, arrived).await
-            }
-            Outcome::Ignored => {
-                locked(&self.status).ignored += 1;
-                Ok(())
+        if let Event::Device { device, state, .. } = &event {
+            match state {
+                DeviceState::Online => tracing::info!(%device, "online"),
+                DeviceState::Offline { reason } => tracing::warn!(%device, reason, "offline"),
             }
         }
-    }
-
-    /// Sends what the deadbands let through.
-    async fn publish(&mut self, values: Vec<Decoded>, stamp: Stamp) -> Result<(), Closed> {
-        let mut readings = Vec::with_capacity(values.len());
-        for decoded in values {
-            let watch = self
-                .watches
-                .entry(Arc::clone(&decoded.name))
-                .or_insert_with(|| watch(&self.sensor, &decoded));
-            readings.extend(watch.answered(Ok(decoded.value), stamp));
-        }
-        self.show_points();
-        self.tell(readings).await
-    }
-
-    /// Lets every value be stale; none is told twice.
-    async fn outdate(&mut self, reason: &str, now: Instant) -> Result<(), Closed> {
-        let watches = self.watches.values_mut();
-        let readings: Vec<Reading> = watches
-            .filter_map(|watch| watch.outdated(reason, now))
-            .collect();
-        self.show_points();
-        self.tell(readings).await
-    }
-
-    fn show_points(&self) {
-        let points = self.watches.values().map(Watch::status).collect();
-        locked(&self.status).points = points;
-    }
-
-    async fn tell(&self, readings: Vec<Reading>) -> Result<(), Closed> {
-        if readings.is_empty() {
-            return Ok(());
-        }
-        self.send(Event::Readings(readings)).await
-    }
-
-    /// Time left until the instrument counts as offline.
-    fn patience(&self) -> Duration {
-        let limit = self.sensor.timeout.as_duration();
-        if self.given_up {
-            return limit;
-        }
-        limit.saturating_sub(self.heard.elapsed())
-    }
-
-    /// Declares the instrument offline when no good frame came for its timeout.
-    async fn judge_silence(&mut self) -> Result<(), Closed> {
-        if self.given_up || !self.patience().is_zero() {
-            return Ok(());
-        }
-        self.given_up = true;
-        let limit = self.sensor.timeout;
-        let mut reason = format!("nothing received in {limit}");
-        if self.unread > 0 {
-            reason = format!("nothing readable in {limit}, but {} bytes", self.unread);
-            if let Some(error) = &locked(&self.status).last_error {
-                reason = format!("{reason}; last: {error}");
-            }
-            reason.push_str(" (are baud, parity and frame right?)");
-        }
-        self.change(DeviceState::Offline { reason }, clock::now())
-            .await
-    }
-
-    fn count_bad(&mut self, error: String, now: Instant) {
-        let bad_frames = {
-            let mut status = locked(&self.status);
-            status.bad_frames += 1;
-            status.last_error = Some(error.clone());
-            status.bad_frames
+        let patience = async {
+            self.cancel.cancelled().await;
+            sleep(LAST_EVENTS).await;
         };
-        if self.log.allows(now) {
-            tracing::warn!(device = %self.device, bad_frames, error, "bad frame");
+        tokio::select! {
+            biased;
+            sent = self.events.send(event) => sent.map_err(|_closed| End::Stopped),
+            () = patience => Err(End::Stopped),
         }
     }
 
-    /// Tells of a change of state; the same state again is not told.
-    async fn change(&mut self, state: DeviceState, stamp: Stamp) -> Result<(), Closed> {
-        {
-            let mut status = locked(&self.status);
-            if status.state.as_ref() == Some(&state) {
-                return Ok(());
-            }
-            status.state = Some(state.clone());
-        }
-        match &state {
-            DeviceState::Online => tracing::info!(device = %self.device, "online"),
-            DeviceState::Offline { reason } => {
-                tracing::warn!(device = %self.device, reason, "offline");
-            }
-        }
-        let device = Arc::clone(&self.device);
-        self.send(Event::Device {
-            device,
-            state: state.clone(),
-            stamp,
+    /// What is told of a line that cannot be used as it is configured.
+    fn unusable(&self) -> Option<Event> {
+        let line = locked(&self.line);
+        let Line::Unusable(status) = &*line else {
+            return None;
+        };
+        Some(Event::Device {
+            device: self.sensor.name.as_str().into(),
+            state: status.state.clone()?,
+            stamp: clock::now(),
         })
-        .await?;
-        match state {
-            DeviceState::Online => Ok(()),
-            DeviceState::Offline { reason } => self.outdate(&reason, stamp.monotonic).await,
+    }
+
+    fn unplugged(&self, why: &str) -> String {
+        let port = self.sensor.port.display();
+        format!("serial port {port} was unplugged: {why}")
+    }
+
+    fn input(&self, input: Input<'_>) {
+        if let Line::Runs(session) = &mut *locked(&self.line) {
+            session.handle_input(input, clock::now());
         }
     }
 
-    async fn send(&self, event: Event) -> Result<(), Closed> {
-        self.events.send(event).await.map_err(|_| Closed)
+    fn time_passed(&self) {
+        if let Line::Runs(session) = &mut *locked(&self.line) {
+            session.handle_timeout(clock::now());
+        }
+    }
+
+    fn output(&self) -> Option<Output> {
+        match &mut *locked(&self.line) {
+            Line::Runs(session) => session.poll_output(),
+            Line::Unusable(_) => None,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &*locked(&self.line) {
+            Line::Runs(session) => session.poll_timeout(),
+            Line::Unusable(_) => None,
+        }
+    }
+
+    fn received(&self) -> u64 {
+        match &*locked(&self.line) {
+            Line::Runs(session) => session.status().bytes,
+            Line::Unusable(status) => status.bytes,
+        }
     }
 }
 
-/// The watch of a value that is decoded for the first time.
-fn watch(sensor: &SerialSensor, decoded: &Decoded) -> Watch {
-    let mut points = sensor.points.iter();
-    let point = points.find(|point| *point.name == *decoded.name);
-    let rule = Rule {
-        deadband: point.and_then(SerialPoint::publishes_on),
-        heartbeat: point
-            .and_then(|point| point.heartbeat)
-            .map(settings::Period::as_duration),
-        interval: Duration::ZERO,
-    };
-    let device = sensor.name.as_str().into();
-    Watch::new(
-        device,
-        Arc::clone(&decoded.name),
-        decoded.unit.clone(),
-        rule,
-    )
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Opens the port and forgets what arrived while nobody listened, for it has no time.
-fn open(sensor: &SerialSensor) -> Result<SerialStream, Lost> {
+fn open(sensor: &SerialSensor) -> Result<SerialStream, String> {
     let line = LineSettings {
         baud: sensor.baud,
         parity: sensor.parity,
@@ -434,7 +417,7 @@ fn open(sensor: &SerialSensor) -> Result<SerialStream, Lost> {
         stop_bits: sensor.stop_bits,
         rs485: sensor.rs485,
     };
-    let port = port::open(&sensor.port, line).map_err(|error| Lost::Port(error.to_string()))?;
+    let port = port::open(&sensor.port, line).map_err(|error| error.to_string())?;
     // A port that cannot do this is read all the same.
     let _cleared = port.clear(ClearBuffer::Input);
     Ok(port)

@@ -9,6 +9,8 @@ use crate::{
 
 use super::{Findings, point};
 
+mod exchange;
+
 /// Checks `[[serial]]`.
 pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
     for (index, sensor) in config.serials.iter().enumerate() {
@@ -18,21 +20,8 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
 
 fn check_sensor(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) {
     check_frame(sensor, path, findings);
-    let decoders = decoders(&sensor.decode);
-    let decode = format!("{path}.decode");
-    match decoders {
-        0 => findings.error(
-            &decode,
-            "decode names no decoder",
-            "write one of nmea, regex, csv, json, raw",
-        ),
-        1 => check_decoder(&sensor.decode, &decode, findings),
-        _ => findings.error(
-            &decode,
-            format!("decode names {decoders} decoders"),
-            "keep one of them",
-        ),
-    }
+    check_decoders(sensor, path, findings);
+    exchange::check(sensor, path, findings);
     let points = sensor.points.iter().enumerate();
     findings.unique(
         "point",
@@ -46,6 +35,37 @@ fn check_sensor(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) 
             point.heartbeat,
             findings,
         );
+    }
+}
+
+/// The line's own decoder is needed where something is read that no request says how to read.
+fn check_decoders(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) {
+    let requests = &sensor.requests;
+    let spared = !requests.is_empty() && requests.iter().all(|request| request.decode.is_some());
+    if !spared || decoders(&sensor.decode) > 0 {
+        check_decode(&sensor.decode, &format!("{path}.decode"), findings);
+    }
+    for (index, request) in requests.iter().enumerate() {
+        if let Some(decode) = &request.decode {
+            let path = format!("{path}.request[{index}].decode");
+            check_decode(decode, &path, findings);
+        }
+    }
+}
+
+fn check_decode(decode: &Decode, path: &str, findings: &mut Findings<'_>) {
+    match decoders(decode) {
+        0 => findings.error(
+            path,
+            "decode names no decoder",
+            "write one of nmea, regex, csv, json, raw",
+        ),
+        1 => check_decoder(decode, path, findings),
+        several => findings.error(
+            path,
+            format!("decode names {several} decoders"),
+            "keep one of them",
+        ),
     }
 }
 

@@ -102,6 +102,11 @@ impl Framer {
         }
     }
 
+    /// Forgets what came so far: the next byte begins a frame.
+    pub(crate) fn begin(&mut self) {
+        self.restart(true);
+    }
+
     /// Takes one byte and answers with the frame that it ends, without start, delimiter, count and
     /// checksum.
     pub(crate) fn push(&mut self, byte: u8) -> Option<Result<Vec<u8>, FrameError>> {

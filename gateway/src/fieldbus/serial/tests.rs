@@ -3,7 +3,7 @@
 use tokio::io::AsyncWriteExt;
 
 use super::*;
-use crate::reading::{Quality, Value};
+use crate::reading::{Quality, Reading, Value};
 
 /// Longest wait for something that must happen.
 const SOON: Duration = Duration::from_secs(10);
@@ -239,6 +239,104 @@ async fn an_unplugged_port_is_told() {
     };
     let reason = timeout(SOON, offline).await.unwrap();
     assert!(reason.starts_with("serial port /dev/pts/"), "{reason}");
+}
+
+fn balance() -> serde_json::Value {
+    serde_json::json!({
+        "decode": { "regex": "^S S +(?P<weight>[-0-9.]+) g" },
+        "data_bits": 7,
+        "parity": "even",
+        "response_timeout": "2s",
+        "request": [{ "send": "SI\r\n", "interval": "50ms" }],
+        "point": [{
+            "name": "target", "access": "read-write", "write": "A10 {value:.2}\r\n",
+            "confirm": "^A10 A", "min": 0, "max": 200,
+        }],
+    })
+}
+
+/// Reads one line that the gateway sends.
+async fn asked(wire: &mut SerialStream) -> String {
+    let mut line = Vec::new();
+    let whole = async {
+        while !line.ends_with(b"\n") {
+            line.push(wire.read_u8().await.unwrap());
+        }
+    };
+    timeout(SOON, whole).await.unwrap();
+    String::from_utf8(line).unwrap()
+}
+
+#[tokio::test]
+async fn an_instrument_is_asked_again_and_again_and_takes_a_command() {
+    let mut bench = bench(balance());
+    for turn in 1..=3 {
+        assert_eq!(asked(&mut bench.wire).await, "SI\r\n");
+        let answer = format!("S S    {turn}.50 g\r\n");
+        bench.wire.write_all(answer.as_bytes()).await.unwrap();
+        if turn == 1 {
+            assert_eq!(bench.state().await, DeviceState::Online);
+        }
+        let value = bench.reading().await.value.map(|value| value.to_string());
+        assert_eq!(value, Some(format!("{turn}.5")));
+    }
+    let command = Command {
+        device: "scale-1".into(),
+        point: Some("target".into()),
+        value: 12.5.into(),
+        expires: None,
+        received: clock::now(),
+        correlation: None,
+        response_topic: None,
+        sender: None,
+    };
+    bench.handle.command(command).unwrap();
+    let outcome = loop {
+        // What was asked before the command came is answered first.
+        let answer = match asked(&mut bench.wire).await.as_str() {
+            "A10 12.50\r\n" => "A10 A\r\n",
+            _ => "S S 1 g\r\n",
+        };
+        bench.wire.write_all(answer.as_bytes()).await.unwrap();
+        if let Event::Result(result) = bench.event().await {
+            break result.outcome;
+        }
+    };
+    let expected = crate::fieldbus::number::as_written("12.5").unwrap();
+    assert_eq!(outcome, crate::fieldbus::Outcome::Executed(expected));
+    assert_eq!(bench.handle.status().unanswered, 0);
+    bench.cancel.cancel();
+    timeout(SOON, bench.handle.stopped()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_that_waits_when_the_line_ends_gets_a_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, mut events) = mpsc::channel(16);
+    let cancel = CancellationToken::new();
+    let port = folder.path().join("ttyUSB0");
+    let handle = start(sensor(port, balance()), sender, cancel.clone());
+    let offline = timeout(SOON, events.recv()).await.unwrap();
+    assert!(matches!(offline, Some(Event::Device { .. })));
+    let command = Command {
+        device: "scale-1".into(),
+        point: Some("target".into()),
+        value: 1.into(),
+        expires: None,
+        received: clock::now(),
+        correlation: None,
+        response_topic: None,
+        sender: None,
+    };
+    handle.command(command).unwrap();
+    cancel.cancel();
+    let Some(Event::Result(result)) = timeout(SOON, events.recv()).await.unwrap() else {
+        panic!("no result");
+    };
+    let refused = matches!(&result.outcome, crate::fieldbus::Outcome::Refused(reason)
+        if reason.starts_with("not sent: "));
+    assert!(refused, "{:?}", result.outcome);
+    timeout(SOON, handle.stopped()).await.unwrap();
 }
 
 #[test]

@@ -9,10 +9,13 @@ use regex_lite::Regex;
 
 use crate::fieldbus::{
     number,
-    serial::nmea::{Found, Nmea},
+    serial::{
+        nmea::{Found, Nmea},
+        shape::Shape,
+    },
 };
 use crate::{
-    config::{CsvDecode, Decode, SerialPoint, SerialSensor},
+    config::{CsvDecode, Decode, SerialPoint},
     reading::Value,
 };
 
@@ -71,10 +74,10 @@ enum Rule {
 
 impl Decoder {
     /// Builds what `decode` asks for; the error is a reason for the operator.
-    pub(crate) fn new(sensor: &SerialSensor) -> Result<Decoder, String> {
+    pub(crate) fn new(decode: &Decode, points: &[SerialPoint]) -> Result<Decoder, String> {
         Ok(Decoder {
-            rule: Rule::new(&sensor.decode)?,
-            names: Names::new(&sensor.points),
+            rule: Rule::new(decode)?,
+            names: Names::new(points),
         })
     }
 
@@ -82,10 +85,12 @@ impl Decoder {
     pub(crate) fn decode(&mut self, frame: &[u8]) -> Result<Outcome, DecodeError> {
         let text = String::from_utf8_lossy(frame);
         let Decoder { rule, names } = self;
-        let named = rule.find(frame, &text).and_then(|found| match found {
-            Some(found) => names.name_all(found).map(Outcome::Values),
-            None => Ok(Outcome::Ignored),
-        });
+        let named = rule
+            .find(frame, &text, names)
+            .and_then(|found| match found {
+                Some(found) => names.name_all(found).map(Outcome::Values),
+                None => Ok(Outcome::Ignored),
+            });
         named.map_err(|expected| DecodeError {
             expected,
             frame: shown(frame),
@@ -121,11 +126,12 @@ impl Rule {
         &'a mut self,
         frame: &[u8],
         text: &'a str,
+        names: &Names,
     ) -> Result<Option<Vec<Found<'a>>>, String> {
         match self {
             Rule::Nmea(nmea) => nmea.decode(text),
-            Rule::Regex { regex, groups } => matched(regex, groups, text).map(Some),
-            Rule::Csv(csv) => columns(csv, text).map(Some),
+            Rule::Regex { regex, groups } => matched(regex, groups, text, names).map(Some),
+            Rule::Csv(csv) => columns(csv, text, names).map(Some),
             Rule::Json(keys) => members(keys, text).map(Some),
             Rule::Raw(name) => Ok(Some(vec![found(name, Value::Raw(frame.to_vec()))])),
         }
@@ -147,18 +153,19 @@ fn matched<'a>(
     regex: &Regex,
     groups: &'a [String],
     text: &'a str,
+    names: &Names,
 ) -> Result<Vec<Found<'a>>, String> {
     let captures = regex
         .captures(text)
         .ok_or_else(|| format!("a match of {:?}", regex.as_str()))?;
     let value = |group: &'a String| {
         let text = captures.name(group)?.as_str();
-        Some(found(group, written(text)?))
+        Some(found(group, names.shape(group).read(text)?))
     };
     Ok(groups.iter().filter_map(value).collect())
 }
 
-fn columns<'a>(csv: &'a CsvDecode, text: &'a str) -> Result<Vec<Found<'a>>, String> {
+fn columns<'a>(csv: &'a CsvDecode, text: &'a str, names: &Names) -> Result<Vec<Found<'a>>, String> {
     let cells: Vec<_> = text.split(csv.separator).collect();
     if cells.len() < csv.columns.len() {
         return Err(format!(
@@ -173,7 +180,10 @@ fn columns<'a>(csv: &'a CsvDecode, text: &'a str) -> Result<Vec<Found<'a>>, Stri
         .iter()
         .zip(cells)
         .filter(|(name, _)| !name.is_empty());
-    let value = |(name, cell): (&'a String, &str)| Some(found(name, written(unquoted(cell))?));
+    let value = |(name, cell): (&'a String, &str)| {
+        let value = names.shape(name).read(unquoted(cell))?;
+        Some(found(name, value))
+    };
     Ok(named.filter_map(value).collect())
 }
 
@@ -183,15 +193,6 @@ fn unquoted(cell: &str) -> &str {
         .strip_prefix('"')
         .and_then(|cell| cell.strip_suffix('"'));
     inner.unwrap_or(cell)
-}
-
-/// A number as it was written, else text; nothing for an empty field.
-fn written(text: &str) -> Option<Value> {
-    let text = text.trim();
-    if text.is_empty() {
-        return None;
-    }
-    Some(number::as_written(text).unwrap_or_else(|| Value::Text(text.to_owned())))
 }
 
 fn members<'a>(keys: &'a [String], text: &'a str) -> Result<Vec<Found<'a>>, String> {
@@ -246,6 +247,7 @@ struct Name {
     name: Arc<str>,
     /// The configured unit, which overrides the protocol's.
     unit: Option<Arc<str>>,
+    shape: Shape,
 }
 
 impl Names {
@@ -254,12 +256,20 @@ impl Names {
             let name = Name {
                 name: Arc::from(as_level(&point.name)),
                 unit: point.unit.as_deref().map(Arc::from),
+                shape: Shape::of(point),
             };
             (point.name.clone(), name)
         };
         Names {
             known: points.iter().map(name).collect(),
         }
+    }
+
+    /// How a word is read that the decoder finds under this name.
+    fn shape(&self, found: &str) -> Shape {
+        self.known
+            .get(found)
+            .map_or_else(Shape::default, |name| name.shape)
     }
 
     fn name_all(&mut self, found: Vec<Found>) -> Result<Vec<Decoded>, String> {
@@ -271,9 +281,10 @@ impl Names {
             Some(name) => name.clone(),
             None => self.learn(found.name.as_ref())?,
         };
+        let value = name.shape.finish(found.value);
         Ok(Decoded {
+            value: value.map_err(|expected| format!("{}: {expected}", name.name))?,
             name: name.name,
-            value: found.value,
             unit: name.unit.or_else(|| found.unit.map(Arc::from)),
         })
     }
@@ -287,6 +298,7 @@ impl Names {
         let name = configured.unwrap_or(Name {
             name: Arc::from(level),
             unit: None,
+            shape: Shape::default(),
         });
         self.known.insert(written.to_owned(), name.clone());
         Ok(name)
@@ -328,17 +340,8 @@ fn shown(frame: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn sensor(decode: Decode) -> SerialSensor {
-        let mut sensor: SerialSensor = serde_json::from_value(serde_json::json!({
-            "name": "scale-1", "port": "/dev/null", "decode": {},
-        }))
-        .unwrap();
-        sensor.decode = decode;
-        sensor
-    }
-
     fn decoder(decode: Decode) -> Decoder {
-        Decoder::new(&sensor(decode)).unwrap()
+        Decoder::new(&decode, &[]).unwrap()
     }
 
     fn with_regex(pattern: &str) -> Decode {
@@ -456,18 +459,13 @@ mod tests {
 
     #[test]
     fn a_configured_unit_overrides_the_sentence() {
-        let mut sensor = sensor(Decode {
+        let decode = Decode {
             nmea: Some(Vec::new()),
             ..Decode::default()
-        });
-        sensor.points = vec![SerialPoint {
-            name: "water-temperature".to_owned(),
-            unit: Some("degC".to_owned()),
-            report: None,
-            deadband: None,
-            heartbeat: None,
-        }];
-        let mut decoder = Decoder::new(&sensor).unwrap();
+        };
+        let point = serde_json::json!([{ "name": "water-temperature", "unit": "degC" }]);
+        let points: Vec<SerialPoint> = serde_json::from_value(point).unwrap();
+        let mut decoder = Decoder::new(&decode, &points).unwrap();
         assert_eq!(
             printed(&mut decoder, "$INMTW,17.9,C*1B"),
             ["water-temperature=17.9 degC"]
@@ -504,7 +502,7 @@ mod tests {
 
     #[test]
     fn a_decoder_that_cannot_be_built_says_why() {
-        let reason = |decode| Decoder::new(&sensor(decode)).unwrap_err();
+        let reason = |decode| Decoder::new(&decode, &[]).unwrap_err();
         assert_eq!(
             reason(Decode::default()),
             "decode names no decoder; write one of nmea, regex, csv, json, raw"

@@ -71,3 +71,65 @@ fn a_checksum_is_one_of_the_catalogue_and_stands_where_it_can() {
         &["the frame has no delimiter that the checksum could follow"],
     );
 }
+
+#[test]
+fn a_request_may_bring_its_own_decoder_and_then_the_line_needs_none() {
+    let request = "[[serial.request]]\nsend = \"W\\r\"\ndecode = { raw = \"x\" }";
+    check(&line(request), &[]);
+    let other = "[[serial.request]]\nsend = \"T\\r\"";
+    check(
+        &line(&format!("{request}\n{other}")),
+        &["decode names no decoder"],
+    );
+    check(
+        &line("[[serial.request]]\nsend = \"W\"\ndecode = {}"),
+        &["6:10: decode names no decoder"],
+    );
+}
+
+#[test]
+fn what_is_sent_means_something() {
+    check(&raw("init = [\"{\"]"), &["a brace stands alone"]);
+    check(
+        &raw("[[serial.request]]\nsend = \"W{value}\""),
+        &["a request has no {value}"],
+    );
+    check(
+        &raw("[[serial.request]]\nsend = \"W{weight}\""),
+        &["{weight} is none of {value}"],
+    );
+    check(
+        &raw("[[serial.request]]\nsend = \"W{checksum}\""),
+        &["{checksum} is sent, and the line has none"],
+    );
+    check(
+        &raw("pause = \"2s\"\n[[serial.request]]\nsend = \"W\""),
+        &["warning: the line pauses for 2s after each answer"],
+    );
+}
+
+#[test]
+fn a_writable_point_says_what_is_sent_and_what_confirms_it() {
+    let point = |rest: &str| raw(&format!("[[serial.point]]\nname = \"x\"\n{rest}"));
+    check(
+        &point("access = \"read-write\"\nwrite = \"S {value:.1}\\r\"\nconfirm = \"^OK\"\nmin = 0"),
+        &[],
+    );
+    check(
+        &point("access = \"read-write\""),
+        &["does not say what a command sends"],
+    );
+    check(
+        &point("access = \"read-write\"\nwrite = \"S\""),
+        &["warning: without confirm no command is known to be executed"],
+    );
+    check(
+        &point("write = \"S\""),
+        &["warning: point \"x\" says what commands do"],
+    );
+    check(
+        &point("access = \"read-write\"\nwrite = \"S\"\nconfirm = \"OK\"\nmin = 2\nmax = 1"),
+        &["min 2 is above max 1"],
+    );
+    check(&point("scale = 0"), &["a scale of 0"]);
+}
