@@ -20,6 +20,7 @@ mod logins;
 mod manners;
 mod metrics;
 mod security;
+mod serial;
 
 mod demo;
 mod example;

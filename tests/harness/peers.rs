@@ -49,6 +49,13 @@ pub(crate) fn wind(scene: &Scene, link: &Path) -> Result<Process> {
     ready(Process::start("wind", &scene.log_path("wind"), command)?)
 }
 
+/// A weighing scale that answers when asked, on a serial wire whose far end appears at `link`.
+pub(crate) fn scale(scene: &Scene, link: &Path, arguments: &[&str]) -> Result<Process> {
+    let mut command = script("scale.py")?;
+    command.arg("--link").arg(link).args(arguments);
+    ready(Process::start("scale", &scene.log_path("scale"), command)?)
+}
+
 /// `mosquitto_sub`, MQTT 3.1.1 without TLS, from the local broker; one JSON object per message.
 pub(crate) fn subscriber(scene: &Scene, port: u16, filters: &[&str]) -> Result<Process> {
     let mut command = Command::new("mosquitto_sub");
