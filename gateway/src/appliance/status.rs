@@ -85,6 +85,12 @@ pub struct BusStatus {
     pub time_outs: u64,
     /// Share of time it was busy lately, 0 to 1.
     pub utilisation: f64,
+    /// Share of time that its requests book; above 1 some are read later than their intervals.
+    #[serde(default)]
+    pub load: f64,
+    /// Requests that are read later than their intervals.
+    #[serde(default)]
+    pub late: Vec<String>,
     /// Its devices.
     pub devices: Vec<DeviceStatus>,
 }
@@ -316,6 +322,8 @@ fn bus(status: modbus::BusStatus) -> BusStatus {
         requests: status.requests,
         time_outs: status.time_outs,
         utilisation: status.utilisation,
+        load: status.load,
+        late: status.late.iter().map(ToString::to_string).collect(),
         devices: status
             .devices
             .into_iter()

@@ -46,6 +46,17 @@ fn bus_lines(bus: &BusStatus) -> String {
             bus.since
         ),
     };
+    if let Some(first) = bus.late.first() {
+        let more = match bus.late.len() {
+            1 => String::new(),
+            all => format!(" and {} more", all - 1),
+        };
+        let booked = bus.load * 100.0;
+        text += &format!(
+            "  {} {booked:.0} % booked; late: {first}{more}\n",
+            good(false)
+        );
+    }
     for device in &bus.devices {
         let parked = if device.parked.is_empty() {
             String::new()

@@ -39,7 +39,7 @@ use adhoc::{Asked, Asker};
 use link::{Findings, Link};
 
 pub use crate::fieldbus::{
-    poll::schedule::{BusStatus, DeviceStatus},
+    poll::schedule::{BusStatus, DeviceStatus, Late},
     wire::tap::{Traced, What},
 };
 

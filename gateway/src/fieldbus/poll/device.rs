@@ -16,6 +16,8 @@ use crate::fieldbus::{
     DeviceState,
     poll::{
         health::Health,
+        overload::Booking,
+        pace::Pace,
         plan::{self, Cost, Item, Lessons, Limits, Place, Planned, Turn},
         point::{self, Parked, Point},
         write::Functions,
@@ -60,8 +62,8 @@ pub(crate) struct Poll {
     pub(crate) planned: Planned,
     /// When it may be sent; its answer is in time until one interval later.
     pub(crate) due: Instant,
-    /// Answers in time since the last late one; `None` while none was late.
-    pub(crate) in_time_since_late: Option<u32>,
+    /// Whether it keeps that.
+    pub(crate) pace: Pace,
     /// How many of the wider turns were asked last.
     asked: usize,
 }
@@ -73,21 +75,39 @@ impl Poll {
         turn.unwrap_or(&self.planned.base)
     }
 
-    /// Until when the answer is in time.
-    pub(crate) fn deadline(&self) -> Instant {
-        self.due + self.planned.interval()
+    /// How often it is to be sent.
+    pub(crate) fn interval(&self) -> Duration {
+        self.planned.interval()
     }
 
-    /// Moves on to the next moment of the grid whose deadline is still ahead. Returns whether
-    /// moments were missed.
-    pub(crate) fn advance(&mut self, now: Instant) -> bool {
+    /// Until when the answer is in time, or early enough for one that gives way.
+    pub(crate) fn deadline(&self) -> Instant {
+        let own = self.due + self.interval();
+        self.pace.deadline().unwrap_or(own)
+    }
+
+    /// What it books of the bus' time.
+    pub(crate) fn booking(&self) -> Booking {
+        let shares = self.planned.shares().map(|(_, share)| share);
+        let planned = self.interval().mul_f64(shares.sum());
+        self.pace.booking(self.interval(), planned)
+    }
+
+    /// Lets it give way by this factor; 1: not any more.
+    pub(crate) fn stretch(&mut self, factor: f64, now: Instant) {
+        let from = self.due.max(now);
+        self.pace.stretch(factor, self.interval(), from);
+    }
+
+    /// Moves on to the next moment of the grid whose deadline is still ahead.
+    pub(crate) fn advance(&mut self, now: Instant) {
         let behind = self.intervals_behind(now);
-        self.due += self.planned.interval().saturating_mul(behind.max(1));
-        behind > 0
+        self.due += self.interval().saturating_mul(behind.max(1));
+        self.pace.answered(behind > 0, self.due, now);
     }
 
     fn intervals_behind(&self, now: Instant) -> u32 {
-        let interval = self.planned.interval().as_nanos().max(1);
+        let interval = self.interval().as_nanos().max(1);
         let behind = now.saturating_duration_since(self.due).as_nanos() / interval;
         u32::try_from(behind).unwrap_or(u32::MAX)
     }
@@ -368,7 +388,7 @@ impl Device {
             self.polls.push(Poll {
                 id: same.map_or(PollId(self.polls_made), |poll| poll.id),
                 due,
-                in_time_since_late: same.and_then(|poll| poll.in_time_since_late),
+                pace: same.map_or_else(Pace::default, |poll| poll.pace.clone()),
                 asked: same.map_or(0, |poll| poll.asked),
                 planned,
             });

@@ -9,6 +9,8 @@
 pub(crate) mod device;
 mod health;
 mod jitter;
+pub(crate) mod overload;
+mod pace;
 pub mod plan;
 mod point;
 pub(crate) mod schedule;

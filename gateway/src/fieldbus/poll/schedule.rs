@@ -1,6 +1,7 @@
 //! What goes over one bus next. A core.
 //!
-//! Commands come first, then the request whose deadline is nearest. A unit that does not answer
+//! Commands come first, then the request whose deadline is nearest. When there is more to ask than
+//! time, those with long intervals give way: `load`, with the rule in `poll/overload.rs`. A unit that does not answer
 //! is asked only when the others leave time for it, or when its turn is overdue.
 //!
 //! On a serial line one transaction is under way at a time; a Modbus TCP device may take several
@@ -11,6 +12,7 @@
 
 mod adhoc;
 mod choice;
+mod load;
 mod notice;
 mod replies;
 mod status;
@@ -32,7 +34,7 @@ use crate::fieldbus::{
         device::{Device, PollId},
         health::Health,
         jitter::Jitter,
-        plan::{self, Cost},
+        plan::Cost,
         write::{self, Checked, Refusal, Write},
     },
     transaction::{Reply, Span, Transaction},
@@ -40,6 +42,8 @@ use crate::fieldbus::{
 
 use adhoc::AdhocQueue;
 pub(crate) use adhoc::{ADHOC_MAX, Adhoc, AdhocId, AdhocOutcome};
+pub use load::Late;
+use load::Load;
 pub(crate) use notice::Notice;
 use status::Counters;
 pub use status::{BusStatus, DeviceStatus};
@@ -100,6 +104,7 @@ pub(crate) struct Schedule {
     /// The first is the one being executed.
     writes: VecDeque<Write>,
     adhoc: AdhocQueue,
+    load: Load,
     outputs: VecDeque<Output>,
     jitter: Jitter,
     counters: Counters,
@@ -161,6 +166,7 @@ impl Schedule {
             transactions: 0,
             writes: VecDeque::new(),
             adhoc: AdhocQueue::new(now.monotonic),
+            load: Load::new(now.monotonic),
             outputs: VecDeque::new(),
             jitter: Jitter::new(seed),
             counters: Counters::new(now),
@@ -187,6 +193,7 @@ impl Schedule {
     /// nothing.
     pub(crate) fn handle_timeout(&mut self, now: Stamp) {
         self.tell_stale(now);
+        self.watch_load(now.monotonic);
         self.start_next(now);
     }
 
@@ -227,7 +234,6 @@ impl Schedule {
             Wire::Up => None,
             Wire::Down(reason) => Some(reason.clone()),
         };
-        let polls = self.devices.iter().flat_map(|device| &device.polls);
         BusStatus {
             name: bus.to_owned(),
             port: port.to_owned(),
@@ -239,7 +245,8 @@ impl Schedule {
             garbled: self.counters.garbled,
             echo: None,
             stray_bytes: 0,
-            load: plan::load(polls.map(|poll| &poll.planned)),
+            load: self.booked(),
+            late: self.late(),
             utilisation: self.counters.utilisation(now),
             devices: self.devices.iter().map(DeviceStatus::of).collect(),
         }

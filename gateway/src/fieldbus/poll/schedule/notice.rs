@@ -2,28 +2,26 @@
 //!
 //! Invariant: each is a change; nothing here repeats while it lasts.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use crate::fieldbus::{
     poll::device::Lesson,
     transaction::{Exception, Span},
 };
 
+use super::load::Late;
+
+/// Requests that a line about an overload names; the status has all.
+const NAMED_MAX: usize = 8;
+
 /// One line for the log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Notice {
-    /// A request is answered later than its interval: the bus is overloaded.
-    Late {
-        device: Arc<str>,
-        span: Span,
-        interval: Duration,
-    },
-    /// A request that was late is in time again.
-    Punctual {
-        device: Arc<str>,
-        span: Span,
-        interval: Duration,
-    },
+    /// Points are read later than their intervals from now on: the bus is booked by `load`, or
+    /// something else holds it up.
+    Overload { load: f64, late: Vec<Late> },
+    /// All intervals are kept again.
+    Relieved { load: f64 },
     /// A device refused a request, and what follows.
     Exception {
         device: Arc<str>,
@@ -40,9 +38,9 @@ impl Notice {
     /// Whether somebody has to act.
     pub(crate) fn is_warning(&self) -> bool {
         match self {
-            Notice::Late { .. } => true,
+            Notice::Overload { .. } => true,
             Notice::Exception { lesson, .. } => *lesson != Lesson::Split,
-            Notice::Punctual { .. } | Notice::Unparked { .. } => false,
+            Notice::Relieved { .. } | Notice::Unparked { .. } => false,
         }
     }
 }
@@ -50,19 +48,12 @@ impl Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Notice::Late {
-                device,
-                span,
-                interval,
-            } => write!(
+            Notice::Overload { load, late } => overload(f, *load, late),
+            Notice::Relieved { load } => write!(
                 f,
-                "{device}, {span}: the bus is too busy to read it every {interval:?}; `gateway plan` shows the load"
+                "{:.0} % booked; every point is read at its interval again",
+                load * 100.0
             ),
-            Notice::Punctual {
-                device,
-                span,
-                interval,
-            } => write!(f, "{device}, {span}: read every {interval:?} again"),
             Notice::Exception {
                 device,
                 unit,
@@ -78,6 +69,39 @@ impl fmt::Display for Notice {
                 }
             }
             Notice::Unparked { device, point } => write!(f, "{device}/{point} answers again"),
+        }
+    }
+}
+
+fn overload(f: &mut fmt::Formatter<'_>, load: f64, late: &[Late]) -> fmt::Result {
+    write!(f, "{:.0} % booked; ", load * 100.0)?;
+    if late.iter().any(|one| one.stretched.is_some()) {
+        f.write_str("slow points give way: ")?;
+    } else {
+        f.write_str("read later than their intervals: ")?;
+    }
+    for (index, one) in late.iter().take(NAMED_MAX).enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        write!(f, "{comma}{one}")?;
+    }
+    if let Some(more @ 1..) = late.len().checked_sub(NAMED_MAX) {
+        write!(f, " and {more} more")?;
+    }
+    f.write_str("; raise the line rate or the intervals, `gateway plan` shows the requests")
+}
+
+/// As the operator reads it: `meter-1, input registers 0-9 every 10s instead of 5s`.
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} every ", self.device, self.span)?;
+        match self.stretched {
+            Some(stretched) => write!(
+                f,
+                "{:.1}s instead of {:?}",
+                stretched.as_secs_f64(),
+                self.interval
+            ),
+            None => write!(f, "{:?}", self.interval),
         }
     }
 }

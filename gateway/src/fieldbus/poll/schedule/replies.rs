@@ -2,26 +2,17 @@
 //!
 //! Invariant: every reply counts for the unit's health; only answers make readings.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::reading::Stamp;
 
 use crate::fieldbus::{
     DeviceState,
-    poll::{
-        device::{Device, Lesson, PollId},
-        plan::Turn,
-    },
+    poll::device::{Lesson, PollId},
     transaction::{Exception, Reply},
 };
 
 use super::{Notice, Output, Purpose, Schedule, TransactionId, UnderWay};
-
-/// Answers in time after which a request that was late counts as punctual again.
-const PUNCTUAL_AFTER: u32 = 10;
 
 impl Schedule {
     /// Takes the reply to a transaction under way; one to any other is ignored.
@@ -67,7 +58,10 @@ impl Schedule {
         }
         self.note_health(index, under_way, &reply, now);
         match under_way.purpose {
-            Purpose::Poll(poll) => self.polled(index, poll, &reply, now),
+            Purpose::Poll(poll) => {
+                let took = now.monotonic.saturating_duration_since(under_way.sent);
+                self.polled(index, poll, took, &reply, now);
+            }
             Purpose::Probe | Purpose::Adhoc => {}
             Purpose::Recheck(point) => self.rechecked(index, point, reply, now),
             Purpose::Write => self.wrote(index, &reply, now),
@@ -94,7 +88,7 @@ impl Schedule {
         self.tell(index, DeviceState::Online, now);
     }
 
-    fn polled(&mut self, index: usize, id: PollId, reply: &Reply, now: Stamp) {
+    fn polled(&mut self, index: usize, id: PollId, took: Duration, reply: &Reply, now: Stamp) {
         let Some(device) = self.devices.get_mut(index) else {
             return;
         };
@@ -110,8 +104,8 @@ impl Schedule {
             }
             Reply::Exception(_) | Reply::TimedOut | Reply::Garbled(_) => return,
         };
-        let notice = punctuality(device, poll, now.monotonic);
-        self.outputs.extend(notice.map(Output::Notice));
+        device.polls[poll].pace.took(took);
+        device.polls[poll].advance(now.monotonic);
         self.publish(readings);
     }
 
@@ -186,37 +180,5 @@ fn silence(reply: &Reply, timeout: Duration) -> Option<String> {
         Reply::Garbled(what) => Some(what.clone()),
         Reply::Exception(exception) if exception.means_silence() => Some(exception.to_string()),
         Reply::Exception(_) | Reply::Answer(_) => None,
-    }
-}
-
-/// Moves a poll on and tells when it begins or ceases to be late.
-fn punctuality(device: &mut Device, poll: usize, now: Instant) -> Option<Notice> {
-    let name = Arc::clone(&device.name);
-    let (Turn { span, .. }, _) = device.asked(poll)?;
-    let poll = device.polls.get_mut(poll)?;
-    let interval = poll.planned.interval();
-    let missed = poll.advance(now);
-    match (poll.in_time_since_late, missed) {
-        (None, false) => None,
-        (before, true) => {
-            poll.in_time_since_late = Some(0);
-            before.is_none().then_some(Notice::Late {
-                device: name,
-                span,
-                interval,
-            })
-        }
-        (Some(in_time), false) if in_time + 1 < PUNCTUAL_AFTER => {
-            poll.in_time_since_late = Some(in_time + 1);
-            None
-        }
-        (Some(_), false) => {
-            poll.in_time_since_late = None;
-            Some(Notice::Punctual {
-                device: name,
-                span,
-                interval,
-            })
-        }
     }
 }

@@ -8,6 +8,8 @@ use crate::reading::Stamp;
 
 use crate::fieldbus::{DeviceState, poll::device::Device, transaction::Reply, watch::PointStatus};
 
+use super::load::Late;
+
 /// Over which time the utilisation is taken.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -35,8 +37,11 @@ pub struct BusStatus {
     pub echo: Option<bool>,
     /// Bytes received that belonged to no answer: noise, late answers, another client's frames.
     pub stray_bytes: u64,
-    /// Share of time that the plan books; above 1 it cannot be kept.
+    /// Share of time that the requests book by what they took lately; above 1 they cannot all
+    /// keep their intervals.
     pub load: f64,
+    /// What is read later than its interval, the fastest first.
+    pub late: Vec<Late>,
     /// Share of time that the bus was busy lately.
     pub utilisation: f64,
     /// The devices in the order of the configuration.

@@ -2,7 +2,9 @@
 
 mod adhoc;
 mod functions;
+mod overload;
 mod pipeline;
+mod saturation;
 mod shared;
 mod stale;
 mod structures;
@@ -44,8 +46,12 @@ struct Sim {
 
 impl Sim {
     fn new(devices: &[config::Device], world: World) -> Sim {
+        Sim::on(&bus(), devices, world)
+    }
+
+    fn on(bus: &Bus, devices: &[config::Device], world: World) -> Sim {
         let start = start();
-        let mut schedule = Schedule::new(&bus(), devices, 42, start);
+        let mut schedule = Schedule::new(bus, devices, 42, start);
         schedule.handle_input(Input::WireUp, start);
         Sim {
             schedule,
@@ -474,24 +480,6 @@ fn a_command_goes_before_every_poll_on_a_saturated_bus() {
         result_at.is_some_and(|waited| waited < Duration::from_millis(100)),
         "{result_at:?}"
     );
-}
-
-#[test]
-fn overload_is_told_once_per_request_and_not_for_ever() {
-    let devices = [
-        device("a", 1, 20, &["input:0"]),
-        device("b", 2, 1_000, &["input:0"]),
-    ];
-    let mut sim = Sim::new(&devices, Box::new(|one: &Transaction, _| healthy(one)));
-    sim.run_until(secs(60));
-    let late = |name: &str| {
-        let of_device =
-            |notice: &&Notice| matches!(notice, Notice::Late { device, .. } if &**device == name);
-        sim.notices.iter().filter(of_device).count()
-    };
-    assert_eq!((late("a"), late("b")), (1, 1), "{:?}", sim.notices);
-    // The overloaded request takes what is left; the slow one still gets its turn.
-    assert!(sim.reading_times("b").len() >= 55);
 }
 
 #[test]
