@@ -97,6 +97,24 @@ impl Document {
             .is_some()
     }
 
+    /// The text with the values at some paths replaced by these strings; a path that the file
+    /// lacks is left out.
+    pub fn with_strings(&self, values: &[(String, String)]) -> String {
+        let present = values.iter().filter(|(path, _)| self.has(path));
+        let mut places: Vec<_> = present
+            .map(|(path, value)| (self.walk(path).1.span.clone(), value))
+            .collect();
+        // From the end, so that what was found stays where it is.
+        places.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
+        let mut text = self.text.to_string();
+        for (span, value) in places {
+            // A JSON string is a basic string of TOML, too.
+            let written = serde_json::Value::from(value.as_str()).to_string();
+            text.replace_range(span, &written);
+        }
+        text
+    }
+
     /// An error about the value at `path`.
     pub fn error(&self, path: &str, what: impl Into<String>, remedy: impl Into<String>) -> Problem {
         self.problem(self.at(path), path, what, remedy, Severity::Error)

@@ -641,3 +641,19 @@ fn checks_across_keys_speak_beside_faults_of_single_keys_but_not_of_their_conseq
     assert!(lines[1].starts_with("gateway.toml:6:10: offset"), "{found}");
     assert_eq!(lines[2], "gateway.toml:7:1: the device has no unit");
 }
+
+#[test]
+fn strings_are_replaced_where_they_stand_and_all_else_stays() {
+    let text = "id = 'old' # the plant\n[[device]]\nname = \"a\"\n[[device]]\nname = \"b\"\n";
+    let loaded: Loaded<Config> = parse("test.toml", text, &Checks::default()).expect("valid");
+    let values = [
+        ("id", "a \"new\" one"),
+        ("device[1].name", "c"),
+        ("device[2].name", "d"),
+    ];
+    let values = values.map(|(path, value)| (path.to_owned(), value.to_owned()));
+    assert_eq!(
+        loaded.document.with_strings(&values),
+        "id = \"a \\\"new\\\" one\" # the plant\n[[device]]\nname = \"a\"\n[[device]]\nname = \"c\"\n"
+    );
+}

@@ -8,6 +8,7 @@ mod failure;
 mod plan;
 mod profile;
 mod run;
+mod simulate;
 mod status;
 
 use std::{
@@ -36,6 +37,8 @@ enum Command {
     Run(run::Args),
     /// Show the whole appliance at work on loopback, with simulated devices
     Demo(demo::Args),
+    /// Simulate devices, with faults on demand, to try a configuration at the desk
+    Simulate(simulate::Args),
     /// Validate the configuration and what it needs of this machine
     Check(check::Args),
     /// Show the requests that go over each bus, and what they cost
@@ -89,6 +92,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Profile(args) => profile::run(&args),

@@ -8,6 +8,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_serial::{SerialPort, SerialStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::fieldbus::simulate::weather;
+
 /// Between two rounds of sentences.
 const ROUND: Duration = Duration::from_secs(1);
 
@@ -35,36 +37,12 @@ async fn talk(wire: &mut SerialStream) {
     let mut seconds = 0.0;
     loop {
         rounds.tick().await;
-        for body in weather(seconds) {
+        for sentence in weather(seconds) {
             // A full buffer means that nobody listens.
-            let _sent = wire.try_write(sealed(&body).as_bytes());
+            let _sent = wire.try_write(sentence.as_bytes());
         }
         seconds += ROUND.as_secs_f64();
     }
-}
-
-/// The sentences of one round: wind that turns and gusts, air and water that warm slowly.
-fn weather(seconds: f64) -> [String; 3] {
-    let wave = |period_s: f64| (seconds * std::f64::consts::TAU / period_s).sin();
-    let direction = (225.0 + 25.0 * wave(60.0) + 5.0 * wave(7.0)).rem_euclid(360.0);
-    let wind = 6.5 + 2.0 * wave(23.0) + 0.8 * wave(5.0);
-    let air = 14.2 + 1.5 * wave(180.0);
-    let pressure = 1.0132 + 0.0020 * wave(300.0);
-    let humidity = 62.0 - 6.0 * wave(180.0);
-    let water = 11.8 + 0.4 * wave(240.0);
-    [
-        format!("WIMWV,{direction:.1},T,{wind:.1},M,A"),
-        format!(
-            "WIXDR,C,{air:.1},C,air-temperature,P,{pressure:.4},B,pressure,H,{humidity:.1},P,humidity"
-        ),
-        format!("YXMTW,{water:.1},C"),
-    ]
-}
-
-/// A sentence with its start, checksum and end.
-fn sealed(body: &str) -> String {
-    let checksum = body.bytes().fold(0, |xor, byte| xor ^ byte);
-    format!("${body}*{checksum:02X}\r\n")
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Invariant: what cannot be written exactly as asked is refused, never rounded; floating-point
 //! registers take the nearest number they have.
 
+mod nearest;
+
 use serde_json::Value as Json;
 
 use crate::config::{Form, Names};
