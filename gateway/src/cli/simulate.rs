@@ -23,8 +23,8 @@ use crate::{
 use super::{ConfigPath, Exit, Failure, load, print};
 use places::Places;
 
-/// Name of the line that bare registers are on.
-const BARE: &str = "line";
+/// Name of the line that a profile or bare registers are on.
+const LINE: &str = "line";
 /// Commands read ahead of their execution.
 const COMMANDS_AHEAD: usize = 16;
 
@@ -37,23 +37,26 @@ pub(super) struct Args {
         short = 'c',
         long,
         value_name = "FILE",
-        required_unless_present = "registers"
+        required_unless_present_any = ["registers", "profile"]
     )]
     config: Option<PathBuf>,
+    /// Simulate a device of this profile instead; `gateway profile list` names them
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["config", "registers"])]
+    profile: Option<String>,
     /// Simulate a device with these registers instead, such as input:0-99; may be repeated
     #[arg(long, value_name = "TABLE:FIRST-LAST", conflicts_with = "config")]
     registers: Vec<Registers>,
-    /// Unit identifier of the registers; repeated: that many devices
-    #[arg(long, value_name = "N", default_values_t = [1], requires = "registers")]
+    /// Unit identifier of the profile or the registers; repeated: that many devices
+    #[arg(long, value_name = "N", default_values_t = [1], conflicts_with = "config")]
     unit: Vec<u8>,
-    /// Put the registers behind this address, such as 127.0.0.1:1502, instead of on a serial line
-    #[arg(long, value_name = "HOST:PORT", requires = "registers")]
+    /// Put them behind this address, such as 127.0.0.1:1502, instead of on a serial line
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "config")]
     tcp: Option<String>,
     /// RTU frames on the TCP connection
     #[arg(long, requires = "tcp")]
     rtu: bool,
-    /// Line rate of the registers' serial line; without it, bytes take no time there
-    #[arg(long, requires = "registers", conflicts_with = "tcp")]
+    /// Line rate of their serial line; without it, bytes take no time there
+    #[arg(long, conflicts_with_all = ["config", "tcp"])]
     baud: Option<u32>,
     /// Serial lines of the configuration take no time for their bytes
     #[arg(long)]
@@ -103,13 +106,15 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let cancel = CancellationToken::new();
     let _ended = cancel.clone().drop_guard();
     let mut places = Places::new(args.folder.clone())?;
-    let config = loaded.as_ref().map(|loaded| &loaded.value);
     for place in plant.places() {
-        let at = match config {
-            Some(config) => places.of_configuration(config, place, &cancel).await?,
+        let at = match &loaded {
+            Some(loaded) => {
+                let config = &loaded.value;
+                places.of_configuration(config, place, &cancel).await?
+            }
             None => {
                 places
-                    .of_registers(args.tcp.as_deref(), place, &cancel)
+                    .asked_for(args.tcp.as_deref(), place, &cancel)
                     .await?
             }
         };
@@ -128,18 +133,46 @@ async fn serve(args: &Args) -> Result<(), Failure> {
 /// What is simulated, and the configuration that it is from.
 fn plant(args: &Args) -> Result<(Plant, Option<config::Loaded>), Failure> {
     let mut plant = Plant::new(args.seed);
-    let Some(path) = &args.config else {
-        let framing = match (&args.tcp, args.rtu) {
-            (Some(_), false) => Framing::Tcp,
-            _ => Framing::Rtu,
-        };
-        plant.add_registers(BARE, framing, args.baud, &args.unit, &args.registers);
+    if let Some(path) = &args.config {
+        let loaded = load(&ConfigPath { path: path.clone() })?;
+        plant.add_buses(&loaded.value, !args.unpaced);
+        add_talkers(args, &loaded.value, &mut plant)?;
+        return Ok((plant, Some(loaded)));
+    }
+    if let Some(profile) = &args.profile {
+        let loaded = config::parse("--profile", &of_profile(args, profile));
+        let loaded = loaded.map_err(|problems| Failure::new(Exit::Usage, anyhow!("{problems}")))?;
+        plant.add_buses(&loaded.value, args.baud.is_some());
         return Ok((plant, None));
+    }
+    let framing = if args.tcp.is_some() && !args.rtu {
+        Framing::Tcp
+    } else {
+        Framing::Rtu
     };
-    let loaded = load(&ConfigPath { path: path.clone() })?;
-    plant.add_buses(&loaded.value, !args.unpaced);
-    add_talkers(args, &loaded.value, &mut plant)?;
-    Ok((plant, Some(loaded)))
+    plant.add_registers(LINE, framing, args.baud, &args.unit, &args.registers);
+    Ok((plant, None))
+}
+
+/// A configuration with devices of a profile.
+fn of_profile(args: &Args, profile: &str) -> String {
+    let wire = match &args.tcp {
+        Some(_) if args.rtu => "tcp = \"127.0.0.1\"\nframing = \"rtu\"".to_owned(),
+        Some(_) => "tcp = \"127.0.0.1\"".to_owned(),
+        None => format!(
+            "port = \"simulated\"\nbaud = {}",
+            args.baud.unwrap_or(19_200)
+        ),
+    };
+    let devices = args.unit.iter().map(|unit| {
+        format!(
+            "[[device]]\nname = \"unit-{unit}\"\nbus = \"{LINE}\"\nunit = {unit}\nprofile = {profile:?}\n"
+        )
+    });
+    format!(
+        "[[bus]]\nname = \"{LINE}\"\n{wire}\n{}",
+        devices.collect::<String>()
+    )
 }
 
 fn add_talkers(args: &Args, config: &Config, plant: &mut Plant) -> Result<(), Failure> {

@@ -60,6 +60,11 @@ impl Places {
         let (key, wanted) = match (bus, sensor) {
             (Some(index), _) => match (&config.buses[index].port, &config.buses[index].tcp) {
                 (None, Some(address)) => {
+                    anyhow::ensure!(
+                        config.buses[index].tls.is_none(),
+                        "bus {:?} has tls, which simulated devices do not speak; try it without",
+                        place.name
+                    );
                     let at = listen(address, place, cancel).await?;
                     self.replaced
                         .push((format!("bus[{index}].tcp"), at.clone()));
@@ -78,8 +83,8 @@ impl Places {
         Ok(at)
     }
 
-    /// Serves bare registers; where they are.
-    pub(super) async fn of_registers(
+    /// Serves a line where it is asked for, or else in the folder; where it is.
+    pub(super) async fn asked_for(
         &mut self,
         tcp: Option<&str>,
         place: &Place,

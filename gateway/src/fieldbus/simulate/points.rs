@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::{
     config::{Access, Point},
     fieldbus::{
-        decode::{Codec, Encoded, elements},
+        decode::{Codec, Encoded},
         register::Register,
     },
 };
@@ -44,7 +44,7 @@ impl Points {
                 span: Span {
                     table: point.register.table,
                     start: point.register.address,
-                    count: elements(point),
+                    count: point.elements(),
                 },
                 signal: Signal::of(point, &codec, seed),
                 codec,
@@ -157,7 +157,7 @@ mod tests {
     fn seen(point: &Point, points: &Points, memory: &mut Memory, seconds: f64) -> Json {
         let codec = Codec::of(point);
         let Register { table, address } = point.register;
-        let count = elements(point);
+        let count = point.elements();
         let span = Span {
             table,
             start: address,
