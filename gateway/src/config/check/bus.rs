@@ -126,14 +126,17 @@ fn check_device(index: usize, device: &Device, config: &Config, findings: &mut F
         ),
         Some(_) => {}
     }
-    let places = (0..).map(|point| config.places.point(index, point));
-    let points = || places.clone().zip(&device.points);
+    let places = 0..device.points.len();
+    let places: Vec<String> = places
+        .map(|point| config.places.point(index, point))
+        .collect();
+    let points = || places.iter().zip(&device.points);
     findings.unique(
         "point",
         points().map(|(path, point)| (format!("{path}.name"), point.name.as_str())),
     );
     for (path, point) in points() {
-        point::check(point, device, &path, findings);
+        point::check(point, device, path, findings);
     }
-    requests::check(index, device, config, findings);
+    requests::check(device, &path, &places, findings);
 }

@@ -6,7 +6,7 @@
 mod bus;
 mod link;
 pub(super) mod point;
-mod requests;
+pub(super) mod requests;
 mod serial;
 
 use std::collections::HashMap;

@@ -8,7 +8,7 @@ use super::{Example, Profile, complete::matches, words};
 use crate::{
     config::{
         Device,
-        check::{Findings, did_you_mean, point},
+        check::{Findings, did_you_mean, point, requests},
     },
     fieldbus::register::Register,
 };
@@ -32,9 +32,12 @@ pub(in crate::config) fn check(profile: &Profile, document: &Document) -> Vec<Pr
     }
     match profile.as_device(&profile.model) {
         Ok(device) => {
-            for (index, point) in device.points.iter().enumerate() {
-                point::check(point, &device, &format!("point[{index}]"), &mut findings);
+            let places = 0..device.points.len();
+            let places: Vec<String> = places.map(|index| format!("point[{index}]")).collect();
+            for (path, point) in places.iter().zip(&device.points) {
+                point::check(point, &device, path, &mut findings);
             }
+            requests::check(&device, "device", &places, &mut findings);
             for (index, example) in profile.examples.iter().enumerate() {
                 check_example(
                     example,

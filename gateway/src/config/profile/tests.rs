@@ -285,6 +285,38 @@ fn a_profile_is_checked_as_a_whole() {
 }
 
 #[test]
+fn what_a_profile_says_of_requests_is_checked_with_it_and_not_with_the_points_chosen() {
+    let together = "max_registers = 40\nread_together = [\"input:2..5\"]";
+    let text = METER.replacen("max_registers = 40", together, 1);
+    let plant = Plant::new();
+    plant.profile("acme-m3", &text);
+    let config = plant.device("profile = \"acme-m3\"\npoints = [\"voltage-l1\"]");
+    assert_eq!(config.devices[0].read_together.len(), 1);
+    let cut = text.replacen("2..5", "3..5", 1);
+    let problems = library::parse("acme.toml", &cut).expect_err("a wrong profile");
+    let expected =
+        "point \"voltage-l2\" stands at input registers 2-3, which is only partly in input:3..5";
+    assert!(problems.to_string().contains(expected), "{problems}");
+}
+
+#[test]
+fn a_device_of_a_shipped_profile_is_the_same_as_one_written_out() {
+    let plant = Plant::new();
+    let library = library::Library::new(plant.directory.path());
+    for name in library.names().into_keys() {
+        let profile = library.read(&name).expect("a good profile");
+        let profile = profile.expect("it is listed").value;
+        let text = plant.file(&format!(
+            "name = \"d\"\nbus = \"b\"\nunit = 1\nprofile = {name:?}\npoints = [\"*\"]"
+        ));
+        let loaded = parse("gateway.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+        let mut written_out = profile.as_device("d").expect("a device");
+        written_out.bus = "b".to_owned();
+        assert_eq!(loaded.value.devices, [written_out], "{name}");
+    }
+}
+
+#[test]
 fn registers_of_an_example_are_hexadecimal() {
     assert_eq!(words("4366 3334", false), Some(vec![0x4366, 0x3334]));
     assert_eq!(words("43663334", false), Some(vec![0x4366, 0x3334]));
