@@ -4,6 +4,7 @@
 //! topic bears the next number of that topic. Core.
 
 mod exact;
+pub(crate) mod raw;
 
 use std::{
     collections::HashMap,
@@ -147,20 +148,29 @@ fn result_messages(result: &CommandResult) -> Vec<Message> {
     let payload = Bytes::from(result_payload(result));
     let mut levels = vec!["result", &*command.device];
     levels.extend(command.point.as_deref());
-    let own = topic(&levels).map(|topic| Message::new(topic, payload.clone()));
-    let response = command.response_topic.as_deref();
-    let asked = response
-        .and_then(|topic| TopicName::parse(topic).ok())
-        .map(|topic| {
-            let mut message = Message::new(topic, payload);
-            message.properties = command.correlation.clone().map(|correlation| {
-                Arc::new(MessageProperties {
-                    correlation_data: Some(correlation),
-                    ..MessageProperties::default()
-                })
-            });
-            message
+    let asked = command.response_topic.as_deref();
+    answer_to(topic(&levels), asked, command.correlation.as_ref(), payload)
+}
+
+/// An answer on a topic of its own, and with its correlation where the sender asked for it.
+fn answer_to(
+    own: Option<TopicName>,
+    asked: Option<&str>,
+    correlation: Option<&Bytes>,
+    payload: Bytes,
+) -> Vec<Message> {
+    let own = own.map(|topic| Message::new(topic, payload.clone()));
+    let asked = asked.and_then(|topic| TopicName::parse(topic).ok());
+    let asked = asked.map(|topic| {
+        let mut message = Message::new(topic, payload);
+        message.properties = correlation.cloned().map(|correlation| {
+            Arc::new(MessageProperties {
+                correlation_data: Some(correlation),
+                ..MessageProperties::default()
+            })
         });
+        message
+    });
     own.into_iter().chain(asked).collect()
 }
 
@@ -188,12 +198,7 @@ fn result_payload(result: &CommandResult) -> String {
             object.text("reason", reason);
         }
     }
-    if let Some(correlation) = &result.command.correlation {
-        match std::str::from_utf8(correlation) {
-            Ok(id) => object.text("id", id),
-            Err(_) => object.value("id", Some(&Value::Raw(correlation.to_vec()))),
-        }
-    }
+    object.correlation(result.command.correlation.as_ref());
     object.time(result.stamp.wall);
     object.finish()
 }
@@ -277,6 +282,14 @@ impl Object {
         self.value("value", reading.value.as_ref());
         if let Some(unit) = &reading.unit {
             self.text("unit", unit);
+        }
+    }
+
+    fn correlation(&mut self, correlation: Option<&Bytes>) {
+        match correlation.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
+            None => {}
+            Some((_, Ok(id))) => self.text("id", id),
+            Some((bytes, Err(_))) => self.value("id", Some(&Value::Raw(bytes.to_vec()))),
         }
     }
 

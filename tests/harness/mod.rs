@@ -26,7 +26,9 @@ mod mosquitto;
 pub(crate) use mosquitto::Mosquitto;
 
 mod peers;
-pub(crate) use peers::{Client, accepts, meter, openmetrics, scale, subscriber, tank, wind};
+pub(crate) use peers::{
+    Client, accepts, controller, meter, openmetrics, scale, subscriber, tank, wind,
+};
 
 pub(crate) mod scram;
 

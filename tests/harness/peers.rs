@@ -42,6 +42,28 @@ pub(crate) fn tank(scene: &Scene, port: u16) -> Result<Process> {
     ready(Process::start("tank", &scene.log_path("tank"), command)?)
 }
 
+/// A TCP device of these quantities, unit 1 on loopback, that does not know some function codes.
+pub(crate) fn controller(
+    scene: &Scene,
+    port: u16,
+    quantities: &[&str],
+    unknown: &[u8],
+) -> Result<Process> {
+    let mut command = script("modbus_device.py")?;
+    command.arg("--tcp").arg(port.to_string());
+    for quantity in quantities {
+        command.args(["--quantity", quantity]);
+    }
+    for function in unknown {
+        command.args(["--unknown", &function.to_string()]);
+    }
+    ready(Process::start(
+        "controller",
+        &scene.log_path("controller"),
+        command,
+    )?)
+}
+
 /// The NMEA 0183 wind sensor on a serial wire whose far end appears at `link`.
 pub(crate) fn wind(scene: &Scene, link: &Path) -> Result<Process> {
     let mut command = script("nmea_talker.py")?;

@@ -5,7 +5,9 @@ or `?` for one bit, or a length and `s` for text. Each read that covers it moves
 every reading is told from every other; STEP 0 keeps what was written. Registers without a quantity
 do not exist: reading them is answered with exception 2.
 
-Emits `ready`, `served` with the values of one answer, and `written` for each write request.
+Function codes after `--unknown` are answered with exception 1.
+
+Emits `ready`, `served` with the values of one answer, and `written` with its function for each write.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import asyncio
 import struct
 from dataclasses import dataclass
 
+from pymodbus.constants import ExcCodes
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
@@ -21,7 +24,7 @@ from wire import pair
 
 TABLES = ("coil", "discrete", "holding", "input")
 READS = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}
-WRITES = {5: "coil", 6: "holding", 15: "coil", 16: "holding"}
+WRITES = {5: "coil", 6: "holding", 15: "coil", 16: "holding", 22: "holding", 23: "holding"}
 
 
 @dataclass
@@ -84,8 +87,9 @@ class Quantity:
 
 
 class Device:
-    def __init__(self, unit, quantities):
+    def __init__(self, unit, quantities, unknown=()):
         self.quantities = quantities
+        self.unknown = unknown
         blocks = tuple(self._block(table) for table in TABLES)
         self.simulated = SimDevice(id=unit, simdata=blocks, action=self.on_request)
 
@@ -101,9 +105,12 @@ class Device:
         return data or [SimData(65535, values=[0], datatype=DataType.REGISTERS)]
 
     async def on_request(self, function, start, address, count, registers, values):
+        if function in self.unknown:
+            return ExcCodes.ILLEGAL_FUNCTION
         if function in WRITES and values is not None:
             written = [int(value) for value in values]
-            emit("written", table=WRITES[function], address=address, values=written)
+            table = WRITES[function]
+            emit("written", table=table, address=address, values=written, function=function)
         elif function in READS and values is None:
             self._serve(READS[function], start, address, count, registers)
         return None
@@ -139,7 +146,8 @@ class Device:
 
 
 async def serve(arguments):
-    device = Device(arguments.unit, [Quantity.parse(text) for text in arguments.quantity])
+    quantities = [Quantity.parse(text) for text in arguments.quantity]
+    device = Device(arguments.unit, quantities, arguments.unknown)
     if arguments.link:
         server = ModbusSerialServer(
             device.simulated, port=pair(arguments.link), baudrate=19200, parity="N"
@@ -158,6 +166,7 @@ def main():
     where.add_argument("--tcp", type=int)
     parser.add_argument("--unit", type=int, default=1)
     parser.add_argument("--quantity", action="append", default=[])
+    parser.add_argument("--unknown", action="append", type=int, default=[])
     asyncio.run(serve(parser.parse_args()))
 
 

@@ -10,7 +10,12 @@ use std::{
 
 use tracing::{info, warn};
 
-use crate::fieldbus::{Command, CommandResult, Outcome};
+use crate::{
+    fieldbus::{Command, CommandResult, Outcome, raw::RawOutcome},
+    payload::raw::word,
+};
+
+use super::raw::Asked;
 
 mod catalog;
 
@@ -71,6 +76,17 @@ impl Audit {
             write(kind, &result.command, reason, took, left_out);
         }
     }
+
+    /// Writes what came of a request that somebody wrote down himself.
+    pub(super) fn raw(&mut self, asked: &Asked, now: Instant) {
+        let left_out = match asked.outcome {
+            RawOutcome::Refused(_) => self.refused.admits(now),
+            _ => Some(0),
+        };
+        if let Some(left_out) = left_out {
+            write_raw(asked, left_out);
+        }
+    }
 }
 
 /// Writes that a retained message is no command.
@@ -80,6 +96,22 @@ pub(super) fn ignored(topic: &impl Display, payload: &[u8]) {
         message_id = catalog::IGNORED.id, kind = catalog::IGNORED.name, %topic,
         value = cut(&String::from_utf8_lossy(payload)),
         "a retained command is not executed: it may be of any age"
+    );
+}
+
+fn write_raw(asked: &Asked, left_out: u32) {
+    let sender = asked.sender.as_ref();
+    let id = asked.envelope.correlation.as_deref();
+    let id = id.map(String::from_utf8_lossy);
+    info!(
+        target: "gateway::audit",
+        message_id = catalog::RAW.id, kind = catalog::RAW.name, bus = cut(&asked.envelope.bus),
+        value = cut(&String::from_utf8_lossy(&asked.payload)), outcome = word(&asked.outcome),
+        identity = sender.and_then(|sender| sender.user.as_deref()),
+        client = sender.map(|sender| &*sender.client),
+        address = sender.map(|sender| sender.address.to_string()),
+        id = id.as_deref().map(cut), left_out = (left_out > 0).then_some(left_out),
+        "{}", catalog::RAW.says
     );
 }
 

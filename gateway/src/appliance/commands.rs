@@ -67,7 +67,8 @@ fn accept(delivery: &Delivery, field: &Field) -> Result<(), Box<Refusal>> {
     }
 }
 
-fn sender(publisher: &Publisher) -> Sender {
+/// Whom the log names.
+pub(super) fn sender(publisher: &Publisher) -> Sender {
     Sender {
         user: publisher.user.as_deref().map(Arc::from),
         client: publisher.client.as_str().into(),

@@ -57,6 +57,8 @@ enum Handle {
 #[derive(Default)]
 struct Routes {
     commands: HashMap<String, Handle>,
+    /// Each bus, and whether requests that people write down themselves may go over it.
+    requests: HashMap<String, (BusHandle, bool)>,
     publish: HashMap<String, Publish>,
     buses: Vec<BusHandle>,
     serials: Vec<SerialHandle>,
@@ -156,6 +158,20 @@ impl Field {
         }
     }
 
+    /// The bus for a request that somebody wrote down himself.
+    ///
+    /// # Errors
+    /// There is no such bus, or the configuration does not open it to such requests.
+    pub(crate) fn open_to_requests(&self, bus: &str) -> Result<BusHandle, String> {
+        match self.routes().requests.get(bus) {
+            None => Err(format!("no bus is named {bus:?}")),
+            Some((_, false)) => Err(format!(
+                "bus {bus:?} takes no such requests; `raw_requests = true` at the bus would permit them"
+            )),
+            Some((bus, true)) => Ok(bus.clone()),
+        }
+    }
+
     /// How readings of `device` become messages.
     pub(crate) fn publish_mode(&self, device: &str) -> Publish {
         self.routes()
@@ -203,6 +219,12 @@ impl Routes {
                     routes.serials.push(serial.clone());
                     routes.commands.insert(name.clone(), line.handle.clone());
                 }
+            }
+        }
+        for bus in &config.buses {
+            if let Some(Handle::Modbus(handle)) = lines.get(&bus.name).map(|line| &line.handle) {
+                let request = (handle.clone(), bus.raw_requests);
+                routes.requests.insert(bus.name.clone(), request);
             }
         }
         for device in &config.devices {

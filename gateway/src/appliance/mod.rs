@@ -11,6 +11,7 @@ mod commands;
 mod field;
 mod metrics;
 mod publisher;
+mod raw;
 mod status;
 pub mod status_text;
 
@@ -97,6 +98,11 @@ impl Appliance {
                 broker.local("gateway-commands"),
                 field.clone(),
                 events,
+                cancel.clone(),
+            )),
+            tokio::spawn(raw::serve(
+                broker.local("gateway-requests"),
+                field.clone(),
                 cancel.clone(),
             )),
             tokio::spawn(control::serve(

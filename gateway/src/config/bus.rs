@@ -49,6 +49,10 @@ pub struct Bus {
     pub echo: Echo,
     /// Modbus/TCP Security: TLS on the connection, with a certificate of ours.
     pub tls: Option<BusTls>,
+    /// Takes requests that people write down themselves, on `modbus/<bus>/request`, for
+    /// commissioning. Whoever may publish there reads and writes every register of the bus.
+    #[serde(default)]
+    pub raw_requests: bool,
     /// How long a device may take to answer.
     #[serde(default = "default_response_timeout")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1m"))]

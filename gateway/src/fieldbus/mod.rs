@@ -18,6 +18,8 @@ pub(crate) mod transaction;
 
 mod wire;
 
+pub(crate) mod raw;
+
 mod decode;
 pub(crate) mod example;
 mod report;

@@ -59,6 +59,7 @@ pub struct BusHandle {
     port: Arc<str>,
     commands: mpsc::Sender<Command>,
     asker: Asker,
+    response_timeout: Duration,
     schedule: Arc<Mutex<Schedule>>,
     tap: Tap,
     findings: Arc<Findings>,
@@ -82,6 +83,7 @@ pub fn start(
         port: port(&bus).into(),
         commands,
         asker,
+        response_timeout: bus.response_timeout.as_duration(),
         schedule: Arc::new(Mutex::new(schedule)),
         tap: Tap::new(),
         findings: Arc::default(),
@@ -124,7 +126,6 @@ impl BusHandle {
     /// Sends a tool's request once, when that harms no poll or its share of the bus is free, and
     /// waits for what comes of it; `None`: the bus has stopped. It is refused when it could not be
     /// sent within `patience`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the commissioning tools"))]
     pub(crate) async fn ask(
         &self,
         unit: u8,
@@ -136,6 +137,11 @@ impl BusHandle {
         self.asker
             .ask(unit, request, response_timeout, send_by)
             .await
+    }
+
+    /// How long its devices may take to answer.
+    pub(crate) fn response_timeout(&self) -> Duration {
+        self.response_timeout
     }
 
     /// The state of the bus and its devices.

@@ -39,10 +39,6 @@ pub(crate) enum Request {
         words: Vec<u16>,
     },
     /// Any PDU, function code first: what commissioning asks beyond the others.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the commissioning commands ask it")
-    )]
     Raw(Vec<u8>),
 }
 

@@ -45,13 +45,20 @@ pub(super) const IGNORED: Kind = Kind {
     remedy: "Let the sender publish without retain, and clear the topic.",
 };
 
+pub(super) const RAW: Kind = Kind {
+    name: "raw-request",
+    id: "46a56f1e33d04b14927977de5c431418",
+    says: "a request that somebody wrote down himself came to its end",
+    remedy: "Nothing to do. Remove raw_requests from the bus when it is commissioned.",
+};
+
 #[cfg(test)]
 mod tests {
     use std::{fmt::Write as _, fs, path::Path};
 
     use super::*;
 
-    const KINDS: [Kind; 4] = [EXECUTED, REFUSED, FAILED, IGNORED];
+    const KINDS: [Kind; 5] = [EXECUTED, REFUSED, FAILED, IGNORED, RAW];
     const BEGIN: &str = "<!-- kinds -->\n";
     const END: &str = "<!-- end of kinds -->";
 

@@ -5,7 +5,7 @@
 use std::{borrow::Cow, io};
 
 use bytes::Bytes;
-use tokio_modbus::prelude::ReadDeviceIdentificationResponse;
+use tokio_modbus::prelude::{ReadCode, ReadDeviceIdentificationResponse};
 use tokio_modbus::{Error, ExceptionCode, ProtocolError, Request as Call, Response};
 
 use crate::fieldbus::{
@@ -33,13 +33,53 @@ pub(super) fn request(request: &Request) -> Call<'_> {
             Call::ReadWriteMultipleRegisters(read.start, read.count, *address, Cow::Borrowed(words))
         }
         Request::MaskRegister { address, and, or } => Call::MaskWriteRegister(*address, *and, *or),
-        Request::Raw(pdu) => {
-            let (function, data) = pdu
-                .split_first()
-                .map_or((0, &[][..]), |(f, data)| (*f, data));
-            Call::Custom(function, Cow::Borrowed(data))
-        }
+        Request::Raw(pdu) => raw(pdu),
     }
+}
+
+/// tokio-modbus takes the answer to a function that it knows only for that of its own request.
+fn raw(pdu: &[u8]) -> Call<'_> {
+    let word = |high, low| u16::from_be_bytes([high, low]);
+    match *pdu {
+        [1, a, b, c, d] => Call::ReadCoils(word(a, b), word(c, d)),
+        [2, a, b, c, d] => Call::ReadDiscreteInputs(word(a, b), word(c, d)),
+        [3, a, b, c, d] => Call::ReadHoldingRegisters(word(a, b), word(c, d)),
+        [4, a, b, c, d] => Call::ReadInputRegisters(word(a, b), word(c, d)),
+        [5, a, b, on @ (0 | 0xff), 0] => Call::WriteSingleCoil(word(a, b), on == 0xff),
+        [6, a, b, c, d] => Call::WriteSingleRegister(word(a, b), word(c, d)),
+        [15, a, b, c, d, bytes, ref data @ ..] if fits(bytes, data, word(c, d).div_ceil(8)) => {
+            let bit = |at: u16| data[usize::from(at / 8)] >> (at % 8) & 1 == 1;
+            let coils: Vec<bool> = (0..word(c, d)).map(bit).collect();
+            Call::WriteMultipleCoils(word(a, b), coils.into())
+        }
+        [16, a, b, c, d, bytes, ref data @ ..] if fits(bytes, data, 2 * word(0, d)) && c == 0 => {
+            Call::WriteMultipleRegisters(word(a, b), words_of(data).into())
+        }
+        [17] => Call::ReportServerId,
+        [22, a, b, c, d, e, f] => Call::MaskWriteRegister(word(a, b), word(c, d), word(e, f)),
+        [23, a, b, c, d, e, f, 0, count, bytes, ref data @ ..]
+            if fits(bytes, data, 2 * u16::from(count)) =>
+        {
+            let read = (word(a, b), word(c, d));
+            Call::ReadWriteMultipleRegisters(read.0, read.1, word(e, f), words_of(data).into())
+        }
+        [43, 14, code @ 1..=4, object] => ReadCode::try_from_value(code).map_or_else(
+            || Call::Custom(43, Cow::Borrowed(&pdu[1..])),
+            |code| Call::ReadDeviceIdentification(code, object),
+        ),
+        [function, ref data @ ..] => Call::Custom(function, Cow::Borrowed(data)),
+        [] => Call::Custom(0, Cow::Borrowed(&[])),
+    }
+}
+
+/// Whether a request bears as much data as it says, and as its count takes.
+fn fits(bytes: u8, data: &[u8], wanted: u16) -> bool {
+    data.len() == usize::from(bytes) && u16::from(bytes) == wanted && wanted > 0
+}
+
+fn words_of(data: &[u8]) -> Vec<u16> {
+    let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair[1]]);
+    data.chunks_exact(2).map(word).collect()
 }
 
 fn read(span: Span) -> Call<'static> {
@@ -228,6 +268,29 @@ mod tests {
     }
 
     #[test]
+    fn a_pdu_of_a_known_function_is_sent_as_what_it_is() {
+        let call = |pdu: &'static [u8]| raw(pdu);
+        assert_eq!(call(&[3, 0, 4, 0, 2]), Call::ReadHoldingRegisters(4, 2));
+        assert_eq!(call(&[5, 0, 4, 0xff, 0]), Call::WriteSingleCoil(4, true));
+        let coils = Call::WriteMultipleCoils(4, vec![true, false, true].into());
+        assert_eq!(call(&[15, 0, 4, 0, 3, 1, 0b101]), coils);
+        let words = Call::WriteMultipleRegisters(4, vec![1, 2].into());
+        assert_eq!(call(&[16, 0, 4, 0, 2, 4, 0, 1, 0, 2]), words);
+        let both = Call::ReadWriteMultipleRegisters(1, 2, 3, vec![9].into());
+        assert_eq!(call(&[23, 0, 1, 0, 2, 0, 3, 0, 1, 2, 0, 9]), both);
+        for odd in [
+            &[5u8, 0, 4, 1, 0][..],
+            &[16, 0, 4, 0, 2, 2, 0, 1],
+            &[15, 0, 4, 0, 9, 1, 1],
+            &[3, 0, 4],
+            &[0x41, 1, 2],
+        ] {
+            let call = raw(odd);
+            assert_eq!(call, Call::Custom(odd[0], Cow::Borrowed(&odd[1..])));
+        }
+    }
+
+    #[test]
     fn what_is_written_and_read_at_once_is_answered_by_registers_alone() {
         let both = Request::ReadWriteRegisters {
             read: SPAN,
@@ -293,7 +356,7 @@ mod tests {
         let read = Request::Raw(vec![0x2b, 0x0e, 1, 0]);
         assert_eq!(
             request(&read),
-            Call::Custom(0x2b, Cow::Borrowed(&[0x0e, 1, 0]))
+            Call::ReadDeviceIdentification(ReadCode::Basic, 0)
         );
     }
 }

@@ -118,6 +118,7 @@ fn bus(port: Option<PathBuf>, tcp: Option<String>) -> Bus {
         baud: 19_200,
         parity: Parity::Even,
         stop_bits: None,
+        raw_requests: false,
         pipeline: 1,
         rs485: None,
         echo: Echo::Auto,

@@ -177,6 +177,7 @@ fn bus() -> Bus {
         baud: 19_200,
         parity: Parity::Even,
         stop_bits: None,
+        raw_requests: false,
         pipeline: 1,
         rs485: None,
         echo: config::Echo::Auto,
