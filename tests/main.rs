@@ -21,6 +21,7 @@ mod bad_input;
 mod logins;
 mod manners;
 mod metrics;
+mod profiles;
 mod security;
 mod serial;
 
