@@ -249,6 +249,10 @@ fn install(folder: &Path, configuration: &str) -> Result<()> {
             "systemd/gateway.modules.conf",
             "lib/modules-load.d/gateway.conf",
         ),
+        (
+            "systemd/gateway.udev.rules",
+            "lib/udev/rules.d/60-gateway.rules",
+        ),
     ] {
         place(
             &usr.join(to),

@@ -24,6 +24,7 @@ mod metrics;
 mod profiles;
 mod security;
 mod serial;
+mod wires;
 
 mod demo;
 mod example;

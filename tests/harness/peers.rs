@@ -64,6 +64,21 @@ pub(crate) fn controller(
     )?)
 }
 
+/// A device with Modbus/TCP Security: unit 1 on loopback, which wants a certificate of `clients`.
+pub(crate) fn vault(
+    scene: &Scene,
+    port: u16,
+    clients: &Path,
+    identity: &Identity,
+) -> Result<Process> {
+    let mut command = script("modbus_device.py")?;
+    command.arg("--tcp").arg(port.to_string());
+    command.arg("--tls").arg(clients);
+    command.args([&identity.certificate, &identity.key]);
+    command.args(["--quantity", "level=input:0:i:CDAB:-100000:7"]);
+    ready(Process::start("vault", &scene.log_path("vault"), command)?)
+}
+
 /// The NMEA 0183 wind sensor on a serial wire whose far end appears at `link`.
 pub(crate) fn wind(scene: &Scene, link: &Path) -> Result<Process> {
     let mut command = script("nmea_talker.py")?;

@@ -83,6 +83,12 @@ pub struct BusStatus {
     pub requests: u64,
     /// Of those, without an answer in time.
     pub time_outs: u64,
+    /// Whether the adapter returns what is sent, which is taken off; absent: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub echo: Option<bool>,
+    /// Bytes received that belonged to no answer.
+    #[serde(default)]
+    pub stray_bytes: u64,
     /// Share of time it was busy lately, 0 to 1.
     pub utilisation: f64,
     /// Share of time that its requests book; above 1 some are read later than their intervals.
@@ -321,6 +327,8 @@ fn bus(status: modbus::BusStatus) -> BusStatus {
         since: second(status.since.wall),
         requests: status.requests,
         time_outs: status.time_outs,
+        echo: status.echo,
+        stray_bytes: status.stray_bytes,
         utilisation: status.utilisation,
         load: status.load,
         late: status.late.iter().map(ToString::to_string).collect(),

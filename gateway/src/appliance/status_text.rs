@@ -33,11 +33,16 @@ pub fn render(status: &Status) -> String {
 fn bus_lines(bus: &BusStatus) -> String {
     let mut text = match &bus.down {
         None => format!(
-            "{} bus {} on {}: {:.0} % busy\n",
+            "{} bus {} on {}: {:.0} % busy{}\n",
             good(true),
             bus.name,
             bus.port,
-            bus.utilisation * 100.0
+            bus.utilisation * 100.0,
+            if bus.echo == Some(true) {
+                ", its adapter echoes"
+            } else {
+                ""
+            }
         ),
         Some(reason) => format!(
             "{} bus {} since {}: {reason}\n",

@@ -2,16 +2,19 @@
 //!
 //! Invariant: it changes nothing; what it cannot look at it says.
 
-use std::{fmt::Write, fs, io};
+use std::{fmt::Write, fs, io, path::Path, time::Duration};
 
 use anyhow::anyhow;
 use broker_lite::preflight;
 use nix::sys::statvfs::statvfs;
 use settings::{Document, Problem, Severity, Size};
 
-use crate::{clock, config::Config, reading::ClockState};
+use crate::{clock, config::Config, fieldbus, reading::ClockState};
 
 use super::{ConfigPath, Exit, Failure, load, plan, print};
+
+/// The shortest time for which a USB converter holds back what it has received.
+const LATENCY_LEAST: Duration = Duration::from_millis(1);
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -128,6 +131,7 @@ fn ports(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
         .enumerate()
         .map(|(i, line)| (format!("serial[{i}].port"), &line.port));
     for (path, port) in of_buses.chain(of_lines) {
+        findings.extend(latency(&path, port, document));
         let opened = fs::OpenOptions::new().read(true).write(true).open(port);
         if let Err(error) = opened {
             let remedy = match error.kind() {
@@ -148,8 +152,40 @@ fn ports(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
     }
 }
 
+/// A converter that holds back what it has received for longer than it must.
+fn latency(path: &str, port: &Path, document: &Document) -> Option<Problem> {
+    let timer = fieldbus::latency_timer(port).filter(|timer| *timer > LATENCY_LEAST)?;
+    let device = fs::canonicalize(port).ok()?;
+    let device = device.file_name()?.to_string_lossy().into_owned();
+    Some(document.warning(
+        path,
+        format!(
+            "latency timer of {device} is {} ms: its USB converter delays each answer by up to that",
+            timer.as_millis()
+        ),
+        format!(
+            "install systemd/gateway.udev.rules as /usr/lib/udev/rules.d/60-gateway.rules, or now: \
+             echo 1 > /sys/class/tty/{device}/device/latency_timer"
+        ),
+    ))
+}
+
+/// Files for TLS with devices.
+fn bus_credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
+    for (index, bus) in config.buses.iter().enumerate() {
+        let Some(tls) = &bus.tls else { continue };
+        for (name, file) in [("ca", &tls.ca), ("certificate", &tls.certificate)] {
+            let path = format!("bus[{index}].tls.{name}");
+            findings.extend(preflight::certificate(file, &path, document));
+        }
+        let path = format!("bus[{index}].tls.key");
+        findings.extend(preflight::key(&tls.key, &path, document));
+    }
+}
+
 fn credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
     findings.extend(preflight::check(&config.broker, document, "broker."));
+    bus_credentials(config, document, findings);
     let Some(upstream) = &config.upstream else {
         return;
     };

@@ -40,6 +40,7 @@ use bytes::Bytes;
 use crate::reading::{Reading, Stamp};
 
 pub use watch::PointStatus;
+pub(crate) use wire::usb::latency as latency_timer;
 
 /// What the field tells the rest of the appliance.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::config::{Bus, Config, Device};
 
-use super::{Findings, did_you_mean, point, requests};
+use super::{Findings, did_you_mean, point, requests, wire};
 
 /// Units that a serial line can address (Modbus over serial line 2.2).
 const SERIAL_UNITS: std::ops::RangeInclusive<u8> = 1..=247;
@@ -96,6 +96,7 @@ fn check_bus(bus: &Bus, path: &str, findings: &mut Findings<'_>) {
         ),
         _ => {}
     }
+    wire::check(bus, path, findings);
     if bus.pipeline > 1 && bus.window() == 1 {
         findings.error(
             &format!("{path}.pipeline"),

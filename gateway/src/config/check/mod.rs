@@ -8,6 +8,7 @@ mod link;
 pub(super) mod point;
 pub(super) mod requests;
 mod serial;
+mod wire;
 
 use std::collections::HashMap;
 

@@ -7,7 +7,7 @@ use crate::{
     fieldbus::serial::nmea::Nmea,
 };
 
-use super::{Findings, point};
+use super::{Findings, point, wire};
 
 mod exchange;
 
@@ -19,6 +19,9 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
 }
 
 fn check_sensor(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) {
+    if let Some(rs485) = &sensor.rs485 {
+        wire::check_rs485(rs485, true, &format!("{path}.rs485"), findings);
+    }
     check_frame(sensor, path, findings);
     check_decoders(sensor, path, findings);
     exchange::check(sensor, path, findings);

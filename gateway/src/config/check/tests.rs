@@ -3,6 +3,7 @@
 mod points;
 mod requests;
 mod serial;
+mod wire;
 
 use crate::config::parse;
 

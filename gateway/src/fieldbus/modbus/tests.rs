@@ -544,3 +544,6 @@ async fn a_tool_asks_beside_the_polls_and_is_refused_without_a_port() {
     assert!(matches!(asked.await, Some(AdhocOutcome::Refused(_))));
     down.stop().await;
 }
+
+mod hostile;
+mod secure;

@@ -35,6 +35,11 @@ pub(crate) enum TlsError {
     /// The device does not take ours.
     #[error("the device refuses our certificate: {0}")]
     OurCertificate(String),
+    /// The same as far as one can tell: some close without saying why.
+    #[error(
+        "the device closed the connection right after the handshake; it probably refuses our certificate"
+    )]
+    Dismissed,
     /// It is slow, or speaks no TLS and waits for Modbus.
     #[error("no handshake in {HANDSHAKE_TIMEOUT:?}: does the device speak TLS on this port?")]
     Late,

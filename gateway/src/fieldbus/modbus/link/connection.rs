@@ -25,6 +25,7 @@ use crate::{
         wire::{
             Wire, WireError,
             tap::{Tap, What},
+            tls::TlsError,
         },
     },
 };
@@ -47,6 +48,8 @@ pub(in crate::fieldbus::modbus) struct Connection {
     done: VecDeque<Input>,
     /// Time-outs since the last byte.
     unheard: u32,
+    /// Whether anything has come on this connection.
+    heard: bool,
     /// The connection cannot be used any more.
     broken: bool,
 }
@@ -66,6 +69,7 @@ impl Connection {
             calls: Vec::new(),
             done: VecDeque::new(),
             unheard: 0,
+            heard: false,
             broken: false,
         })
     }
@@ -116,7 +120,7 @@ impl Connection {
             };
             match timeout_at(give_up_at.into(), self.wire.read_some(&mut chunk)).await {
                 Ok(Ok(bytes)) => self.take(&chunk[..bytes]),
-                Ok(Err(error @ WireError::Tls { .. })) => return Err(error),
+                Ok(Err(error)) if self.is_about_tls(&error) => return Err(self.of_tls(error)),
                 Ok(Err(_)) => self.lose("the connection broke before the answer"),
                 Err(_) => self.give_up(),
             }
@@ -125,6 +129,7 @@ impl Connection {
 
     fn take(&mut self, bytes: &[u8]) {
         self.unheard = 0;
+        self.heard = true;
         self.mbap.receive(bytes);
         loop {
             match self.mbap.poll_frame() {
@@ -170,6 +175,23 @@ impl Connection {
         }
     }
 
+    /// Whether an error means that TLS with this device does not come about. With TLS 1.3 it judges
+    /// our certificate only after the handshake seems done here.
+    fn is_about_tls(&self, error: &WireError) -> bool {
+        let dismissed = self.bus.tls.is_some() && !self.heard;
+        dismissed || matches!(error, WireError::Tls { .. })
+    }
+
+    fn of_tls(&self, error: WireError) -> WireError {
+        match error {
+            WireError::Tls { .. } => error,
+            _ => WireError::Tls {
+                address: self.bus.address().unwrap_or_default(),
+                source: TlsError::Dismissed,
+            },
+        }
+    }
+
     /// Makes the connection anew if it was closed while idle, or is of no use.
     async fn make_clear(&mut self) -> Result<(), WireError> {
         let usable = !self.broken && self.unheard < DEAD_AFTER;
@@ -177,7 +199,7 @@ impl Connection {
             match self.wire.arrived().await {
                 Ok(arrived) if arrived.is_empty() => {}
                 Ok(arrived) => self.take(&arrived),
-                Err(error @ WireError::Tls { .. }) => return Err(error),
+                Err(error) if self.is_about_tls(&error) => return Err(self.of_tls(error)),
                 Err(_) => self.broken = true,
             }
         }
@@ -185,6 +207,7 @@ impl Connection {
             self.wire = Wire::open(&self.bus).await?;
             self.mbap.reset();
             self.unheard = 0;
+            self.heard = false;
             self.broken = false;
         }
         Ok(())
