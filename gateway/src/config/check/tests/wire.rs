@@ -24,7 +24,7 @@ fn what_belongs_to_another_wire_is_said_to() {
     );
     check(
         &format!("{LINE}{TLS}"),
-        &["4:7: TLS needs a connection; a serial line has none: write tcp = \"HOST:802\""],
+        &["4:7: TLS needs a connection; a serial line has none; write tcp = \"HOST:802\""],
     );
     check(
         &format!("{NETWORK}framing = \"rtu\"\n{TLS}"),
