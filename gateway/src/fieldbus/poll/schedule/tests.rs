@@ -1,6 +1,7 @@
 //! The schedule against simulated units, in simulated time.
 
 mod adhoc;
+mod endurance;
 mod functions;
 mod overload;
 mod pipeline;
