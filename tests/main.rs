@@ -15,6 +15,8 @@ mod stand_ins;
 
 mod main_job;
 
+mod interoperability;
+
 mod commands;
 
 mod bad_input;

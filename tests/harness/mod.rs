@@ -25,7 +25,7 @@ pub(crate) use gateway::Gateway;
 mod mosquitto;
 pub(crate) use mosquitto::Mosquitto;
 
-mod peers;
+pub(crate) mod peers;
 pub(crate) use peers::{
     Client, accepts, controller, meter, openmetrics, scale, subscriber, tank, vault, wind,
 };

@@ -79,6 +79,41 @@ pub(crate) fn vault(
     ready(Process::start("vault", &scene.log_path("vault"), command)?)
 }
 
+/// A Modbus server by pymodbus with registers that are 1000 + address.
+pub(crate) fn register_server(scene: &Scene, arguments: &[&str]) -> Result<Process> {
+    let mut command = script("modbus_registers.py")?;
+    command.args(arguments);
+    ready(Process::start(
+        "pymodbus",
+        &scene.log_path("pymodbus"),
+        command,
+    )?)
+}
+
+/// The same by libmodbus, compiled in the scene.
+pub(crate) fn libmodbus(scene: &Scene, arguments: &[&str]) -> Result<Process> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/libmodbus_server.c");
+    let program = scene.path("libmodbus_server");
+    let output = Command::new("cc")
+        .args(["-Wall", "-O2", "-I/usr/include/modbus", "-o"])
+        .args([&program, &source])
+        .arg("-lmodbus")
+        .output()
+        .context("cannot start cc")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "libmodbus' server (Debian package libmodbus-dev): {said}"
+    );
+    let mut command = Command::new(program);
+    command.args(arguments);
+    ready(Process::start(
+        "libmodbus",
+        &scene.log_path("libmodbus"),
+        command,
+    )?)
+}
+
 /// The NMEA 0183 wind sensor on a serial wire whose far end appears at `link`.
 pub(crate) fn wind(scene: &Scene, link: &Path) -> Result<Process> {
     let mut command = script("nmea_talker.py")?;

@@ -99,6 +99,12 @@ impl Process {
         let stdin = self.child.stdin.as_mut().context("its input is closed")?;
         writeln!(stdin, "{line}").with_context(|| format!("{} no longer listens", self.name))
     }
+
+    /// Writes one line of text to its standard input.
+    pub(crate) fn say(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("its input is closed")?;
+        writeln!(stdin, "{line}").with_context(|| format!("{} no longer listens", self.name))
+    }
 }
 
 impl Drop for Process {

@@ -21,6 +21,9 @@ pub(crate) const FUZZ: &[Package] = &["g++"];
 
 /// What the promises in tests/ run against: other people's implementations.
 pub(crate) const TEST: &[Package] = &[
+    "gcc",               // compiles tests/peers/libmodbus_server.c
+    "libmodbus-dev",     // an independent Modbus server
+    "mbpoll",            // an independent Modbus client
     "mosquitto",         // the upstream
     "mosquitto-clients", // independent MQTT clients
     "openssl",           // an independent opinion on our TLS
