@@ -1,5 +1,5 @@
 //! Other people's Modbus understands ours: the gateway reads and writes servers by pymodbus and libmodbus, and mbpoll
-//! reads and writes the devices of `gateway simulate`. Over TLS: wherever Modbus/TCP Security is promised.
+//! reads and writes the devices of `gateway simulate`.
 
 use std::{path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::harness::{
-    Client, Gateway, PATIENCE, Process, Scene,
+    Client, Gateway, PATIENCE, Pki, Process, Scene,
     gateway::binary,
     peers::{libmodbus, register_server},
     promise, until,
@@ -105,6 +105,30 @@ fn pymodbus_over_rtu_frames_on_tcp_is_read_and_written() {
         let port = scene.free_port()?;
         let _server = register_server(scene, &["--tcp", &port.to_string(), "--rtu"])?;
         is_understood(scene, &tcp(port, "framing = \"rtu\""))
+    });
+}
+
+#[test]
+fn pymodbus_over_tls_with_client_certificates_is_read_and_written() {
+    promise(|scene| {
+        let pki = Pki::new(scene, "plc")?;
+        let (server, client) = (pki.server(scene)?, pki.client(scene, "gateway")?);
+        let port = scene.free_port()?;
+        let text = |path: &Path| path.display().to_string();
+        let arguments = [
+            "--tcp",
+            &port.to_string(),
+            "--tls",
+            &text(&pki.ca),
+            &text(&server.certificate),
+            &text(&server.key),
+        ];
+        let _server = register_server(scene, &arguments)?;
+        let tls = format!(
+            "tls = {{ ca = {:?}, certificate = {:?}, key = {:?} }}",
+            pki.ca, client.certificate, client.key
+        );
+        is_understood(scene, &tcp(port, &tls))
     });
 }
 

@@ -6,9 +6,10 @@ what is written stays. Emits `ready`.
 
 import argparse
 import asyncio
+import ssl
 
 from pymodbus import FramerType
-from pymodbus.server import ModbusSerialServer, ModbusTcpServer
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer, ModbusTlsServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from events import emit
@@ -34,6 +35,14 @@ async def serve(arguments):
         server = ModbusSerialServer(
             device(), port=pair(arguments.link), baudrate=19200, parity="N"
         )
+    elif arguments.tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(arguments.tls[0])
+        context.load_cert_chain(arguments.tls[1], arguments.tls[2])
+        server = ModbusTlsServer(
+            device(), address=("127.0.0.1", arguments.tcp), sslctx=context
+        )
     else:
         framer = FramerType.RTU if arguments.rtu else FramerType.SOCKET
         server = ModbusTcpServer(
@@ -50,6 +59,7 @@ def main():
     where.add_argument("--link")
     where.add_argument("--tcp", type=int)
     parser.add_argument("--rtu", action="store_true")
+    parser.add_argument("--tls", nargs=3, metavar=("CA", "CERTIFICATE", "KEY"))
     asyncio.run(serve(parser.parse_args()))
 
 
