@@ -20,6 +20,7 @@ mod interoperability;
 mod commands;
 
 mod bad_input;
+mod commissioning;
 mod logins;
 mod manners;
 mod metrics;

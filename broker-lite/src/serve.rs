@@ -132,9 +132,9 @@ async fn serve_metrics(file: &File, broker: &Broker) -> anyhow::Result<Option<ht
 /// Answers what the control socket may be asked.
 fn answerer(broker: &Broker) -> control::Answerer {
     let broker = broker.clone();
-    Arc::new(move |question| match question {
-        "status" => json!(broker.report()),
-        other => json!({ "error": format!("{other:?} is no question; ask: status") }),
+    Arc::new(move |question| match question.text {
+        "status" => json!(broker.report()).into(),
+        other => json!({ "error": format!("{other:?} is no question; ask: status") }).into(),
     })
 }
 

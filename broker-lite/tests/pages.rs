@@ -16,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::{observe::control, observe::http};
+use broker_lite::observe::{
+    control::{self, Answer, Answerer, Answers},
+    http,
+};
 use serde_json::json;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -180,7 +183,17 @@ fn control(before: impl FnOnce(&Path)) -> Control {
     fs::create_dir(folder.path().join("run")).unwrap();
     before(&path);
     let cancel = CancellationToken::new();
-    let echo = Arc::new(|question: &str| json!({ "asked": question }));
+    let echo: Answerer = Arc::new(|question| match question.text {
+        "later" => Answer::Later(Box::pin(async { json!("late") })),
+        "never" => Answer::Later(Box::pin(std::future::pending())),
+        "lines" => {
+            let (sender, lines) = tokio::sync::mpsc::channel(2);
+            sender.try_send(json!(1)).unwrap();
+            sender.try_send(json!(2)).unwrap();
+            Answer::Lines(lines)
+        }
+        text => json!({ "asked": text }).into(),
+    });
     let served = tokio::spawn(control::serve(path.clone(), echo, cancel.clone()));
     Control {
         _folder: folder,
@@ -232,7 +245,7 @@ async fn a_file_that_is_no_socket_stays_where_it_is() {
 async fn a_question_without_end_is_cut_and_silent_askers_leave_room() {
     let control = control(|_| {});
     let cut = answer(&control.path, &"x".repeat(100_000)).await;
-    assert_eq!(cut["asked"].as_str().map(str::len), Some(256));
+    assert_eq!(cut["asked"].as_str().map(str::len), Some(16 * 1024));
     let silent: Vec<UnixStream> = (0..7)
         .map(|_| UnixStream::connect(&control.path).unwrap())
         .collect();
@@ -241,4 +254,29 @@ async fn a_question_without_end_is_cut_and_silent_askers_leave_room() {
         json!({ "asked": "status" })
     );
     drop(silent);
+}
+
+#[tokio::test]
+async fn an_answer_comes_late_or_line_by_line_and_long_ones_keep_nobody_from_asking() {
+    let control = control(|_| {});
+    assert_eq!(answer(&control.path, "later").await, json!("late"));
+    let mut lines = Answers::ask(&control.path, "lines").await.unwrap();
+    let mut told = Vec::new();
+    while let Some(line) = lines.next().await.unwrap() {
+        told.push(line);
+    }
+    assert_eq!(told, [json!(1), json!(2)]);
+    let mut waiting = Vec::new();
+    for _ in 0..16 {
+        waiting.push(Answers::ask(&control.path, "never").await.unwrap());
+    }
+    let busy = answer(&control.path, "never").await;
+    assert!(
+        busy["error"].as_str().unwrap().contains("try again"),
+        "{busy}"
+    );
+    assert_eq!(
+        answer(&control.path, "status").await,
+        json!({ "asked": "status" })
+    );
 }

@@ -16,7 +16,9 @@ import ssl
 import struct
 from dataclasses import dataclass
 
+from pymodbus import ModbusDeviceIdentification
 from pymodbus.constants import ExcCodes
+from pymodbus.exceptions import NoSuchIdException
 from pymodbus.framer import FramerType
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer, ModbusTlsServer
 from pymodbus.simulator import DataType, SimData, SimDevice
@@ -25,6 +27,9 @@ from events import emit
 from wire import pair
 
 TABLES = ("coil", "discrete", "holding", "input")
+IDENTITY = ModbusDeviceIdentification(
+    info_name={"VendorName": "Stand-in", "ProductCode": "MTR-7", "MajorMinorRevision": "1.2"}
+)
 READS = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}
 WRITES = {5: "coil", 6: "holding", 15: "coil", 16: "holding", 22: "holding", 23: "holding"}
 
@@ -147,13 +152,26 @@ class Device:
         return quantity.truth(registers[place])
 
 
+class OwnUnit(dict):
+    """The devices of a line's end: other units are not answered for, not even by an exception."""
+
+    def __missing__(self, unit):
+        raise NoSuchIdException(f"unit {unit} is not here")
+
+
 async def serve(arguments):
     quantities = [Quantity.parse(text) for text in arguments.quantity]
     device = Device(arguments.unit, quantities, arguments.unknown)
     if arguments.link:
         server = ModbusSerialServer(
-            device.simulated, port=pair(arguments.link), baudrate=19200, parity="N"
+            device.simulated,
+            identity=IDENTITY,
+            port=pair(arguments.link),
+            baudrate=19200,
+            parity="N",
+            ignore_missing_devices=True,
         )
+        server.context.devices = OwnUnit(server.context.devices)
     elif arguments.tls:
         ca, certificate, key = arguments.tls
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)

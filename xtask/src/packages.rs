@@ -32,6 +32,7 @@ pub(crate) const TEST: &[Package] = &[
     "strace",            // records and fails the buffer's system calls
     "systemd",           // systemd-analyze
     "systemd-container", // systemd as PID 1
+    "tshark",            // an independent reading of our captures
 ];
 
 /// Rust for Debian's own cross compiler, and QEMU to start what it built. `libstd-rust-web-dev` brings `libc6:arm64`,

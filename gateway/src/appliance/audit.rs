@@ -11,7 +11,11 @@ use std::{
 use tracing::{info, warn};
 
 use crate::{
-    fieldbus::{Command, CommandResult, Outcome, raw::RawOutcome},
+    fieldbus::{
+        Command, CommandResult, Outcome,
+        commission::adhoc::{Ask, Told},
+        raw::RawOutcome,
+    },
     payload::raw::word,
 };
 
@@ -112,6 +116,17 @@ fn write_raw(asked: &Asked, left_out: u32) {
         address = sender.map(|sender| sender.address.to_string()),
         id = id.as_deref().map(cut), left_out = (left_out > 0).then_some(left_out),
         "{}", catalog::RAW.says
+    );
+}
+
+/// Writes that a commissioning tool wrote something, or sent what may have.
+pub(super) fn by_hand(asked: &Ask, user: Option<&str>, told: &Told) {
+    let kind = catalog::TOOL_WRITE;
+    warn!(
+        target: "gateway::audit",
+        message_id = kind.id, kind = kind.name, bus = cut(&asked.bus), unit = asked.unit,
+        value = cut(&asked.request.to_string()), identity = user, reason = cut(&told.to_string()),
+        "{}", kind.says
     );
 }
 

@@ -181,6 +181,12 @@ impl Field {
             .unwrap_or_default()
     }
 
+    /// The running bus of that name.
+    pub(crate) fn bus(&self, name: &str) -> Option<BusHandle> {
+        let routes = self.routes();
+        routes.buses.iter().find(|bus| bus.name() == name).cloned()
+    }
+
     /// State of every bus.
     pub(crate) fn buses(&self) -> Vec<BusStatus> {
         self.routes().buses.iter().map(BusHandle::status).collect()

@@ -7,6 +7,7 @@
 //! Invariant: the plant side starts and runs whatever the upstream does.
 
 mod audit;
+mod bus_tools;
 mod commands;
 mod field;
 mod metrics;

@@ -25,7 +25,7 @@ use crate::{
     upstream::{self, LinkHandle},
 };
 
-use super::{field::Field, metrics};
+use super::{bus_tools, field::Field, metrics};
 
 /// The appliance at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -262,9 +262,9 @@ impl StatusSource {
     /// Answers what the control socket may be asked.
     pub(super) fn answerer(&self) -> Answerer {
         let source = self.clone();
-        Arc::new(move |question| match question {
-            "status" => json!(source.status()),
-            other => json!({ "error": format!("{other:?} is no question; ask: status") }),
+        Arc::new(move |question| match question.text {
+            "status" => json!(source.status()).into(),
+            _ => bus_tools::answer(&source.0.field, question),
         })
     }
 

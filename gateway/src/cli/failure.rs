@@ -26,14 +26,26 @@ impl Failure {
         Failure { exit, error }
     }
 
+    /// Whether what was asked for cannot be reached.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.exit == Exit::Unreachable
+    }
+
     /// Prints the chain on standard error, each cause after a colon.
     #[expect(
         clippy::print_stderr,
         reason = "the one place that prints the final error"
     )]
     pub(super) fn print(&self) -> ExitCode {
-        eprintln!("{:#}", self.error);
+        eprintln!("{self}");
         ExitCode::from(self.exit as u8)
+    }
+}
+
+/// The chain, each cause after a colon.
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.error)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a final error is printed here and nowhere else, once, with its whole chain.
 
+mod bus;
 mod check;
 mod demo;
 mod failure;
@@ -45,6 +46,9 @@ enum Command {
     Plan(plan::Args),
     /// List, show and check descriptions of devices
     Profile(profile::Args),
+    /// Commission a bus: scan, read, write, guess, trace
+    #[command(subcommand)]
+    Bus(Box<bus::Command>),
     /// Show what works, what does not, and since when
     Status(status::Args),
     /// Print the JSON Schema of the configuration file, for editors
@@ -96,6 +100,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Bus(command) => bus::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Schema => Ok(print(&format!("{:#}\n", config::schema()))?),
         Command::Completions { shell } => Ok(print(&completions(shell))?),

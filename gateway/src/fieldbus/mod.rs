@@ -33,6 +33,8 @@ pub mod serial;
 
 pub mod simulate;
 
+pub(crate) mod commission;
+
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;

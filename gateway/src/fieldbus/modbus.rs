@@ -144,6 +144,11 @@ impl BusHandle {
         self.response_timeout
     }
 
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The state of the bus and its devices.
     pub fn status(&self) -> BusStatus {
         BusStatus {

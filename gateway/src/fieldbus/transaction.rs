@@ -4,6 +4,8 @@
 
 use std::{fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::fieldbus::register::Table;
 
 /// A request and how long it may take.
@@ -18,7 +20,8 @@ pub(crate) struct Transaction {
 }
 
 /// What is asked of a unit (Modbus application protocol, section 6).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Request {
     /// Function codes 1 to 4.
     Read(Span),
@@ -64,8 +67,63 @@ impl Request {
     }
 }
 
+/// As the operator reads it: `read holding registers 100-109`, `write coil 3 = on`.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let registers = |address: &u16, words: &[u16]| Span {
+            table: Table::Holding,
+            start: *address,
+            count: u16::try_from(words.len()).unwrap_or(u16::MAX),
+        };
+        let hex = |words: &[u16]| {
+            let words: Vec<String> = words.iter().map(|word| format!("{word:04x}")).collect();
+            words.join(" ")
+        };
+        match self {
+            Request::Read(span) => write!(f, "read {span}"),
+            Request::WriteCoil { address, on } => {
+                write!(
+                    f,
+                    "write coil {address} = {}",
+                    if *on { "on" } else { "off" }
+                )
+            }
+            Request::WriteCoils { address, coils } => {
+                let span = Span {
+                    table: Table::Coil,
+                    start: *address,
+                    count: u16::try_from(coils.len()).unwrap_or(u16::MAX),
+                };
+                let bits: String = coils.iter().map(|on| if *on { '1' } else { '0' }).collect();
+                write!(f, "write {span} = {bits}")
+            }
+            Request::WriteRegister { address, word } => {
+                write!(f, "write holding register {address} = {word:04x}")
+            }
+            Request::WriteRegisters { address, words } => {
+                write!(f, "write {} = {}", registers(address, words), hex(words))
+            }
+            Request::MaskRegister { address, and, or } => {
+                write!(
+                    f,
+                    "mask holding register {address}: and {and:04x}, or {or:04x}"
+                )
+            }
+            Request::ReadWriteRegisters {
+                read,
+                address,
+                words,
+            } => {
+                let written = registers(address, words);
+                write!(f, "write {written} = {}, read {read}", hex(words))
+            }
+            Request::Raw(pdu) => write!(f, "send function code {}", pdu.first().unwrap_or(&0)),
+        }
+    }
+}
+
 /// Neighbouring elements of one table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Span {
     /// Which table.
     pub(crate) table: Table,
@@ -125,7 +183,8 @@ impl fmt::Display for Span {
 }
 
 /// What came of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Reply {
     /// The unit did as asked.
     Answer(Answer),
@@ -138,7 +197,8 @@ pub(crate) enum Reply {
 }
 
 /// What a unit gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
     /// Coils or discrete inputs, exactly as many as asked.
     Bits(Vec<bool>),
@@ -151,7 +211,7 @@ pub(crate) enum Answer {
 }
 
 /// An exception code (application protocol, section 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exception(pub(crate) u8);
 
 impl Exception {

@@ -52,13 +52,20 @@ pub(super) const RAW: Kind = Kind {
     remedy: "Nothing to do. Remove raw_requests from the bus when it is commissioned.",
 };
 
+pub(super) const TOOL_WRITE: Kind = Kind {
+    name: "tool-write",
+    id: "632250cf907640baae2e33ebbdb8752f",
+    says: "somebody wrote by hand through the control socket",
+    remedy: "Nothing to do if IDENTITY was at work on this bus; REASON says what came of it.",
+};
+
 #[cfg(test)]
 mod tests {
     use std::{fmt::Write as _, fs, path::Path};
 
     use super::*;
 
-    const KINDS: [Kind; 5] = [EXECUTED, REFUSED, FAILED, IGNORED, RAW];
+    const KINDS: [Kind; 6] = [EXECUTED, REFUSED, FAILED, IGNORED, RAW, TOOL_WRITE];
     const BEGIN: &str = "<!-- kinds -->\n";
     const END: &str = "<!-- end of kinds -->";
 

@@ -24,7 +24,7 @@ use tokio_modbus::{
 
 use crate::{
     config::Framing,
-    fieldbus::transaction::{Reply, Request},
+    fieldbus::transaction::{Answer, Exception, Reply, Request},
 };
 
 use super::call;
@@ -33,6 +33,7 @@ type Called = Result<Result<Response, ExceptionCode>, Error>;
 
 /// A request that awaits its answer.
 pub(super) struct Call {
+    framing: Framing,
     request: Request,
     memory: Memory,
     called: Pin<Box<dyn Future<Output = Called> + Send>>,
@@ -51,6 +52,7 @@ impl Call {
         };
         let sent = request.clone();
         let mut call = Call {
+            framing,
             request: request.clone(),
             memory,
             called: Box::pin(async move { context.call(call::request(&sent)).await }),
@@ -73,6 +75,9 @@ impl Call {
 
     /// What the frame that came says.
     pub(super) fn answer(mut self, frame: &[u8]) -> Reply {
+        if let Request::Raw(asked) = &self.request {
+            return raw(self.framing, asked, frame);
+        }
         self.memory.bytes().answer = Some(frame.to_vec());
         match self.poll() {
             Poll::Ready(called) => self.reply(called),
@@ -92,6 +97,25 @@ impl Call {
             Ok(result) => call::reply(&self.request, result),
             Err(error) => call::failure(error),
         }
+    }
+}
+
+/// Bytes before the PDU of an MBAP frame, and before and behind that of an RTU frame.
+const MBAP: usize = 7;
+const UNIT: usize = 1;
+const CRC: usize = 2;
+
+/// The PDU in a frame that answers a raw one; tokio-modbus would want to understand it.
+fn raw(framing: Framing, asked: &[u8], frame: &[u8]) -> Reply {
+    let pdu = match framing {
+        Framing::Tcp => frame.get(MBAP..),
+        Framing::Rtu => frame.get(UNIT..frame.len().saturating_sub(CRC)),
+    };
+    let function = asked.first().copied().unwrap_or(0);
+    match pdu {
+        Some([first, code]) if *first == function | 0x80 => Reply::Exception(Exception(*code)),
+        Some(pdu) if pdu.first() == Some(&function) => Reply::Answer(Answer::Raw(pdu.to_vec())),
+        _ => Reply::Garbled("the answer is to another function".to_owned()),
     }
 }
 
@@ -201,5 +225,25 @@ mod tests {
         assert!(matches!(answer(&[3, 2, 0, 1], 0x11), Reply::Garbled(_)));
         // A byte count that promises more than the frame holds.
         assert!(matches!(answer(&[3, 6, 0, 1], 0x11), Reply::Garbled(_)));
+    }
+
+    #[test]
+    fn a_raw_request_is_answered_by_the_bytes_that_came() {
+        let asked = Request::Raw(vec![43, 14, 1, 0]);
+        let call = |framing| Call::new(framing, 17, &asked).unwrap_or_else(|_| panic!("encodes"));
+        assert_eq!(call(Framing::Rtu).frame()[..5], [17, 43, 14, 1, 0]);
+        let identity = [&[17, 43, 14, 1, 0x83, 0, 0, 1, 0, 1][..], b"A", &[0, 0]].concat();
+        let pdu = Reply::Answer(Answer::Raw(identity[1..11].to_vec()));
+        assert_eq!(call(Framing::Rtu).answer(&identity), pdu);
+        let exception = [0, 0, 0, 0, 0, 3, 17, 0xab, 1];
+        assert_eq!(
+            call(Framing::Tcp).answer(&exception),
+            Reply::Exception(Exception(1))
+        );
+        let other = [0, 0, 0, 0, 0, 3, 17, 0x03, 1];
+        assert!(matches!(
+            call(Framing::Tcp).answer(&other),
+            Reply::Garbled(_)
+        ));
     }
 }

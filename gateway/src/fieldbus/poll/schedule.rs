@@ -54,6 +54,8 @@ pub(crate) const COMMANDS_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TransactionId(u64);
 
+/// Why a bus is down before its wire was opened for the first time.
+pub(crate) const NOT_OPENED: &str = "not opened yet";
 /// What the world tells the schedule.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -160,7 +162,7 @@ impl Schedule {
             response_timeout: bus.response_timeout.as_duration(),
             cost,
             devices: devices.iter().map(device).collect(),
-            wire: Wire::Down("not opened yet".to_owned()),
+            wire: Wire::Down(NOT_OPENED.to_owned()),
             window: bus.window(),
             under_way: Vec::new(),
             transactions: 0,
