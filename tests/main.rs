@@ -18,6 +18,7 @@ mod main_job;
 mod interoperability;
 
 mod commands;
+mod states;
 
 mod bad_input;
 mod commissioning;

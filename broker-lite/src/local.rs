@@ -21,7 +21,7 @@ use crate::{
     message::Message,
     packet::QoS,
     shared::Shared,
-    topic::{SubscriptionFilter, TopicFilter},
+    topic::{SubscriptionFilter, TopicFilter, TopicName},
 };
 
 /// A publisher and consumer in this process. It may do everything; its subscriptions and its
@@ -145,6 +145,12 @@ impl LocalClient {
                 () = self.shared.stop.cancelled() => {}
             }
         }
+    }
+
+    /// Topics matching `filter` whose retained message was published within this process, by any
+    /// of its clients, now or in an earlier run. It looks at every retained message.
+    pub fn retained(&self, filter: &TopicFilter) -> Vec<TopicName> {
+        self.shared.lock().core.retained_locally(filter)
     }
 
     /// Messages that were lost to this client because its queue was full.

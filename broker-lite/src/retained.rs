@@ -173,6 +173,14 @@ impl RetainedMessages {
         }
     }
 
+    /// The topics matching `filter` whose value was published within this process, in this run or
+    /// an earlier one.
+    pub(crate) fn of_this_process(&self, filter: &TopicFilter) -> Vec<TopicName> {
+        let own = self.by_topic.iter().filter(|(_, one)| one.publisher.is_none());
+        let topics = own.map(|(topic, _)| topic);
+        topics.filter(|topic| filter.matches(topic)).cloned().collect()
+    }
+
     /// What another value of this topic would replace: messages, and their bytes.
     fn freed_by(&self, topic: &TopicName) -> (usize, usize) {
         let old = self.by_topic.get(topic);
@@ -319,6 +327,28 @@ mod tests {
         found
             .map(|publication| publication.message.topic.as_str().to_owned())
             .collect()
+    }
+
+    #[test]
+    fn values_of_this_process_are_told_from_those_of_clients() {
+        let (mut all, limits) = (RetainedMessages::new(&Meter::default()), Limits::default());
+        for topic in ["state/a", "state/b", "other/a"] {
+            set(&mut all, retained(topic, "1"), &limits).expect("room");
+        }
+        let client = Identity {
+            user: None,
+            client: "press".to_owned(),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+        };
+        let theirs = Retained {
+            publisher: Some(Arc::new(client)),
+            ..retained("state/c", "1")
+        };
+        set(&mut all, theirs, &limits).expect("room");
+        let filter = TopicFilter::parse("state/+").expect("a filter");
+        let own = all.of_this_process(&filter);
+        let own: Vec<&str> = own.iter().map(TopicName::as_str).collect();
+        assert_eq!(own, ["state/a", "state/b"]);
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub(crate) use exact::as_written;
 /// sender's message to a topic that the sender may not publish to.
 const RESPONSES: &str = "response/";
 
+/// What the topics of devices' states begin with.
+const STATE: &str = "state";
+/// Every device's state.
+pub(crate) const STATES: &str = "state/+";
+
 /// The last number given in each topic of readings. States and results bear none: the buffer
 /// numbers what it keeps of them, and commands to made-up devices cannot fill this map.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +74,10 @@ pub fn messages(
             state,
             stamp,
         } => state_message(device, state, *stamp).into_iter().collect(),
+        Event::Removed { device } => state_topic(device)
+            .map(|topic| Message::new(topic, Bytes::new()).retained())
+            .into_iter()
+            .collect(),
         Event::Result(result) => result_messages(result),
     }
 }
@@ -129,7 +138,7 @@ fn device_message(
 }
 
 fn state_message(device: &str, state: &DeviceState, stamp: Stamp) -> Option<Message> {
-    let topic = topic(&["state", device])?;
+    let topic = state_topic(device)?;
     let mut object = Object::new();
     match state {
         DeviceState::Online => object.text("state", "online"),
@@ -140,6 +149,16 @@ fn state_message(device: &str, state: &DeviceState, stamp: Stamp) -> Option<Mess
     }
     object.time(stamp.wall);
     Some(Message::new(topic, object.finish()).retained())
+}
+
+fn state_topic(device: &str) -> Option<TopicName> {
+    topic(&[STATE, device])
+}
+
+/// The device whose state a topic tells.
+pub(crate) fn device_of_state(topic: &TopicName) -> Option<&str> {
+    let device = topic.as_str().strip_prefix(STATE)?;
+    device.strip_prefix('/')
 }
 
 /// The result on its own topic, and where the sender asked for it.

@@ -12,7 +12,7 @@ use crate::{
     packet::{QoS, SubscribeOptions, SubscribeRequest},
     publication::Outgoing,
     session::{Link, Session, Verdict},
-    topic::SubscriptionFilter,
+    topic::{SubscriptionFilter, TopicFilter, TopicName},
 };
 
 impl Core {
@@ -91,6 +91,11 @@ impl Core {
                 return Some(outgoing);
             }
         }
+    }
+
+    /// Topics matching `filter` whose retained message was published within this process.
+    pub(crate) fn retained_locally(&self, filter: &TopicFilter) -> Vec<TopicName> {
+        self.retained.of_this_process(filter)
     }
 
     /// Messages that a local consumer lost because its queue was full.

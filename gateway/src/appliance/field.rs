@@ -24,6 +24,8 @@ use crate::{
     },
 };
 
+use super::presence;
+
 /// How long the last events may take to reach the broker at a stop.
 const LAST_EVENTS: Duration = Duration::from_millis(500);
 
@@ -39,6 +41,28 @@ pub(crate) struct Field {
 enum Spec {
     Modbus(Box<Bus>, Vec<Device>),
     Serial(Box<SerialSensor>),
+}
+
+impl Spec {
+    /// The devices that it reads.
+    fn devices(&self) -> Vec<&str> {
+        match self {
+            Spec::Modbus(_, devices) => devices.iter().map(|device| &*device.name).collect(),
+            Spec::Serial(sensor) => vec![&sensor.name],
+        }
+    }
+
+    /// Its devices of which nothing is known: all but those that were read in the same way
+    /// `before`.
+    fn unheard(&self, before: Option<&Spec>) -> Vec<&str> {
+        match (self, before) {
+            (Spec::Modbus(bus, devices), Some(Spec::Modbus(old_bus, old))) if bus == old_bus => {
+                let new = devices.iter().filter(|device| !old.contains(device));
+                new.map(|device| &*device.name).collect()
+            }
+            _ => self.devices(),
+        }
+    }
 }
 
 struct Line {
@@ -83,12 +107,23 @@ impl Field {
             .filter(|(name, line)| wanted.get(*name) != Some(&line.spec))
             .map(|(name, _)| name.clone())
             .collect();
-        for line in gone.iter().filter_map(|name| lines.remove(name)) {
+        let mut before = HashMap::new();
+        for (name, line) in gone.iter().filter_map(|name| lines.remove_entry(name)) {
+            before.insert(name, line.spec.clone());
             line.stop().await;
+        }
+        let names = presence::names(config);
+        for device in before.values().flat_map(Spec::devices) {
+            if !names.contains(device) {
+                self.tell(presence::removed(device)).await;
+            }
         }
         let mut changed = gone;
         for (name, spec) in wanted {
             if !lines.contains_key(&name) {
+                for device in spec.unheard(before.get(&name)) {
+                    self.tell(presence::unheard(device)).await;
+                }
                 lines.insert(name.clone(), self.start(spec));
                 changed.push(name);
             }
@@ -101,6 +136,11 @@ impl Field {
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = routes;
         changed
+    }
+
+    /// Hands an event on; nobody takes it any more only while the appliance stops.
+    pub(crate) async fn tell(&self, event: Event) {
+        let _stopping = self.events.send(event).await;
     }
 
     fn start(&self, spec: Spec) -> Line {

@@ -11,6 +11,7 @@ mod bus_tools;
 mod commands;
 mod field;
 mod metrics;
+mod presence;
 mod publisher;
 mod raw;
 mod status;
@@ -128,7 +129,7 @@ impl Appliance {
             config,
         };
         appliance.start_link();
-        appliance.field.apply(&appliance.config).await;
+        appliance.start_field().await;
         info!(
             id = %appliance.id,
             version = env!("CARGO_PKG_VERSION"),
@@ -136,6 +137,14 @@ impl Appliance {
             "gateway started"
         );
         Ok(appliance)
+    }
+
+    async fn start_field(&self) {
+        let client = self.broker.local("gateway-states");
+        for event in presence::left_behind(&client, &self.config) {
+            self.field.tell(event).await;
+        }
+        self.field.apply(&self.config).await;
     }
 
     fn start_link(&mut self) {

@@ -74,7 +74,8 @@ pub struct Point {
     /// When a value is published; by default at every poll, with a deadband on change.
     pub report: Option<Report>,
     /// Publish only when the value has moved by more than this since the last message: a number,
-    /// or a share of the last value such as `"2%"`.
+    /// or a share of the last value such as `"2%"`. Of values around zero a share is next to
+    /// nothing: `{ percent = 2, at_least = 0.1 }`.
     pub deadband: Option<Deadband>,
     /// Publish at least so often, changed or not.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "7d"))]

@@ -175,7 +175,7 @@ pub struct SerialPoint {
     /// When a value is published; by default with every frame, with a deadband on change.
     pub report: Option<Report>,
     /// Publish only when the value has moved by more than this: a number, or a share of the last
-    /// value such as `"2%"`.
+    /// value such as `"2%"`; around zero `{ percent = 2, at_least = 0.1 }`.
     pub deadband: Option<Deadband>,
     /// Publish at least so often, changed or not, while frames come.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "7d"))]

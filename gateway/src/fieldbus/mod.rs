@@ -58,6 +58,11 @@ pub enum Event {
         /// Since when.
         stamp: Stamp,
     },
+    /// A device is no longer configured: what was told of its state is no longer true.
+    Removed {
+        /// The device's name.
+        device: Arc<str>,
+    },
     /// What became of a command.
     Result(CommandResult),
 }

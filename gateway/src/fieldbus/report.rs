@@ -98,16 +98,20 @@ impl Reporter {
 }
 
 fn is_zero(deadband: Deadband) -> bool {
-    let (Deadband::Absolute(width) | Deadband::Percent(width)) = deadband;
-    width == 0.0
+    match deadband {
+        Deadband::Absolute(width) => width == 0.0,
+        Deadband::Share { percent, at_least } => percent == 0.0 && at_least == 0.0,
+    }
 }
 
 /// Whether a number has moved by more than the deadband; out of infinity every way leads far.
 fn beyond(deadband: Deadband, before: f64, now: f64) -> bool {
     let width = match deadband {
         Deadband::Absolute(width) => width,
-        Deadband::Percent(percent) if before.is_finite() => before.abs() * percent / 100.0,
-        Deadband::Percent(_) => 0.0,
+        Deadband::Share { percent, at_least } if before.is_finite() => {
+            at_least.max(before.abs() * percent / 100.0)
+        }
+        Deadband::Share { .. } => 0.0,
     };
     now != before && (now - before).abs() > width
 }
@@ -142,6 +146,10 @@ mod tests {
         rule(Some(Deadband::Absolute(width)))
     }
 
+    fn share(percent: f64, at_least: f64) -> Rule {
+        rule(Some(Deadband::Share { percent, at_least }))
+    }
+
     #[test]
     fn without_a_deadband_every_poll_is_published() {
         assert_eq!(published(rule(None), &[1.0, 1.0, 1.0]), [1.0, 1.0, 1.0]);
@@ -170,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_share_is_taken_of_what_was_published_last() {
-        let two_percent = rule(Some(Deadband::Percent(2.0)));
+        let two_percent = share(2.0, 0.0);
         assert_eq!(
             published(two_percent, &[100.0, 101.9, 102.1, 104.0, 104.2, -1.0]),
             [100.0, 102.1, 104.2, -1.0]
@@ -179,13 +187,22 @@ mod tests {
     }
 
     #[test]
+    fn near_zero_a_share_has_a_floor() {
+        let values = [0.0, 0.05, -0.1, 0.11, 0.2, 10.0, 10.19, 10.21, 0.0];
+        assert_eq!(
+            published(share(2.0, 0.1), &values),
+            [0.0, 0.11, 10.0, 10.21, 0.0]
+        );
+        assert_eq!(published(share(0.0, 0.1), &values).len(), 5);
+    }
+
+    #[test]
     fn a_value_after_no_number_is_published() {
         let shown = |values: &[f64]| published(absolute(0.5), values).len();
         assert_eq!(shown(&[1.0, f64::NAN, f64::NAN, 1.0, 1.1]), 3);
         assert_eq!(shown(&[f64::NAN, 5.0, 9.0]), 3);
         assert_eq!(shown(&[f64::INFINITY, f64::INFINITY, 5.0]), 2);
-        let share = rule(Some(Deadband::Percent(1.0)));
-        assert_eq!(published(share, &[f64::INFINITY, 5.0]).len(), 2);
+        assert_eq!(published(share(1.0, 0.0), &[f64::INFINITY, 5.0]).len(), 2);
     }
 
     #[test]

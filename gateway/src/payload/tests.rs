@@ -197,6 +197,15 @@ fn the_state_of_a_device_is_retained_with_its_cause() {
 }
 
 #[test]
+fn the_state_of_a_removed_device_is_cleared() {
+    let device = "meter-1".into();
+    let cleared = &published(&Event::Removed { device }, Publish::Point)[0];
+    assert_eq!(cleared.topic.as_ref(), "state/meter-1");
+    assert!(cleared.retain && cleared.payload.is_empty());
+    assert_eq!(device_of_state(&cleared.topic), Some("meter-1"));
+}
+
+#[test]
 fn a_result_goes_to_its_topic_and_to_where_the_sender_asked() {
     let mut message = command_message("command/meter-1/limit", "12.5");
     message.properties = Some(Arc::new(MessageProperties {

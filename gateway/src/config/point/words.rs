@@ -50,8 +50,13 @@ impl<'de> Deserialize<'de> for BitRange {
 pub enum Deadband {
     /// In the value's unit.
     Absolute(f64),
-    /// In hundredths of the value last published.
-    Percent(f64),
+    /// A share of the value last published.
+    Share {
+        /// In hundredths of it.
+        percent: f64,
+        /// In the value's unit: near zero, where a share is next to nothing, this counts.
+        at_least: f64,
+    },
 }
 
 /// Reads `2%`.
@@ -62,7 +67,10 @@ impl FromStr for Deadband {
         let number = text.strip_suffix('%').map(str::trim_end);
         let number = number.and_then(|number| number.parse::<f64>().ok());
         match number.filter(|number| number.is_finite() && *number >= 0.0) {
-            Some(number) => Ok(Deadband::Percent(number)),
+            Some(percent) => Ok(Deadband::Share {
+                percent,
+                at_least: 0.0,
+            }),
             None => Err("write a share such as \"2%\", or a number without quotes"),
         }
     }
@@ -71,14 +79,16 @@ impl FromStr for Deadband {
 impl<'de> Deserialize<'de> for Deadband {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, deny_unknown_fields)]
         enum Written {
             Number(f64),
             Text(String),
+            Share { percent: f64, at_least: f64 },
         }
         match Written::deserialize(deserializer)? {
             Written::Number(number) => Ok(Deadband::Absolute(number)),
             Written::Text(text) => text.parse().map_err(de::Error::custom),
+            Written::Share { percent, at_least } => Ok(Deadband::Share { percent, at_least }),
         }
     }
 }
@@ -96,6 +106,15 @@ impl JsonSchema for Deadband {
         json_schema!({ "anyOf": [
             { "type": "number", "minimum": 0 },
             { "type": "string", "format": "percentage", "examples": ["2%"] },
+            {
+                "type": "object",
+                "properties": {
+                    "percent": { "type": "number", "minimum": 0, "description": "Share of the value last published." },
+                    "at_least": { "type": "number", "minimum": 0, "description": "Less is never published, in the value's unit." },
+                },
+                "required": ["percent", "at_least"],
+                "additionalProperties": false,
+            },
         ] })
     }
 }
@@ -171,8 +190,13 @@ mod tests {
 
     #[test]
     fn a_share_is_written_with_its_sign() {
-        assert_eq!("2%".parse(), Ok(Deadband::Percent(2.0)));
-        assert_eq!("0.5 %".parse(), Ok(Deadband::Percent(0.5)));
+        let share = |percent, at_least| Deadband::Share { percent, at_least };
+        assert_eq!("2%".parse(), Ok(share(2.0, 0.0)));
+        assert_eq!("0.5 %".parse(), Ok(share(0.5, 0.0)));
+        let read = |json: &str| serde_json::from_str::<Deadband>(json).ok();
+        let floored = read(r#"{"percent":2,"at_least":0.1}"#);
+        assert_eq!(floored, Some(share(2.0, 0.1)));
+        assert_eq!(read(r#"{"percent":2,"least":0.1}"#), None);
         for text in ["2", "%", "-1%", "nan%", "2%%"] {
             assert!(text.parse::<Deadband>().is_err(), "{text:?}");
         }

@@ -63,6 +63,7 @@ impl Bench {
                     DeviceState::Online => "online".to_owned(),
                     DeviceState::Offline { reason } => format!("offline: {reason}"),
                 },
+                Output::Event(Event::Removed { device }) => format!("removed: {device}"),
                 Output::Event(Event::Result(result)) => format!("{:?}", result.outcome),
                 Output::Event(Event::Readings(readings)) => {
                     let shown = |reading: &Reading| {
