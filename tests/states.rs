@@ -115,7 +115,10 @@ fn a_device_that_died_while_the_gateway_was_away_is_not_left_online() {
         let newcomer = site.listener(scene, "newcomer")?;
         newcomer.message("state/press", |payload| payload == "theirs")?;
         let (gone, plc) = (told(&newcomer, "gone")?, told(&newcomer, "plc")?);
-        ensure!(gone.is_empty(), "of a device that is not configured: {gone:?}");
+        ensure!(
+            gone.is_empty(),
+            "of a device that is not configured: {gone:?}"
+        );
         ensure!(
             plc.iter().all(|payload| payload.contains(UNHEARD)),
             "of a device that is dead: {plc:?}"

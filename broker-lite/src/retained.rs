@@ -176,9 +176,15 @@ impl RetainedMessages {
     /// The topics matching `filter` whose value was published within this process, in this run or
     /// an earlier one.
     pub(crate) fn of_this_process(&self, filter: &TopicFilter) -> Vec<TopicName> {
-        let own = self.by_topic.iter().filter(|(_, one)| one.publisher.is_none());
+        let own = self
+            .by_topic
+            .iter()
+            .filter(|(_, one)| one.publisher.is_none());
         let topics = own.map(|(topic, _)| topic);
-        topics.filter(|topic| filter.matches(topic)).cloned().collect()
+        topics
+            .filter(|topic| filter.matches(topic))
+            .cloned()
+            .collect()
     }
 
     /// What another value of this topic would replace: messages, and their bytes.

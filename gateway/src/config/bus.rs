@@ -73,6 +73,11 @@ impl Bus {
         }
     }
 
+    /// Whether units hang on a serial line, here or behind a converter: unit 0 is all of them.
+    pub fn is_line(&self) -> bool {
+        self.port.is_some() || self.framing == Some(Framing::Rtu)
+    }
+
     /// Host and port of a network bus.
     pub fn address(&self) -> Option<String> {
         let tcp = self.tcp.as_deref()?;

@@ -114,7 +114,7 @@ impl Answer {
                 let digits: String = pdu.iter().map(|byte| format!("{byte:02x}")).collect();
                 Some(("pdu", digits.into()))
             }
-            Answer::Written => None,
+            Answer::Written | Answer::Broadcast => None,
         }
     }
 }

@@ -48,7 +48,24 @@ pub(crate) enum Request {
 /// Most bytes of a PDU (application protocol 4.1).
 pub(crate) const PDU_MAX: usize = 253;
 
+/// Function codes of plain writes: those of single and several coils and registers, and the mask.
+const WRITES: [u8; 5] = [5, 6, 15, 16, 22];
+
 impl Request {
+    /// Whether it writes and asks for no data, so that it may go to all units at once (Modbus over
+    /// serial line 2.1: broadcasts are writes).
+    pub(crate) fn is_plain_write(&self) -> bool {
+        match self {
+            Request::Read(_) | Request::ReadWriteRegisters { .. } => false,
+            Request::Raw(pdu) => pdu.first().is_some_and(|code| WRITES.contains(code)),
+            Request::WriteCoil { .. }
+            | Request::WriteCoils { .. }
+            | Request::WriteRegister { .. }
+            | Request::WriteRegisters { .. }
+            | Request::MaskRegister { .. } => true,
+        }
+    }
+
     /// Bytes of the request and of its answer on a serial line, CRC included (Modbus over serial
     /// line 2.5.1, application protocol 6).
     pub(crate) fn frame_bytes(&self) -> (usize, usize) {
@@ -208,6 +225,8 @@ pub(crate) enum Answer {
     Written,
     /// The PDU that answers a raw one, function code first.
     Raw(Vec<u8>),
+    /// Nothing: a write went to all units of a line, and none of them answers.
+    Broadcast,
 }
 
 /// An exception code (application protocol, section 7).

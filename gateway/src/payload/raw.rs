@@ -13,6 +13,7 @@ use crate::{
     fieldbus::{
         raw::{self, RawOutcome, RawRequest},
         register::Register,
+        transaction::Answer,
     },
     reading::Stamp,
 };
@@ -137,6 +138,12 @@ fn response(envelope: &Envelope, outcome: &RawOutcome, stamp: Stamp) -> String {
     let mut object = Object::new();
     object.text("result", word(outcome));
     match outcome {
+        RawOutcome::Answered(Answer::Broadcast) => {
+            object.text(
+                "reason",
+                "sent to all units of the line; none of them answers",
+            );
+        }
         RawOutcome::Answered(answer) => {
             if let Some((key, json)) = answer.as_json() {
                 object.plain(key, json);
@@ -156,6 +163,7 @@ fn response(envelope: &Envelope, outcome: &RawOutcome, stamp: Stamp) -> String {
 /// The outcome in one word.
 pub(crate) fn word(outcome: &RawOutcome) -> &'static str {
     match outcome {
+        RawOutcome::Answered(Answer::Broadcast) => "sent",
         RawOutcome::Answered(_) => "answered",
         RawOutcome::Exception(..) => "exception",
         RawOutcome::Failed(_) => "failed",
@@ -232,6 +240,17 @@ mod tests {
             let reason = parsed(payload).expect_err(payload);
             assert!(!reason.is_empty(), "{payload}");
         }
+    }
+
+    #[test]
+    fn a_broadcast_is_said_to_be_sent_and_no_more() {
+        let (envelope, _) = request(&message("{}"));
+        let outcome = RawOutcome::Answered(Answer::Broadcast);
+        let said = response(&envelope, &outcome, crate::clock::now());
+        assert!(
+            said.starts_with(r#"{"result":"sent","reason":"sent to all units"#),
+            "{said}"
+        );
     }
 
     #[test]

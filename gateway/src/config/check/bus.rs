@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::config::{Bus, Config, Device};
 
-use super::{Findings, did_you_mean, point, requests, wire};
+use super::{Findings, did_you_mean, exposed, point, requests, wire};
 
 /// Units that a serial line can address (Modbus over serial line 2.2).
 const SERIAL_UNITS: std::ops::RangeInclusive<u8> = 1..=247;
@@ -97,6 +97,7 @@ fn check_bus(bus: &Bus, path: &str, findings: &mut Findings<'_>) {
         _ => {}
     }
     wire::check(bus, path, findings);
+    exposed::check(bus, path, findings);
     if bus.pipeline > 1 && bus.window() == 1 {
         findings.error(
             &format!("{path}.pipeline"),
@@ -120,7 +121,7 @@ fn check_device(index: usize, device: &Device, config: &Config, findings: &mut F
                 config.buses.iter().map(|bus| bus.name.as_str()),
             ),
         ),
-        Some(bus) if bus.port.is_some() && !SERIAL_UNITS.contains(&device.unit) => findings.error(
+        Some(bus) if bus.is_line() && !SERIAL_UNITS.contains(&device.unit) => findings.error(
             &format!("{path}.unit"),
             format!("unit {} cannot be addressed on a serial line", device.unit),
             "units are 1 to 247",

@@ -4,6 +4,7 @@
 //! to write instead.
 
 mod bus;
+mod exposed;
 mod link;
 pub(super) mod point;
 pub(super) mod requests;

@@ -1,5 +1,6 @@
 //! Every problem between keys, each with a part of what is said of it.
 
+mod exposed;
 mod points;
 mod requests;
 mod serial;

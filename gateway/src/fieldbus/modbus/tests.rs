@@ -9,7 +9,9 @@ use crate::{
     config::{Access, Echo, Framing, Parity, Point, PointType, Publish},
     fieldbus::{
         DeviceState, Outcome,
+        register::Table,
         simulate::{self, Faults, Kind},
+        transaction::{Answer, Reply, Span},
     },
     reading::{Quality, Reading, Value},
 };
@@ -510,11 +512,6 @@ async fn rtu_frames_over_tcp_are_understood() {
 
 #[tokio::test]
 async fn a_tool_asks_beside_the_polls_and_is_refused_without_a_port() {
-    use crate::fieldbus::{
-        poll::schedule::AdhocOutcome,
-        register::Table,
-        transaction::{Answer, Reply, Span},
-    };
     let cancel = CancellationToken::new();
     let simulated = simulate::Device::new(Kind::Meter, 7);
     let port = simulate::on_serial(vec![simulated], cancel.clone()).expect("a pty");
@@ -543,6 +540,36 @@ async fn a_tool_asks_beside_the_polls_and_is_refused_without_a_port() {
     let asked = down.handle.ask(7, Request::Read(span), limit, patient);
     assert!(matches!(asked.await, Some(AdhocOutcome::Refused(_))));
     down.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_to_all_units_of_a_line_is_sent_and_nobody_is_waited_for() {
+    let cancel = CancellationToken::new();
+    let simulated = simulate::Device::new(Kind::Controller, 3);
+    let port = simulate::on_serial(vec![simulated.clone()], cancel.clone()).expect("a pty");
+    let mut rig = Rig::new(bus(Some(port), None), vec![plc(3)], cancel);
+    assert_eq!(rig.state("plc").await, DeviceState::Online);
+    let write = Request::WriteRegister {
+        address: 0,
+        word: 777,
+    };
+    let patient = Duration::from_secs(10);
+    // Longer than the test lasts: an answer must not be waited for.
+    let limit = Duration::from_secs(600);
+    let asked = rig.handle.ask(0, write, limit, patient);
+    let outcome = timeout(PATIENCE, asked).await.expect("in time");
+    let sent = AdhocOutcome::Replied(Reply::Answer(Answer::Broadcast));
+    assert_eq!(outcome, Some(sent));
+    let span = Span {
+        table: Table::Holding,
+        start: 0,
+        count: 1,
+    };
+    let limit = Duration::from_secs(1);
+    let asked = rig.handle.ask(3, Request::Read(span), limit, patient);
+    let read = AdhocOutcome::Replied(Reply::Answer(Answer::Registers(vec![777])));
+    assert_eq!(asked.await, Some(read), "the unit did as all were told");
+    rig.stop().await;
 }
 
 mod hostile;

@@ -126,7 +126,7 @@ impl Point {
                 Ok(self.codec.decode_bit(*bit))
             }
             Answer::Registers(words) => decode(&self.codec, words.get(at..).unwrap_or_default()),
-            Answer::Written | Answer::Raw(_) => Err(BadValue::Short),
+            Answer::Written | Answer::Raw(_) | Answer::Broadcast => Err(BadValue::Short),
         }
     }
 

@@ -25,7 +25,7 @@ use crate::{
             rtu::{Missing, Receiver},
         },
         poll::schedule::{Input, TransactionId},
-        transaction::{Reply, Transaction},
+        transaction::{Answer, Reply, Transaction},
         wire::{
             Wire, WireError,
             line_rate::LineRate,
@@ -37,6 +37,12 @@ use crate::{
 };
 
 use super::Findings;
+
+/// The unit identifier that means all (Modbus over serial line 2.2).
+const ALL_UNITS: u8 = 0;
+/// How long nothing is sent after a broadcast, so that every unit has done as it says: 100 to 200 ms
+/// (Modbus over serial line 2.4.1).
+const TURNAROUND: Duration = Duration::from_millis(200);
 
 /// Least silence that proves a line drained: USB converters hold bytes back for 16 ms.
 const FENCE_MIN: Duration = Duration::from_millis(30);
@@ -70,6 +76,8 @@ struct Exchange {
     id: TransactionId,
     call: Call,
     receiver: Receiver,
+    /// It went to all units: none answers.
+    broadcast: bool,
     give_up_at: Instant,
     first: Option<Instant>,
     last: Instant,
@@ -130,11 +138,17 @@ impl Line {
             .map_err(WireError::Write)?;
         self.tap.tell(What::Request, &frame, begun);
         let sent = Instant::now();
+        let broadcast = transaction.unit == ALL_UNITS && transaction.request.is_plain_write();
+        let patience = match broadcast {
+            true => self.rate.frame(frame.len()) + TURNAROUND,
+            false => transaction.timeout + self.latency,
+        };
         self.exchange = Some(Exchange {
             id,
             call,
             receiver: Receiver::new(frame, self.hearing.expected()),
-            give_up_at: sent + transaction.timeout + self.latency,
+            broadcast,
+            give_up_at: sent + patience,
             first: None,
             last: sent,
         });
@@ -195,12 +209,14 @@ impl Line {
                 exchange.call.answer(&frame)
             }
             (None, Err(why)) => Reply::Garbled(why.to_owned()),
+            (None, Ok(())) if exchange.broadcast => Reply::Answer(Answer::Broadcast),
             (None, Ok(())) => match receiver.why_missing() {
                 Missing::Silence => Reply::TimedOut,
                 why => Reply::Garbled(why.to_string()),
             },
         };
-        self.fence = matches!(reply, Reply::TimedOut | Reply::Garbled(_));
+        self.fence = matches!(reply, Reply::TimedOut | Reply::Garbled(_))
+            || exchange.broadcast && !strays.is_empty();
         Some(Input::Reply {
             id: exchange.id,
             reply,

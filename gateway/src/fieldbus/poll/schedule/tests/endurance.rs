@@ -214,6 +214,7 @@ impl Life<'_> {
                 told.push((at, state));
             }
             Event::Result(_) => self.tally.results += 1,
+            Event::Removed { device } => panic!("{device} is configured"),
         }
     }
 
