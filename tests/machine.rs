@@ -253,6 +253,14 @@ fn install(folder: &Path, configuration: &str) -> Result<()> {
             "systemd/gateway.udev.rules",
             "lib/udev/rules.d/60-gateway.rules",
         ),
+        (
+            "systemd/gateway.catalog",
+            "lib/systemd/catalog/gateway.catalog",
+        ),
+        (
+            "systemd/broker-lite.catalog",
+            "lib/systemd/catalog/broker-lite.catalog",
+        ),
     ] {
         place(
             &usr.join(to),

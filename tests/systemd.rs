@@ -57,6 +57,29 @@ fn its_journal_entries_have_fields() -> Result<()> {
 }
 
 #[test]
+fn its_journal_entries_are_explained() -> Result<()> {
+    /// CONNECT of MQTT 3.1.1 by client `desk`, in the printf of a shell.
+    const CONNECT: &str = r"\x10\x10\x00\x04MQTT\x04\x02\x00\x0a\x00\x04desk";
+    let machine = Machine::boot(CONFIGURATION)?;
+    machine.wait_until_ready()?;
+    machine.run(&["journalctl", "--update-catalog"])?;
+    let connect = format!("printf '{CONNECT}' > /dev/tcp/127.0.0.1/1883");
+    machine.run(&["bash", "-c", &connect])?;
+    machine.wait_for("the explanation of a connection", |machine| {
+        let said = machine.run(&["journalctl", "--no-pager", "-x", "-u", "gateway.service"]);
+        said.is_ok_and(|said| {
+            said.contains("Subject: connected: desk at") && said.contains("What to do:")
+        })
+    })?;
+    let known = machine.run(&["journalctl", "--no-pager", "--list-catalog"])?;
+    ensure!(
+        known.contains("gateway: command-failed"),
+        "commands are not explained: {known}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_reload_applies_the_changed_file_in_the_same_process() -> Result<()> {
     let machine = Machine::boot(CONFIGURATION)?;
     machine.wait_until_ready()?;
