@@ -94,7 +94,7 @@ pub(crate) fn rows(point: &Point, span: Span, answer: &Answer) -> Vec<Row> {
             };
             words.chunks_exact(elements).enumerate().map(row).collect()
         }
-        Answer::Written | Answer::Raw(_) => Vec::new(),
+        Answer::Written | Answer::Raw(_) | Answer::Broadcast => Vec::new(),
     }
 }
 
