@@ -168,7 +168,9 @@ impl Known {
         }
         let allowed = match tolerance {
             Deadband::Absolute(size) => size,
-            Deadband::Percent(percent) => self.value.abs() * percent / 100.0,
+            Deadband::Share { percent, at_least } => {
+                at_least.max(self.value.abs() * percent / 100.0)
+            }
         };
         (off <= allowed).then(|| off / allowed)
     }
