@@ -59,6 +59,16 @@ pub enum Deadband {
     },
 }
 
+impl Deadband {
+    /// A share without a floor.
+    pub const fn percent(percent: f64) -> Deadband {
+        Deadband::Share {
+            percent,
+            at_least: 0.0,
+        }
+    }
+}
+
 /// Reads `2%`.
 impl FromStr for Deadband {
     type Err = &'static str;
@@ -67,10 +77,7 @@ impl FromStr for Deadband {
         let number = text.strip_suffix('%').map(str::trim_end);
         let number = number.and_then(|number| number.parse::<f64>().ok());
         match number.filter(|number| number.is_finite() && *number >= 0.0) {
-            Some(percent) => Ok(Deadband::Share {
-                percent,
-                at_least: 0.0,
-            }),
+            Some(percent) => Ok(Deadband::percent(percent)),
             None => Err("write a share such as \"2%\", or a number without quotes"),
         }
     }

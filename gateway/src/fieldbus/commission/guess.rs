@@ -405,7 +405,7 @@ fn small(raw: f64) -> (f64, String) {
 mod tests {
     use super::*;
 
-    const PERCENT: Deadband = Deadband::Percent(1.0);
+    const PERCENT: Deadband = Deadband::percent(1.0);
 
     fn sample(start: &str, words: &[u16], known: &str) -> Sample {
         Sample {
@@ -514,7 +514,7 @@ mod tests {
         };
         assert!(fits(PERCENT));
         assert!(fits(Deadband::Absolute(2.0)));
-        assert!(!fits(Deadband::Percent(0.1)));
+        assert!(!fits(Deadband::percent(0.1)));
     }
 
     #[test]
@@ -540,7 +540,7 @@ mod tests {
             for guess in guess(
                 &[sample("input:0", &words, known)],
                 None,
-                Deadband::Percent(50.0),
+                Deadband::percent(50.0),
             ) {
                 let text = format!(
                     "[[bus]]\nname = \"b\"\ntcp = \"h:502\"\n[[device]]\nname = \"d\"\nbus = \"b\"\n\
