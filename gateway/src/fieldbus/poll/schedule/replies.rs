@@ -24,6 +24,10 @@ impl Schedule {
         self.counters
             .ended(self.under_way.is_empty(), now.monotonic);
         self.counters.replied(&reply, now.monotonic);
+        if under_way.doubtful && silence(&reply, self.response_timeout).is_none() {
+            // It took what a poll takes, so the next one that may not answer need not wait for its share.
+            self.unanswering_at = now.monotonic;
+        }
         match under_way.device {
             _ if under_way.purpose == Purpose::Adhoc => self.adhoc_replied(&under_way, reply, now),
             Some(device) => self.device_replied(device, &under_way, reply, now),

@@ -145,3 +145,16 @@ fn a_command_goes_before_everything_on_an_overloaded_bus() {
     let waited = sim.events.iter().find_map(result).expect("a result");
     assert!(waited < Duration::from_millis(150), "{waited:?}");
 }
+
+#[test]
+fn units_that_answer_are_all_found_at_once_on_a_bus_that_is_asked_for_too_much() {
+    // Each takes 20.6 ms and wants to be read every 10 ms.
+    let devices: Vec<_> = (1..=20)
+        .map(|unit| far_apart(&format!("d{unit}"), unit, 10, 1))
+        .collect();
+    let mut sim = Sim::new(&devices, Box::new(|one: &Transaction, _| healthy(one)));
+    sim.run_until(secs(2));
+    for device in &devices {
+        assert_eq!(sim.states(&device.name).len(), 1, "{}", device.name);
+    }
+}
