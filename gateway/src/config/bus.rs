@@ -208,7 +208,7 @@ pub struct Device {
     pub unit: u8,
     /// How often its points are read.
     #[serde(default = "default_interval")]
-    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "7d"))]
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "7d"))]
     pub interval: Period,
     /// How long a value may be overdue before the last one is published once more, as stale. By
     /// default two intervals of the point, and at least ten seconds.

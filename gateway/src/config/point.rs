@@ -69,7 +69,7 @@ pub struct Point {
     /// Unit of the value after scale and offset, as printed in messages.
     pub unit: Option<String>,
     /// Read at another interval than the device.
-    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "7d"))]
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "7d"))]
     pub interval: Option<Period>,
     /// When a value is published; by default at every poll, with a deadband on change.
     pub report: Option<Report>,
