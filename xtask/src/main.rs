@@ -5,7 +5,7 @@
 //!         demo    ├── tools (rustup, pip, …) what it does not have
 //!         test ───┼── cross (aarch64 …)      the boards' binaries
 //!         bench   ├── fuzz                   libFuzzer on what strangers write
-//!         cross   ├── bench                  the broker beside others, measured
+//!         cross   ├── bench                  broker and field bus beside others, measured
 //!         fuzz    └── steps                  what is said about it: start, duration, summary
 //! ```
 //! Invariant: nothing is installed before it has been listed, and nothing at all with `--no-install`. Shell.
@@ -98,6 +98,8 @@ enum Task {
 enum Measured {
     /// broker-lite beside Mosquitto and rumqttd
     Broker(bench::Options),
+    /// The gateway's field bus beside pymodbus, mbpoll and the ThingsBoard gateway
+    Fieldbus(bench::fieldbus::Options),
 }
 
 fn main() -> ExitCode {
@@ -119,6 +121,9 @@ fn main() -> ExitCode {
         Some(Task::Bench {
             what: Measured::Broker(options),
         }) => bench::broker(&options, consent),
+        Some(Task::Bench {
+            what: Measured::Fieldbus(options),
+        }) => bench::fieldbus::fieldbus(&options, consent),
         Some(Task::Cross { target, profile }) => {
             cross::build_and_start(target.as_deref(), &profile, consent)
         }

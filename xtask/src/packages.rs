@@ -21,7 +21,7 @@ pub(crate) const FUZZ: &[Package] = &["g++"];
 
 /// What the promises in tests/ run against: other people's implementations.
 pub(crate) const TEST: &[Package] = &[
-    "gcc",               // compiles tests/peers/libmodbus_server.c
+    "gcc",               // compiles tests/peers/*.c
     "libmodbus-dev",     // an independent Modbus server
     "mbpoll",            // an independent Modbus client
     "mosquitto",         // the upstream

@@ -33,7 +33,7 @@ pub(crate) enum Check {
     Unit,
     /// bytes of strangers against the broker, shortly
     Fuzz,
-    /// a few seconds of the broker's benchmark
+    /// a few seconds of the benchmarks
     Bench,
     /// the gateway for 64-bit ARM
     Arm64,
@@ -92,7 +92,10 @@ impl Check {
                 .args(name)
                 .env("TEST_PYTHON", tools::python(consent)?)),
             Check::Fuzz => fuzz::short(),
-            Check::Bench => bench::smoke(),
+            Check::Bench => {
+                bench::smoke()?;
+                bench::fieldbus::smoke(consent)
+            }
             Check::Arm64 => cross::arm64_for_tests().map(drop),
             Check::Promises => promises(name, consent),
         }

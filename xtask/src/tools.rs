@@ -87,8 +87,21 @@ pub(crate) fn rumqttd(consent: Consent) -> Result<PathBuf> {
 
 /// The interpreter of a virtual environment with what tests/requirements.txt pins.
 pub(crate) fn python(consent: Consent) -> Result<PathBuf> {
-    let wanted = root().join("tests/requirements.txt");
-    let venv = target_dir().join("venv");
+    environment("venv", "tests/requirements.txt", consent)
+}
+
+/// The same with the ThingsBoard gateway, which needs another version of pymodbus.
+pub(crate) fn thingsboard(consent: Consent) -> Result<PathBuf> {
+    environment(
+        "venv-thingsboard",
+        "tests/requirements-thingsboard.txt",
+        consent,
+    )
+}
+
+fn environment(name: &str, requirements: &str, consent: Consent) -> Result<PathBuf> {
+    let wanted = root().join(requirements);
+    let venv = target_dir().join(name);
     let (python, stamp) = (venv.join("bin/python"), venv.join("requirements.txt"));
     let requirements =
         std::fs::read(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;

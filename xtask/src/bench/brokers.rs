@@ -186,7 +186,8 @@ fn spawn(peer: &Peer, file: &Path, cores: &str) -> Result<Child> {
         .with_context(|| format!("cannot start {}", peer.program.display()))
 }
 
-fn free_port() -> Result<u16> {
+/// A port of loopback that nobody has.
+pub(crate) fn free_port() -> Result<u16> {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
     Ok(socket.local_addr()?.port())
 }

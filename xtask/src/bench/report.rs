@@ -221,7 +221,7 @@ fn cells(out: &mut String, row: &Row, figure: Figure) -> std::fmt::Result {
 }
 
 /// Three digits that count, thousands apart.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value < 10.0 {
         return format!("{value:.1}");
     }

@@ -144,7 +144,7 @@ fn fault(report: &Value) -> Option<String> {
     (!found.is_empty()).then(|| found.join(", "))
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

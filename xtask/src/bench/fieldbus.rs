@@ -1,0 +1,302 @@
+//! `cargo xtask bench fieldbus`: the gateway beside others who poll Modbus devices, and on serial lines.
+//!
+//! ```text
+//! runs ──▶ device on one core ◀── peers on the other, in turn, round after round ──▶ results ──▶ report
+//!          counts what it serves      count what they publish                  fieldbus.json  fieldbus.md
+//! ```
+//! Invariant: every figure is a median of rounds in which the peers took turns at the same device, so what slows the
+//! machine for a while slows all of them. Shell.
+
+#![expect(clippy::disallowed_methods, reason = "a measuring tool owns a clock")]
+
+mod device;
+mod peers;
+mod process;
+mod report;
+mod results;
+mod runs;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use super::brokers::{free_port, machine};
+use crate::command::{cargo, output, root, run, target_dir};
+use crate::packages::{self, BUILD, Consent, TEST};
+use crate::tools;
+use device::Device;
+use peers::Programs;
+use process::Process;
+use results::{Figures, Results};
+use runs::{Answering, Layout, Load, Mode, Peer, Run};
+
+/// Registers of a read on a serial line: as many as fit a frame.
+const LINE_REGISTERS: u16 = 125;
+/// How often a line is looked at for the next answer.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What and how long to measure.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only runs whose name begins with one of these; their rows are replaced, the others stay
+    runs: Vec<String>,
+    /// Rounds of each run; the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// How long each peer is measured in a round, in seconds
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// Cargo profile of our gateway
+    #[arg(long, default_value = "release")]
+    profile: String,
+    /// Name the runs and do none
+    #[arg(long)]
+    list: bool,
+    /// Measure nothing, and write the page anew from the figures
+    #[arg(long)]
+    page: bool,
+}
+
+/// Measures, and writes docs/benchmarks/fieldbus.md with the figures behind it in fieldbus.json.
+pub(crate) fn fieldbus(options: &Options, consent: Consent) -> Result<()> {
+    let named = |run: &Run| {
+        let mut names = options.runs.iter();
+        options.runs.is_empty() || names.any(|name| run.name.starts_with(name))
+    };
+    let mut chosen = runs::all();
+    chosen.retain(named);
+    ensure!(!chosen.is_empty(), "no run begins so; --list names them");
+    if options.list {
+        chosen.iter().for_each(|run| println!("{}", run.name));
+        return Ok(());
+    }
+    let folder = root().join("docs/benchmarks");
+    let mut results = Results::load(&folder.join("fieldbus.json"))?;
+    if options.page {
+        return report::write(&results, &folder.join("fieldbus.md"));
+    }
+    packages::need(&[BUILD, TEST], consent)?;
+    let thingsboard = Some(tools::thingsboard(consent)?);
+    let bench = Bench::new(&options.profile, thingsboard, consent)?;
+    results.machine = machine()?;
+    results.profile.clone_from(&options.profile);
+    results.versions = bench.versions()?;
+    for run in &chosen {
+        bench.measure(run, options.rounds, options.seconds, &mut results)?;
+        results.save(&folder.join("fieldbus.json"))?;
+        report::write(&results, &folder.join("fieldbus.md"))?;
+    }
+    println!("written: {}", folder.join("fieldbus.md").display());
+    results.check()
+}
+
+/// A few seconds with an unoptimised gateway, so that nothing here rots; writes below the target folder.
+pub(crate) fn smoke(consent: Consent) -> Result<()> {
+    let bench = Bench::new("dev", None, consent)?;
+    let mut results = Results::default();
+    for run in runs::few() {
+        bench.measure(&run, 1, 1, &mut results)?;
+    }
+    let folder = target_dir().join("bench");
+    results.save(&folder.join("fieldbus.json"))?;
+    report::write(&results, &folder.join("fieldbus.md"))?;
+    let read_back = Results::load(&folder.join("fieldbus.json"))?;
+    ensure!(
+        read_back.rows == results.rows,
+        "the results do not read back"
+    );
+    results.check()
+}
+
+/// What all measurements share.
+struct Bench {
+    programs: Programs,
+    device: PathBuf,
+}
+
+/// What was counted at one moment.
+struct Count {
+    at: Instant,
+    requests: f64,
+    registers: f64,
+    values: f64,
+    peer_cpu: f64,
+    device_cpu: f64,
+}
+
+impl Bench {
+    fn new(profile: &str, thingsboard: Option<PathBuf>, consent: Consent) -> Result<Bench> {
+        run(cargo("build").args(["--locked", "--profile", profile, "--package", "gateway"]))?;
+        let built = target_dir().join(if profile == "dev" { "debug" } else { profile });
+        let folder = target_dir().join("bench/fieldbus");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let device = folder.join("bench_device");
+        device::compile(&device)?;
+        let cores = std::thread::available_parallelism()?.get();
+        ensure!(
+            cores > 1,
+            "device and peers need a core each; this machine has one"
+        );
+        let programs = Programs {
+            gateway: built.join("gateway"),
+            python: tools::python(consent)?,
+            thingsboard,
+            folder,
+            core: 0,
+            other_core: cores - 1,
+        };
+        Ok(Bench { programs, device })
+    }
+
+    /// The peers' versions: of packages that apt or pip pin, as those name them.
+    fn versions(&self) -> Result<Vec<String>> {
+        let debian = ["mbpoll", "libmodbus-dev", "mosquitto"];
+        let query = ["-W", "-f=${Package} ${Version}\n"];
+        let packages = output(Command::new("dpkg-query").args(query).args(debian))?;
+        let mut versions: Vec<String> = packages.lines().map(str::to_owned).collect();
+        for python in std::iter::once(&self.programs.python).chain(&self.programs.thingsboard) {
+            let listed = output(Command::new(python).args(["-m", "pip", "freeze"]))?;
+            let ours = listed.lines().filter(|line| {
+                line.starts_with("pymodbus==") || line.starts_with("thingsboard-gateway==")
+            });
+            versions.extend(ours.map(|line| line.replace("==", " ")));
+        }
+        Ok(versions)
+    }
+
+    /// All rounds of a run.
+    fn measure(&self, run: &Run, rounds: u32, seconds: u64, results: &mut Results) -> Result<()> {
+        println!("==> {}", run.name);
+        let mut all = Vec::new();
+        for _ in 0..rounds {
+            for peer in &run.peers {
+                let figures = self.round(run, *peer, Duration::from_secs(seconds));
+                match &figures {
+                    Ok(figures) => println!("    {:<12} {figures:.1?}", peer.key()),
+                    Err(failure) => println!("    {:<12} {failure:#}", peer.key()),
+                }
+                all.push((*peer, figures));
+            }
+        }
+        results.enter(run, all)
+    }
+
+    fn round(&self, run: &Run, peer: Peer, time: Duration) -> Result<Figures> {
+        match run.load {
+            Load::Saturated(answering, layout) => {
+                self.over_tcp(peer, answering, layout, None, time)
+            }
+            Load::Paced(layout, interval) => {
+                self.over_tcp(peer, Answering::Libmodbus, layout, Some(interval), time)
+            }
+            Load::Line(baud) => self.on_a_line(baud, time),
+        }
+    }
+
+    fn over_tcp(
+        &self,
+        peer: Peer,
+        answering: Answering,
+        layout: Layout,
+        interval: Option<Duration>,
+        time: Duration,
+    ) -> Result<Figures> {
+        let port = free_port()?;
+        let programs = &self.programs;
+        let core = programs.other_core;
+        let mut device = Device::start(answering, &self.device, &programs.python, port, core)?;
+        let mut polling = programs.start(peer, layout, interval, port)?;
+        sleep(polling.warm_up());
+        let mut count = || -> Result<Count> {
+            let served = device.served()?;
+            let values = polling.values()?;
+            Ok(Count {
+                at: Instant::now(),
+                requests: served.requests,
+                registers: served.registers,
+                values: values.unwrap_or(served.registers),
+                peer_cpu: polling.cpu_seconds()?,
+                device_cpu: served.cpu_seconds,
+            })
+        };
+        let before = count()?;
+        sleep(time);
+        let after = count()?;
+        figures(&before, &after)
+    }
+
+    /// Our gateway on a pseudo terminal whose other end is our simulator: no byte of an answer is earlier than on a line
+    /// of so many baud.
+    fn on_a_line(&self, baud: u32, time: Duration) -> Result<Figures> {
+        let programs = &self.programs;
+        let wires = programs.folder.join("wires");
+        fs::create_dir_all(&wires)?;
+        let port = wires.join("line");
+        let mut simulator = Command::new(&programs.gateway);
+        simulator
+            .args(["simulate", "--registers", "holding:0-124", "--unit", "1"])
+            .args(["--baud", &baud.to_string(), "--folder"])
+            .arg(&wires);
+        let mut simulator = Process::start(&simulator, programs.other_core)?;
+        simulator.wait_for(&port)?;
+        let bus = format!(
+            "port = \"{}\"\nbaud = {baud}\nallow_overload = true",
+            port.display()
+        );
+        let layout = runs::one_frame(LINE_REGISTERS);
+        let mut polling = programs.ours(Mode::Devices, layout, peers::SHORTEST, &bus)?;
+        sleep(polling.warm_up());
+        let (began, first) = next_answer(&mut polling)?;
+        sleep(time);
+        let (ended, last) = next_answer(&mut polling)?;
+        let requests = (last - first) / f64::from(LINE_REGISTERS);
+        let seconds = (ended - began).as_secs_f64();
+        let busy = requests * runs::line_time(baud, LINE_REGISTERS).as_secs_f64();
+        Ok(Figures::from([
+            (runs::UTILISATION.key, busy / seconds * 100.0),
+            (runs::REQUESTS.key, requests / seconds),
+            (runs::REGISTERS.key, (last - first) / seconds),
+        ]))
+    }
+}
+
+/// When the next answer is published, and the values that have been by then.
+fn next_answer(polling: &mut peers::Polling) -> Result<(Instant, f64)> {
+    let before = polling.values()?;
+    let give_up = Instant::now() + Duration::from_secs(10);
+    loop {
+        let values = polling.values()?;
+        let now = Instant::now();
+        if let Some(values) = values.filter(|values| Some(*values) != before) {
+            return Ok((now, values));
+        }
+        ensure!(now < give_up, "no answer came over the line");
+        sleep(LOOK);
+    }
+}
+
+fn figures(before: &Count, after: &Count) -> Result<Figures> {
+    let seconds = (after.at - before.at).as_secs_f64();
+    let points = after.values - before.values;
+    ensure!(points > 0.0, "nothing was polled");
+    let cpu = after.peer_cpu - before.peer_cpu;
+    let device_cpu = after.device_cpu - before.device_cpu;
+    Ok(Figures::from([
+        (runs::POINTS.key, points / seconds),
+        (
+            runs::REGISTERS.key,
+            (after.registers - before.registers) / seconds,
+        ),
+        (
+            runs::REQUESTS.key,
+            (after.requests - before.requests) / seconds,
+        ),
+        (runs::CPU.key, cpu / points * 1e6),
+        (runs::DEVICE.key, device_cpu / seconds * 100.0),
+    ]))
+}
