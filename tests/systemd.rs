@@ -65,10 +65,11 @@ fn its_journal_entries_are_explained() -> Result<()> {
     machine.run(&["journalctl", "--update-catalog"])?;
     let connect = format!("printf '{CONNECT}' > /dev/tcp/127.0.0.1/1883");
     machine.run(&["bash", "-c", &connect])?;
-    machine.wait_for("the explanation of a connection", |machine| {
+    // No rule speaks for it.
+    machine.wait_for("the explanation of a refusal", |machine| {
         let said = machine.run(&["journalctl", "--no-pager", "-x", "-u", "gateway.service"]);
         said.is_ok_and(|said| {
-            said.contains("Subject: connected: desk at") && said.contains("What to do:")
+            said.contains("Subject: authentication: desk at") && said.contains("What to do:")
         })
     })?;
     let known = machine.run(&["journalctl", "--no-pager", "--list-catalog"])?;
