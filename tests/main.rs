@@ -22,6 +22,7 @@ mod states;
 
 mod bad_input;
 mod commissioning;
+mod dead_letters;
 mod logins;
 mod manners;
 mod metrics;

@@ -37,7 +37,7 @@ pub(super) fn answer(field: &Field, question: Question<'_>) -> Answer {
         "trace" => with(field, rest, follow),
         "transact" => transact(field, rest, question.user),
         other => error(format!(
-            "{other:?} is no question; ask: status, bus NAME, transact REQUEST, trace NAME"
+            "{other:?} is no question; ask: status, buffer [pause|resume], bus NAME, transact REQUEST, trace NAME"
         )),
     }
 }

@@ -46,6 +46,11 @@ fn about_buffer(text: &mut Exposition, buffer: &BufferStatus) {
             u64::from(buffer.fault.is_some()),
             "Whether nothing can be written (1).",
         ),
+        (
+            "gateway_buffer_paused",
+            u64::from(buffer.paused),
+            "Whether forwarding is paused (1).",
+        ),
     ] {
         text.single(gauge(name, help), value as f64);
     }

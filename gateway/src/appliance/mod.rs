@@ -7,6 +7,7 @@
 //! Invariant: the plant side starts and runs whatever the upstream does.
 
 mod audit;
+pub mod buffer_stats;
 mod bus_tools;
 mod commands;
 mod field;

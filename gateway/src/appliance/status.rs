@@ -25,7 +25,12 @@ use crate::{
     upstream::{self, LinkHandle},
 };
 
-use super::{bus_tools, field::Field, metrics};
+use super::{
+    buffer_stats::{self, BufferStats},
+    bus_tools,
+    field::Field,
+    metrics,
+};
 
 /// The appliance at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -183,8 +188,11 @@ pub struct BufferStatus {
     pub refused: u64,
     /// Messages dropped by policy since the start, each in a gap marker.
     pub dropped: u64,
-    /// Messages that the upstream will never take, since the start.
+    /// Messages that the upstream will never take, since the start, each in a gap marker.
     pub dead_letters: u64,
+    /// Whether forwarding is paused, until it is resumed or the service starts anew.
+    #[serde(default)]
+    pub paused: bool,
     /// Why nothing can be written; absent: it can.
     pub fault: Option<String>,
 }
@@ -264,6 +272,9 @@ impl StatusSource {
         let source = self.clone();
         Arc::new(move |question| match question.text {
             "status" => json!(source.status()).into(),
+            "buffer" => json!(source.buffer_stats()).into(),
+            "buffer pause" => json!(source.pause(true)).into(),
+            "buffer resume" => json!(source.pause(false)).into(),
             _ => bus_tools::answer(&source.0.field, question),
         })
     }
@@ -293,6 +304,15 @@ impl StatusSource {
             buffer: self.buffer(),
             upstream: self.upstream(),
         }
+    }
+
+    fn buffer_stats(&self) -> BufferStats {
+        buffer_stats::of(&self.0.buffer, self.0.max_bytes)
+    }
+
+    fn pause(&self, paused: bool) -> BufferStats {
+        self.0.buffer.pause(paused);
+        self.buffer_stats()
     }
 
     fn buffer(&self) -> BufferStatus {
@@ -379,7 +399,7 @@ fn serial(status: serial::SerialStatus) -> SerialStatus {
 }
 
 /// RFC 3339 to the second, as people read times.
-fn second(time: Timestamp) -> String {
+pub(super) fn second(time: Timestamp) -> String {
     format!("{time:.0}")
 }
 
@@ -391,7 +411,7 @@ fn online(state: Option<&DeviceState>) -> (Option<bool>, Option<String>) {
     }
 }
 
-fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
+pub(super) fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
     BufferStatus {
         messages: status.rows,
         bytes: status.bytes_on_disk,
@@ -402,6 +422,7 @@ fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
         refused: status.refused,
         dropped: status.evicted + status.left_out + status.over_quota + status.expired,
         dead_letters: status.dead_letters,
+        paused: status.paused,
         fault: status
             .fault
             .map(|fault| format!("{}, since {}", fault.cause, second(fault.since))),

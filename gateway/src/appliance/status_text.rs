@@ -147,10 +147,10 @@ fn broker_lines(status: &Status) -> String {
     text
 }
 
-fn buffer_lines(buffer: &BufferStatus) -> String {
+pub(super) fn buffer_lines(buffer: &BufferStatus) -> String {
     let mut text = format!(
         "{} buffer: {} waiting, {} of {}, {} kept, {} forwarded",
-        good(buffer.fault.is_none()),
+        good(buffer.fault.is_none() && !buffer.paused),
         buffer.messages,
         about(buffer.bytes),
         Size::from_bytes(buffer.max_bytes),
@@ -165,6 +165,9 @@ fn buffer_lines(buffer: &BufferStatus) -> String {
         if count > 0 {
             let _infallible = write!(text, ", {count} {word}");
         }
+    }
+    if buffer.paused {
+        text += "\n    forwarding is paused; `gateway buffer resume` or a restart lets it go on";
     }
     if let Some(fault) = &buffer.fault {
         let _infallible = write!(text, "\n    cannot write: {fault}");
@@ -193,7 +196,7 @@ fn span(seconds: u64) -> String {
     }
 }
 
-fn about(bytes: u64) -> String {
+pub(super) fn about(bytes: u64) -> String {
     match bytes {
         0..1_024 => format!("{bytes} B"),
         1_024..1_048_576 => format!("{} KiB", bytes / 1_024),

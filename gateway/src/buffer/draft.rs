@@ -14,6 +14,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::{
     arrivals::{Arrival, MAX_ARRIVALS},
     clock::RowStamp,
+    dead::{self, Corpse},
     inbox::{Entry, Removal},
     quota::Usage,
     retention::{self, RANKS, Rank, Reason, Taken, Verdict},
@@ -22,8 +23,6 @@ use super::{
 };
 use crate::{config::WhenFull, reading::ClockState};
 
-/// Messages kept that the upstream will never take; older ones leave.
-const MAX_DEAD_LETTERS: i64 = 1000;
 /// Pages left for gaps, topics and the tree above the rows when no row fits any more.
 pub(super) const RESERVED_PAGES: u64 = 64;
 /// Names forgotten at once when there are too many: those longest unused, of which no row waits.
@@ -276,22 +275,7 @@ impl<'a> Draft<'a> {
     pub(super) fn remove(&mut self, removal: &Removal) -> Result<(), rusqlite::Error> {
         match removal {
             Removal::Row(row) => self.done.forwarded += self.delete_row(*row)?,
-            Removal::Bury(row, reason) => {
-                self.transaction
-                    .prepare_cached(
-                        "INSERT INTO dead_letter (topic, seq, wall_us, reason, payload)
-                         SELECT t.name, m.seq, m.wall_us, ?2, m.payload
-                         FROM message m JOIN topic t ON t.id = m.topic WHERE m.row = ?1",
-                    )?
-                    .execute(params![row, reason])?;
-                self.done.buried += self.delete_row(*row)?;
-                self.transaction
-                    .prepare_cached(
-                        "DELETE FROM dead_letter
-                         WHERE id <= (SELECT max(id) FROM dead_letter) - ?1",
-                    )?
-                    .execute([MAX_DEAD_LETTERS])?;
-            }
+            Removal::Bury(row, reason, now_us) => self.bury(*row, reason, *now_us)?,
             Removal::Arrival(packet_id) => {
                 self.transaction
                     .prepare_cached("DELETE FROM arrival WHERE packet_id = ?1")?
@@ -305,6 +289,42 @@ impl<'a> Draft<'a> {
             }
         }
         Ok(())
+    }
+
+    fn bury(&mut self, row: i64, reason: &str, now_us: i64) -> Result<(), rusqlite::Error> {
+        let corpse = self
+            .transaction
+            .prepare_cached(
+                "SELECT t.name, m.seq, m.wall_us, m.payload
+                 FROM message m JOIN topic t ON t.id = m.topic WHERE m.row = ?1",
+            )?
+            .query_row([row], |row| {
+                Ok(Corpse {
+                    topic: row.get(0)?,
+                    seq: row.get(1)?,
+                    wall_us: row.get(2)?,
+                    payload: row.get(3)?,
+                })
+            })
+            .optional()?;
+        self.done.buried += self.delete_row(row)?;
+        let Some(corpse) = corpse else { return Ok(()) };
+        if let Ok(topic) = TopicName::parse(&corpse.topic) {
+            let (seq, wall_us) = (corpse.seq as u64, corpse.wall_us);
+            self.done
+                .gaps
+                .enter(&topic, Reason::DeadLetter, seq, wall_us);
+        }
+        let max_bytes = self.store.limits.dead_bytes();
+        dead::bury(self.transaction, &corpse, reason, now_us, max_bytes)
+    }
+
+    /// Keeps the dead letters within their share.
+    pub(super) fn trim_dead_letters(&self) -> Result<(), rusqlite::Error> {
+        match self.done.buried {
+            0 => Ok(()),
+            _ => dead::trim(self.transaction, self.store.limits.dead_bytes()),
+        }
     }
 
     /// Remembers the time now and then, for the next start without a right clock.

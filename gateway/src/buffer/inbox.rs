@@ -61,8 +61,9 @@ impl Entry {
 pub(super) enum Removal {
     /// The upstream has it.
     Row(i64),
-    /// The upstream will never take it: to the dead letters, with the reason.
-    Bury(i64, String),
+    /// The upstream will never take it: to the dead letters, with the reason and the time now in
+    /// microseconds since 1970.
+    Bury(i64, String, i64),
     /// The gap marker with this count was delivered.
     Gap { id: i64, count: u64 },
     /// What came from upstream with this packet identifier was not taken.

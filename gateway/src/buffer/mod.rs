@@ -12,6 +12,7 @@
 
 mod arrivals;
 mod clock;
+mod dead;
 mod draft;
 mod inbox;
 mod properties;
@@ -42,8 +43,9 @@ use broker_lite::{
 };
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
+pub use dead::{DeadLetter, DeadLetters};
 pub use reader::ReadError;
 pub use retention::Reason;
 pub use row::{Gap, Row};
@@ -90,6 +92,7 @@ pub(crate) struct Shared {
     floor_us: AtomicI64,
     status: Mutex<Status>,
     rows: watch::Sender<u64>,
+    paused: watch::Sender<bool>,
 }
 
 /// Why there is no buffer at all. A disk that fails is no such reason: see [`Status::fault`].
@@ -108,6 +111,8 @@ pub enum OpenError {
 pub struct Status {
     /// Messages that wait.
     pub rows: u64,
+    /// The same per priority, high first.
+    pub waiting: [u64; retention::RANKS],
     /// The files' size on disk, log included.
     pub bytes_on_disk: u64,
     /// When the oldest waiting message was received.
@@ -128,8 +133,10 @@ pub struct Status {
     pub over_quota: u64,
     /// Messages older than `max_age` since the start, each in a gap marker.
     pub expired: u64,
-    /// Messages that the upstream will never take, since the start.
+    /// Messages that the upstream will never take, since the start, each in a gap marker.
     pub dead_letters: u64,
+    /// Nothing is sent upstream until [`Buffer::pause`] is taken back.
+    pub paused: bool,
     /// The disk does not take commits.
     pub fault: Option<Fault>,
     /// The file was damaged.
@@ -172,6 +179,7 @@ impl Buffer {
             floor_us: AtomicI64::new(0),
             status: Mutex::new(Status::default()),
             rows: watch::Sender::new(0),
+            paused: watch::Sender::new(false),
         });
         let mut writer = Writer {
             path: config.path.clone(),
@@ -246,7 +254,8 @@ impl Buffer {
 
     /// The upstream will never take this row; it moves to the dead letters.
     pub fn bury(&self, row: i64, reason: &str) {
-        let removal = Removal::Bury(row, reason.to_owned());
+        let now_us = self.0.shared.clock.stamp().wall_us;
+        let removal = Removal::Bury(row, reason.to_owned(), now_us);
         self.0.shared.inbox.remove([removal]);
     }
 
@@ -287,6 +296,27 @@ impl Buffer {
         self.0.shared.rows.subscribe()
     }
 
+    /// Holds back what waits, or lets it go on; what is under way still arrives. A restart lets it go
+    /// on.
+    pub fn pause(&self, paused: bool) {
+        let was = self.0.shared.paused.send_replace(paused);
+        match (was, paused) {
+            (false, true) => warn!("forwarding is paused; messages wait in the buffer"),
+            (true, false) => info!("forwarding goes on"),
+            _ => {}
+        }
+    }
+
+    /// Whether forwarding is paused, and when that changes.
+    pub(crate) fn paused(&self) -> watch::Receiver<bool> {
+        self.0.shared.paused.subscribe()
+    }
+
+    /// The dead letters that are kept, the newest of them in full. Blocks on the disk.
+    pub fn dead_letters(&self, at_most: usize) -> Result<DeadLetters, ReadError> {
+        self.checked(self.0.shared.reader.dead_letters(at_most))
+    }
+
     /// See [`Status`]. Blocks on the disk for a moment.
     pub fn status(&self) -> Status {
         let mut status = self.0.shared.lock().clone();
@@ -295,6 +325,7 @@ impl Buffer {
             .map(|suffix| file_size(&beside(&self.0.path, suffix)))
             .iter()
             .sum();
+        status.paused = *self.0.shared.paused.borrow();
         status.queued = self.0.shared.inbox.len() as u64;
         // While the disk fails this is only not known.
         status.oldest = self.0.shared.reader.oldest().unwrap_or_default();

@@ -17,6 +17,7 @@ use super::{
     Gap, Row,
     arrivals::Arrival,
     clock::RowStamp,
+    dead::{self, DeadLetters},
     properties,
     retention::{Cursor, Rank},
     schema,
@@ -149,6 +150,11 @@ impl Reader {
         })
     }
 
+    /// What the upstream will never take.
+    pub(super) fn dead_letters(&self, at_most: usize) -> Result<DeadLetters, ReadError> {
+        self.with(|connection| dead::read(connection, at_most))
+    }
+
     /// When the oldest waiting row was received.
     pub(super) fn oldest(&self) -> Result<Option<Timestamp>, ReadError> {
         self.with(|connection| {
@@ -243,6 +249,6 @@ fn read_gap(row: &rusqlite::Row<'_>) -> Result<Gap, rusqlite::Error> {
     })
 }
 
-fn timestamp(micros: i64) -> Timestamp {
+pub(super) fn timestamp(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -159,6 +159,8 @@ pub enum Reason {
     Damaged,
     /// The log that held the last commits is gone; how many is not known.
     LogLost,
+    /// The upstream will never take them.
+    DeadLetter,
 }
 
 impl Reason {
@@ -171,6 +173,7 @@ impl Reason {
             Reason::Expired => "expired",
             Reason::Damaged => "damaged",
             Reason::LogLost => "log-lost",
+            Reason::DeadLetter => "dead-letter",
         }
     }
 }

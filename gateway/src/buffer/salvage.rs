@@ -240,10 +240,14 @@ impl<'a> Copier<'a> {
             self.fresh.execute_batch("COMMIT")?;
             return Ok(None);
         }
-        self.copy_table("boot", 2)?;
-        self.copy_table("gap", 8)?;
-        self.copy_table("dead_letter", 6)?;
-        self.copy_table("arrival", 3)?;
+        self.copy_table("boot", "id, name")?;
+        let gap = "id, topic, reason, first_seq, last_seq, first_us, last_us, count";
+        self.copy_table("gap", gap)?;
+        let dead = "id, topic, seq, wall_us, reason, payload";
+        self.copy_table("dead_letter", &format!("{dead}, buried_us, bytes"))?;
+        // A file from before schema 4 has no more than these; what is copied already stays.
+        self.copy_table("dead_letter", dead)?;
+        self.copy_table("arrival", "id, packet_id, digest")?;
         self.copy_messages()?;
         schema::weigh_topics(self.fresh)?;
         self.announce_lost_tails()?;
@@ -295,10 +299,13 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    fn copy_table(&self, table: &str, columns: usize) -> Result<(), rusqlite::Error> {
-        let found = read_rows(self.damaged, &format!("SELECT * FROM {table}"), columns);
-        let places = vec!["?"; columns].join(",");
-        let sql = format!("INSERT OR IGNORE INTO {table} VALUES ({places})");
+    /// A table or column that the damaged file does not have copies nothing.
+    fn copy_table(&self, table: &str, columns: &str) -> Result<(), rusqlite::Error> {
+        let count = columns.split(',').count();
+        let sql = format!("SELECT {columns} FROM {table}");
+        let found = read_rows(self.damaged, &sql, count);
+        let places = vec!["?"; count].join(",");
+        let sql = format!("INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})");
         for values in found.rows {
             self.fresh
                 .prepare_cached(&sql)?

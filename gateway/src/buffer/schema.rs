@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 const APPLICATION_ID: i32 = 0x6777_6266;
 
 /// Step `n` leads from `user_version` n to n + 1.
-const MIGRATIONS: &[&str] = &[TABLES, TOPIC_BYTES, ARRIVALS];
+const MIGRATIONS: &[&str] = &[TABLES, TOPIC_BYTES, ARRIVALS, BURIALS];
 
 /// `message.row` is rank and order in one number, see `Rank`: reading in sending order and
 /// evicting in age order are both a walk along the primary key, with no index to keep.
@@ -77,6 +77,12 @@ CREATE TABLE arrival (
     packet_id INTEGER NOT NULL UNIQUE,
     digest BLOB NOT NULL
 ) STRICT;
+";
+
+/// When a dead letter was given up, and how long its payload was where less of it is kept.
+const BURIALS: &str = "
+ALTER TABLE dead_letter ADD COLUMN buried_us INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letter ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Bytes that a row of `message` takes, about; see `Entry::cost`.

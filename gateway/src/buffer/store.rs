@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::{
     clock::RowStamp,
+    dead::{DEAD_SHARE, MAX_DEAD_BYTES},
     draft::{Draft, RESERVED_PAGES},
     inbox::Batch,
     quota::{Rule, Usage},
@@ -52,6 +53,11 @@ impl Limits {
     /// Bytes that the write-ahead log may take before it is cut.
     pub(super) fn log_bytes(&self) -> u64 {
         (self.max_bytes / LOG_SHARE).min(MAX_LOG_BYTES)
+    }
+
+    /// Bytes that the payloads of dead letters may take of the file.
+    pub(super) fn dead_bytes(&self) -> u64 {
+        (self.pages() * PAGE_BYTES / DEAD_SHARE).min(MAX_DEAD_BYTES)
     }
 
     /// Pages for the file itself.
@@ -141,6 +147,11 @@ impl Store {
         self.next_order - 1
     }
 
+    /// Rows that wait for the upstream, per priority.
+    pub(super) fn waiting(&self) -> [u64; RANKS] {
+        self.waiting
+    }
+
     /// Rows that wait for the upstream.
     pub(super) fn rows(&self) -> u64 {
         self.waiting.iter().sum()
@@ -162,6 +173,7 @@ impl Store {
             for removal in &batch.removals {
                 draft.remove(removal)?;
             }
+            draft.trim_dead_letters()?;
             draft.measure()?;
             for entry in &batch.entries {
                 let answer = draft.append(entry)?;

@@ -4,6 +4,7 @@
 mod damage;
 mod failures;
 mod keeping;
+mod letters;
 mod limits;
 
 use std::{

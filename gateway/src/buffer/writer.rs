@@ -178,7 +178,10 @@ impl Writer {
     }
 
     fn publish(&self, done: &Done) {
-        let rows = self.store.as_ref().map_or(0, Store::rows);
+        let waiting = self
+            .store
+            .as_ref()
+            .map_or_else(Default::default, Store::waiting);
         self.show_clock_floor();
         let evicted = done.gaps.count(Reason::Evicted);
         let full = done.gaps.count(Reason::Full);
@@ -193,7 +196,8 @@ impl Writer {
             self.shared.note_full(self.limits.max_bytes);
         }
         self.shared.update(|status| {
-            status.rows = rows;
+            status.rows = waiting.iter().sum();
+            status.waiting = waiting;
             status.appended += done.appended;
             status.forwarded += done.forwarded;
             status.refused += refused;
@@ -259,8 +263,11 @@ impl Writer {
                 if log_lost {
                     error!(path = %self.path.display(), "the buffer's log is gone, and with it the last commits; numbering leaps on");
                 }
-                let rows = store.rows();
-                self.shared.update(|status| status.rows = rows);
+                let waiting = store.waiting();
+                self.shared.update(|status| {
+                    status.rows = waiting.iter().sum();
+                    status.waiting = waiting;
+                });
                 self.store = Some(store);
                 self.show_clock_floor();
                 if let Some(salvaged) = opened.salvaged {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a final error is printed here and nowhere else, once, with its whole chain.
 
+mod buffer;
 mod bus;
 mod check;
 mod demo;
@@ -14,14 +15,14 @@ mod status;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{config, logging::LogFormat};
+use crate::{config, control, logging::LogFormat};
 use failure::{Exit, Failure};
 
 /// Sensors on wires to MQTT, buffered, forwarded over mutual TLS.
@@ -51,6 +52,8 @@ enum Command {
     Bus(Box<bus::Command>),
     /// Show what works, what does not, and since when
     Status(status::Args),
+    /// Show what waits for the upstream, and pause or resume forwarding
+    Buffer(buffer::Args),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Print a completion script for a shell
@@ -102,6 +105,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Profile(args) => profile::run(&args),
         Command::Bus(command) => bus::run(&command),
         Command::Status(args) => status::run(&args),
+        Command::Buffer(args) => buffer::run(&args),
         Command::Schema => Ok(print(&format!("{:#}\n", config::schema()))?),
         Command::Completions { shell } => Ok(print(&completions(shell))?),
     }
@@ -125,6 +129,18 @@ fn print(text: &str) -> anyhow::Result<()> {
 fn load(path: &ConfigPath) -> Result<config::Loaded, Failure> {
     config::load(&path.path)
         .map_err(|problems| Failure::new(Exit::Usage, anyhow::anyhow!("{problems}")))
+}
+
+/// What the running service answers on its control socket.
+fn ask(socket: &Path, question: &str) -> Result<serde_json::Value, Failure> {
+    control::ask(socket, question)
+        .with_context(|| {
+            format!(
+                "cannot ask the service at {}; is gateway.service running?",
+                socket.display()
+            )
+        })
+        .map_err(|error| Failure::new(Exit::Unreachable, error))
 }
 
 /// A runtime for the service: two workers carry a plant, and leave an SBC's other cores alone.

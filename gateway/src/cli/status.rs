@@ -4,9 +4,9 @@ use std::{io::IsTerminal, time::Duration};
 
 use anyhow::Context;
 
-use crate::{appliance::status_text, control};
+use crate::appliance::status_text;
 
-use super::{ConfigPath, Exit, Failure, load, print};
+use super::{ConfigPath, Failure, ask, load, print};
 
 /// Pause between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,14 +28,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let socket = load(&args.config)?.value.gateway.control;
     loop {
-        let answer = control::ask(&socket, "status")
-            .with_context(|| {
-                format!(
-                    "cannot ask the service at {}; is gateway.service running?",
-                    socket.display()
-                )
-            })
-            .map_err(|error| Failure::new(Exit::Unreachable, error))?;
+        let answer = ask(&socket, "status")?;
         let text = if args.json {
             format!("{answer}\n")
         } else {

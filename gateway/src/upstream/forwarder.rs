@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::packet::QoS;
+use broker_lite::{packet::QoS, topic::TopicName};
 
 use super::{
     outbound::{Key, Outbound},
-    suspect::{self, Suspect},
+    suspect::{self, Control, Suspect},
 };
 use crate::buffer::retention::Cursor;
 
@@ -56,6 +56,8 @@ pub(crate) enum Input {
         /// The upstream ended it, perhaps because of what it was sent.
         by_upstream: bool,
     },
+    /// Nothing more is to be sent, or sending goes on.
+    Paused(bool),
     /// There are new rows or gaps.
     Appended,
     /// The answer to `Fetch`.
@@ -94,6 +96,8 @@ pub(crate) struct Forwarder {
     /// answered that one alone, or taken those before it.
     ramp: usize,
     answered_on_link: bool,
+    /// What is under way still gets its answers; the rest waits.
+    paused: bool,
     link: Option<Allowance>,
     cursor: Cursor,
     fetching: bool,
@@ -109,17 +113,21 @@ pub(crate) struct Forwarder {
     suspect: Suspect,
     /// The suspect, while the message behind it is under way in its place.
     stood_aside: Option<Key>,
+    /// Where the words go that stand in for a suspect.
+    stand_ins: TopicName,
     outputs: VecDeque<Output>,
 }
 
 impl Forwarder {
-    /// Sends at most `window` messages ahead of their acknowledgements.
-    pub(crate) fn new(window: u16) -> Forwarder {
+    /// Sends at most `window` messages ahead of their acknowledgements, and tells of a message that
+    /// ends every link on `stand_ins`.
+    pub(crate) fn new(window: u16, stand_ins: TopicName) -> Forwarder {
         let window = usize::from(window.max(1));
         Forwarder {
             window,
             ramp: window,
             answered_on_link: false,
+            paused: false,
             link: None,
             cursor: Cursor::default(),
             fetching: false,
@@ -130,6 +138,7 @@ impl Forwarder {
             give_up_at: None,
             suspect: Suspect::default(),
             stood_aside: None,
+            stand_ins,
             outputs: VecDeque::new(),
         }
     }
@@ -142,6 +151,7 @@ impl Forwarder {
                 self.answered_on_link = false;
             }
             Input::LinkDown { by_upstream } => self.link_down(by_upstream),
+            Input::Paused(paused) => self.paused = paused,
             Input::Appended => self.more = true,
             Input::Fetched(messages) => self.fetched(messages),
             Input::Answered(key, answer) => self.answered(key, answer, now),
@@ -198,7 +208,7 @@ impl Forwarder {
             self.suspect.closed_over(alone.message.key);
         }
         while let Some(flight) = self.flights.pop_back() {
-            if !flight.answered {
+            if !flight.answered && flight.message.key != Key::StandIn {
                 self.queue.push_front(flight.message);
             }
         }
@@ -222,6 +232,7 @@ impl Forwarder {
                         continue;
                     }
                 }
+                Key::StandIn => continue,
             }
             news = true;
             self.queue.push_back(message);
@@ -242,9 +253,6 @@ impl Forwarder {
             Answer::Acknowledged => {
                 flight.answered = true;
                 self.outputs.push_back(Output::Delete(key));
-                if let Some(suspect) = self.suspect.taken(key) {
-                    self.convict(suspect);
-                }
             }
             Answer::Never(reason) => {
                 flight.answered = true;
@@ -254,6 +262,12 @@ impl Forwarder {
                 self.outputs.push_back(Output::Reconnect(reason));
                 return;
             }
+        }
+        // With QoS 0 this says only that it was written.
+        if flight.message.qos != QoS::AtMostOnce
+            && let Some(suspect) = self.suspect.answered(key)
+        {
+            self.convict(suspect);
         }
         self.answered_on_link = true;
         self.ramp = (self.ramp * 2).min(self.window);
@@ -267,7 +281,8 @@ impl Forwarder {
     fn advance(&mut self, now: Instant) {
         let Some(allowance) = self.link else { return };
         let window = self.ramp.min(usize::from(allowance.receive_maximum));
-        while self.flights.len() < window
+        while !self.paused
+            && self.flights.len() < window
             && let Some(message) = self.next_message()
         {
             self.send(message, &allowance, now);
@@ -282,29 +297,28 @@ impl Forwarder {
         }
     }
 
-    /// The oldest, or the one behind it when that has ended too many links.
+    /// The oldest, or another in its place, alone, when it has ended too many links.
     fn next_message(&mut self) -> Option<Outbound> {
-        let first = self.queue.front()?.key;
-        if !self.suspect.is_set_aside(first) {
+        let first = self.queue.front()?;
+        let Some(control) = self.suspect.control(first.key) else {
             return self.queue.pop_front();
+        };
+        if !self.flights.is_empty() {
+            return None;
         }
-        if self.flights.is_empty() && self.queue.len() > 1 {
-            self.stood_aside = Some(first);
+        let answerable = |message: &Outbound| message.qos != QoS::AtMostOnce;
+        if control == Control::Neighbour && self.queue.get(1).is_some_and(answerable) {
+            self.stood_aside = Some(first.key);
             return self.queue.remove(1);
         }
-        // Alone in the buffer it has nothing to be compared with.
-        if self.flights.is_empty() {
-            self.queue.pop_front()
-        } else {
-            None
-        }
+        Some(first.stand_in(self.stand_ins.clone()))
     }
 
     fn convict(&mut self, key: Key) {
         self.queue.retain(|message| message.key != key);
         self.stood_aside = None;
         let reason = format!(
-            "the upstream closed the link over it {} times and took the next message",
+            "the upstream closed the link over it {} times and answered another message",
             suspect::TRIES
         );
         self.outputs.push_back(Output::Bury(key, reason));

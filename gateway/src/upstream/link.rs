@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::keeper::Kept;
+use broker_lite::{keeper::Kept, topic::TopicName};
 use jiff::Timestamp;
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -74,6 +74,7 @@ pub(super) struct Link {
     endpoints: Endpoints,
     client_id: String,
     rules: Arc<Rules>,
+    stand_ins: TopicName,
     /// The end of our certificate that was warned of.
     expiry: Mutex<Option<Timestamp>>,
 }
@@ -94,6 +95,11 @@ impl Link {
             .ok_or_else(|| Cause::Configuration("[upstream] url names no broker".to_owned()))?;
         let rules = Rules::new(gateway, forwards, receives)
             .map_err(|error| Cause::Configuration(error.to_string()))?;
+        let stand_ins = rules.stand_ins().map_err(|error| {
+            Cause::Configuration(format!(
+                "[gateway] id = {gateway:?} is no topic level: {error}"
+            ))
+        })?;
         Ok(Link {
             config: config.clone(),
             endpoints,
@@ -102,6 +108,7 @@ impl Link {
                 .clone()
                 .unwrap_or_else(|| gateway.to_owned()),
             rules: Arc::new(rules),
+            stand_ins,
             expiry: Mutex::new(None),
         })
     }
@@ -121,8 +128,9 @@ impl Link {
         // Bounded by what was handed over and not yet acknowledged: the channel `incoming`.
         let (receipts, acknowledged) = mpsc::unbounded_channel();
         let mut pump = Pump {
-            forwarder: Forwarder::new(self.config.in_flight),
+            forwarder: Forwarder::new(self.config.in_flight, self.stand_ins.clone()),
             appended: buffer.appended(),
+            paused: buffer.paused(),
             rules: Arc::clone(&self.rules),
             buffer,
             incoming,
@@ -262,6 +270,8 @@ enum Woken {
     Fetched(Fetched),
     /// Whether the buffer still lives.
     Appended(bool),
+    /// Sending was paused or goes on.
+    Paused,
     Acknowledged(Receipt),
     /// Whether the message from upstream that is to be handed on is remembered on disk.
     Remembered(Kept),
@@ -276,6 +286,7 @@ struct Pump {
     rules: Arc<Rules>,
     buffer: Buffer,
     appended: watch::Receiver<u64>,
+    paused: watch::Receiver<bool>,
     incoming: mpsc::Sender<Incoming>,
     receipts: mpsc::UnboundedSender<Receipt>,
     acknowledged: mpsc::UnboundedReceiver<Receipt>,
@@ -322,6 +333,7 @@ impl Pump {
             waiting: VecDeque::new(),
             entering: None,
         };
+        self.follow_pause();
         self.input(Input::LinkUp(allowance));
         let ended = tokio::select! {
             cause = self.exchange(&mut connection) => Some(cause),
@@ -367,6 +379,7 @@ impl Pump {
             event = connection.session.next() => Woken::Event(event),
             fetched = finished(&mut self.fetch) => Woken::Fetched(fetched),
             changed = self.appended.changed() => Woken::Appended(changed.is_ok()),
+            Ok(()) = self.paused.changed() => Woken::Paused,
             Some(receipt) = self.acknowledged.recv() => Woken::Acknowledged(receipt),
             kept = remembered(&mut connection.entering) => Woken::Remembered(kept),
             room = self.incoming.clone().reserve_owned(), if wants_room => Woken::Room(room.ok()),
@@ -383,6 +396,7 @@ impl Pump {
                 self.fetch = None;
                 self.input(Input::Fetched(fetched));
             }
+            Woken::Paused => self.follow_pause(),
             Woken::Appended(true) => self.input(Input::Appended),
             Woken::Appended(false) => {
                 return Err(Cause::Closed("the buffer was closed".to_owned()));
@@ -420,6 +434,11 @@ impl Pump {
         }
     }
 
+    fn follow_pause(&mut self) {
+        let paused = *self.paused.borrow_and_update();
+        self.input(Input::Paused(paused));
+    }
+
     fn input(&mut self, input: Input) {
         self.forwarder.handle_input(input, Instant::now());
     }
@@ -443,6 +462,7 @@ impl Pump {
                 }
                 Output::Delete(Key::Row(row)) => rows.push(row),
                 Output::Delete(Key::Gap { id, count }) => self.buffer.delete_gap(id, count),
+                Output::Delete(Key::StandIn) | Output::Bury(Key::StandIn, _) => {}
                 Output::Bury(key, reason) => self.bury(key, &reason),
                 Output::Reconnect(reason) => {
                     self.gave_up = true;
@@ -465,6 +485,7 @@ impl Pump {
         match key {
             Key::Row(row) => self.buffer.bury(row, reason),
             Key::Gap { id, count } => self.buffer.delete_gap(id, count),
+            Key::StandIn => {}
         }
     }
 

@@ -5,6 +5,7 @@ use broker_lite::{
     topic::TopicName,
 };
 use bytes::Bytes;
+use serde_json::json;
 
 /// What in the buffer a message stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,6 +14,8 @@ pub(crate) enum Key {
     Row(i64),
     /// A gap, as far as it went when it was read.
     Gap { id: i64, count: u64 },
+    /// Nothing: it is sent in the place of a message over which the upstream closes the link.
+    StandIn,
 }
 
 /// A message ready for the upstream.
@@ -27,6 +30,26 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
+    /// A few words about this message, to see whether the upstream takes at least those.
+    pub(crate) fn stand_in(&self, topic: TopicName) -> Outbound {
+        let users = &self.properties.user_properties;
+        let seq = users.iter().find(|(name, _)| *name == "seq");
+        let words = json!({
+            "topic": self.topic.as_str(),
+            "seq": seq.and_then(|(_, seq)| seq.parse::<u64>().ok()),
+            "bytes": self.payload.len(),
+            "reason": "the link closes whenever this message is sent; it goes to the dead letters",
+        });
+        Outbound {
+            key: Key::StandIn,
+            topic,
+            payload: Bytes::from(words.to_string()),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: MessageProperties::default(),
+        }
+    }
+
     /// Bytes on the wire at most, so that the upstream's packet limit is known to hold.
     pub(crate) fn wire_len(&self) -> usize {
         let properties = &self.properties;

@@ -21,6 +21,8 @@ const GATEWAY: &str = "{gateway}";
 const TOPIC: &str = "{topic}";
 /// Where messages go whose rule was removed while they waited, and gap markers.
 const DEFAULT_TEMPLATE: &str = "{gateway}/{topic}";
+/// Where the upstream is told of a message over which it closes the link.
+const STAND_INS: &str = "alert/dead-letter/upstream";
 
 /// A rule that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +85,11 @@ impl Rules {
                 .map(|rule| Inverse::new(rule, gateway))
                 .collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Where the words go that stand in for a message over which the upstream closes the link.
+    pub(crate) fn stand_ins(&self) -> Result<TopicName, TopicError> {
+        TopicName::parse(&fill(DEFAULT_TEMPLATE, &self.gateway, STAND_INS))
     }
 
     /// What is subscribed to upstream.

@@ -192,6 +192,74 @@ async fn a_message_that_is_not_authorised_goes_to_the_dead_letters_and_blocks_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lone_message_over_which_the_upstream_closes_goes_to_the_dead_letters() {
+    // 5.0 tells its limit and then refuses a payload in words that few clients know; 3.1.1 closes.
+    for (protocol, option) in [
+        (Protocol::V3, "max_packet_size 1000\n"),
+        (Protocol::V5, "message_size_limit 500\n"),
+    ] {
+        let plant = Plant::new();
+        let broker = plant.broker(&format!("{MUTUAL}{option}")).await;
+        let link = plant.link(&broker, |config| {
+            config.protocol = protocol;
+            config.retry = Period::from_millis(20);
+            config.retry_max = Period::from_millis(40);
+        });
+        plant.keep_one("telemetry/a", vec![0; 2000]).await;
+        wait_until("the buffer is empty", || plant.buffer.status().rows == 0).await;
+        let letters = plant.buffer.dead_letters(10).unwrap();
+        assert_eq!((letters.kept, letters.bytes), (1, 2000));
+        assert_eq!(letters.newest[0].topic, "telemetry/a");
+        assert!(letters.newest[0].buried > letters.newest[0].received);
+        let reason = &letters.newest[0].reason;
+        assert!(reason.contains("closed the link over it"), "{reason}");
+        plant.keep(0..30).await;
+        wait_until("the rest drains", || plant.buffer.status().rows == 0).await;
+        assert_eq!(plant.buffer.status().forwarded, 30);
+        assert_eq!(link.status().buried, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_over_the_upstreams_limit_is_announced_as_a_gap() {
+    let plant = Plant::new();
+    let broker = plant
+        .broker(&format!("{MUTUAL}max_packet_size 1000\n"))
+        .await;
+    let observer = plant.observe(&broker, "gw-1/alert/gap/#").await;
+    let _link = plant.link(&broker, |_| {});
+    plant.keep_one("telemetry/a", vec![0; 2000]).await;
+    wait_until("the gap arrives", || {
+        let seen = observer.messages.lock().unwrap();
+        seen.iter().any(|(topic, payload, _)| {
+            topic == "gw-1/alert/gap/telemetry/a" && payload.contains("dead-letter")
+        })
+    })
+    .await;
+    let letters = plant.buffer.dead_letters(10).unwrap();
+    let reason = &letters.newest[0].reason;
+    assert!(reason.contains("the upstream takes 1000"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_buffer_keeps_what_comes_and_lets_commands_in() {
+    let mut plant = Plant::new();
+    let broker = plant.broker(MUTUAL).await;
+    plant.buffer.pause(true);
+    let link = plant.link(&broker, |_| {});
+    plant.keep(0..30).await;
+    wait_until("connected", || link.status().is_connected()).await;
+    plant.command(&broker, "gw-1/command/m/voltage", "230");
+    plant.next_incoming().await.ack.acknowledge();
+    let status = plant.buffer.status();
+    assert!(status.paused);
+    assert_eq!((status.rows, status.waiting), (30, [0, 30, 0]));
+    assert_eq!(link.status().sent, 0);
+    plant.buffer.pause(false);
+    wait_until("the buffer is empty", || plant.buffer.status().rows == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_reason_for_no_link_is_told_apart() {
     let plant = Plant::new();
     let mut broker = plant.broker(MUTUAL).await;
@@ -424,6 +492,14 @@ impl Plant {
         };
         broker.start().await;
         broker
+    }
+
+    async fn keep_one(&self, topic: &str, payload: Vec<u8>) {
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        let receipt = Receipt::new(move |kept| answer.send(kept).unwrap());
+        let topic = TopicName::parse(topic).unwrap();
+        self.buffer.keep(&Message::new(topic, payload), receipt);
+        assert_eq!(answers.recv().await, Some(Kept::Committed));
     }
 
     /// Keeps numbered messages, spread over the topics.

@@ -1,0 +1,132 @@
+//! Messages that the upstream will never take: kept for whoever looks into them, and announced.
+//!
+//! Invariant: they never take more than their share of the file, whose oldest leave first; one that
+//! alone is larger keeps its description without its payload. Layer: driver.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction, params};
+
+use super::reader::timestamp;
+
+/// Dead letters kept; older ones leave.
+pub(super) const MAX_DEAD_LETTERS: u64 = 1000;
+/// Bytes of payload that they keep at most; older ones leave.
+pub(super) const MAX_DEAD_BYTES: u64 = 8 << 20;
+/// The share of the file that they may take in a small buffer: an eighth.
+pub(super) const DEAD_SHARE: u64 = 8;
+
+/// A message that the upstream will never take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The local topic.
+    pub topic: String,
+    /// Its number within the topic.
+    pub seq: u64,
+    /// When the broker took it.
+    pub received: Timestamp,
+    /// When it was given up; 1970 for one that an earlier version buried.
+    pub buried: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// Bytes of its payload as published.
+    pub bytes: u64,
+}
+
+/// How many are kept, what they take, and the newest of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// How many are kept.
+    pub kept: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// The newest, newest first.
+    pub newest: Vec<DeadLetter>,
+}
+
+/// What is known of a row as it leaves.
+pub(super) struct Corpse {
+    pub(super) topic: String,
+    pub(super) seq: i64,
+    pub(super) wall_us: i64,
+    pub(super) payload: Vec<u8>,
+}
+
+/// Enters one that has left the waiting rows. Its page is free by then, so a full file has room.
+pub(super) fn bury(
+    transaction: &Transaction<'_>,
+    corpse: &Corpse,
+    reason: &str,
+    now_us: i64,
+    max_bytes: u64,
+) -> Result<(), rusqlite::Error> {
+    let bytes = corpse.payload.len() as u64;
+    let payload = if bytes > max_bytes {
+        &[]
+    } else {
+        &corpse.payload[..]
+    };
+    transaction
+        .prepare_cached(
+            "INSERT INTO dead_letter (topic, seq, wall_us, reason, payload, buried_us, bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            corpse.topic,
+            corpse.seq,
+            corpse.wall_us,
+            reason,
+            payload,
+            now_us,
+            bytes as i64
+        ])?;
+    Ok(())
+}
+
+/// Lets the oldest go beyond what may be kept.
+pub(super) fn trim(transaction: &Transaction<'_>, max_bytes: u64) -> Result<(), rusqlite::Error> {
+    transaction
+        .prepare_cached(
+            "DELETE FROM dead_letter WHERE id <= (SELECT max(id) FROM
+                (SELECT id, row_number() OVER newest AS place,
+                        sum(length(payload)) OVER newest AS taken
+                 FROM dead_letter WINDOW newest AS (ORDER BY id DESC))
+             WHERE place > ?1 OR taken > ?2)",
+        )?
+        .execute(params![MAX_DEAD_LETTERS as i64, max_bytes as i64])?;
+    Ok(())
+}
+
+/// Reads how many there are and the newest of them.
+pub(super) fn read(
+    connection: &Connection,
+    at_most: usize,
+) -> Result<DeadLetters, rusqlite::Error> {
+    let (kept, bytes): (i64, i64) = connection.query_row(
+        "SELECT count(*), coalesce(sum(length(payload)), 0) FROM dead_letter",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let newest = connection
+        .prepare_cached(
+            "SELECT topic, seq, wall_us, buried_us, reason, max(bytes, length(payload))
+             FROM dead_letter
+             ORDER BY id DESC LIMIT ?1",
+        )?
+        .query_map([at_most as i64], |row| {
+            let number = |column: usize| row.get(column).map(|value: i64| value as u64);
+            Ok(DeadLetter {
+                topic: row.get(0)?,
+                seq: number(1)?,
+                received: timestamp(row.get(2)?),
+                buried: timestamp(row.get(3)?),
+                reason: row.get(4)?,
+                bytes: number(5)?,
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    Ok(DeadLetters {
+        kept: kept as u64,
+        bytes: bytes as u64,
+        newest,
+    })
+}
