@@ -4,13 +4,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{RwLock, RwLockReadGuard},
+    sync::{Arc, Mutex as SyncMutex, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
 use tokio::{
     sync::{Mutex, mpsc},
-    time::timeout,
+    task::spawn_blocking,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -19,7 +20,9 @@ use crate::{
     config::{Bus, Config, Device, Publish, SerialSensor},
     fieldbus::{
         Command, Event, Refusal,
+        lessons::LessonsFile,
         modbus::{self, BusHandle, BusStatus},
+        poll::memory::Memories,
         serial::{self, SerialHandle, SerialStatus},
     },
 };
@@ -29,8 +32,12 @@ use super::presence;
 /// How long the last events may take to reach the broker at a stop.
 const LAST_EVENTS: Duration = Duration::from_millis(500);
 
+/// How often it is written down at most what devices have taught; only news are.
+const REMEMBER_EVERY: Duration = Duration::from_secs(600);
+
 /// Everything that hangs on a wire.
 pub(crate) struct Field {
+    lessons: Arc<SyncMutex<LessonsFile>>,
     events: mpsc::Sender<Event>,
     lines: Mutex<HashMap<String, Line>>,
     routes: RwLock<Routes>,
@@ -89,9 +96,10 @@ struct Routes {
 }
 
 impl Field {
-    /// An empty field that reports to `events`.
-    pub(crate) fn new(events: mpsc::Sender<Event>) -> Field {
+    /// An empty field that reports to `events`, with what devices taught before.
+    pub(crate) fn new(events: mpsc::Sender<Event>, lessons: LessonsFile) -> Field {
         Field {
+            lessons: Arc::new(SyncMutex::new(lessons)),
             events,
             lines: Mutex::default(),
             routes: RwLock::default(),
@@ -100,6 +108,7 @@ impl Field {
 
     /// Stops what changed or went, starts what changed or came; returns their names.
     pub(crate) async fn apply(&self, config: &Config) -> Vec<String> {
+        self.remember().await;
         let wanted = specs(config);
         let mut lines = self.lines.lock().await;
         let gone: Vec<String> = lines
@@ -151,6 +160,7 @@ impl Field {
                 Handle::Modbus(modbus::start(
                     (**bus).clone(),
                     devices.clone(),
+                    locked(&self.lessons).memories(),
                     self.events.clone(),
                     cancel.clone(),
                 ))
@@ -171,8 +181,30 @@ impl Field {
         }
     }
 
+    /// Writes down from time to time what devices have taught; until dropped.
+    pub(crate) async fn keep_lessons(self: Arc<Field>) {
+        loop {
+            sleep(REMEMBER_EVERY).await;
+            self.remember().await;
+        }
+    }
+
+    async fn remember(&self) {
+        let buses = self.routes().buses.clone();
+        if buses.is_empty() {
+            return;
+        }
+        let memories: Memories = buses.iter().flat_map(BusHandle::memories).collect();
+        let lessons = Arc::clone(&self.lessons);
+        let written = spawn_blocking(move || locked(&lessons).write(memories)).await;
+        if let Err(error) = written {
+            warn!(%error, "what devices have taught was not written down");
+        }
+    }
+
     /// Stops every line, and waits a moment until what they told has been taken.
     pub(crate) async fn stop(&self) {
+        self.remember().await;
         for (_, line) in self.lines.lock().await.drain() {
             line.stop().await;
         }
@@ -306,6 +338,10 @@ impl Line {
             Handle::Serial(serial) => serial.stopped().await,
         }
     }
+}
+
+fn locked(lessons: &SyncMutex<LessonsFile>) -> std::sync::MutexGuard<'_, LessonsFile> {
+    lessons.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One task's worth of configuration each, by the name of the bus or the sensor.

@@ -31,7 +31,9 @@ use tracing::info;
 use crate::{
     buffer::Buffer,
     config::Config,
-    control, identity,
+    control,
+    fieldbus::lessons::LessonsFile,
+    identity,
     upstream::{self, Incoming, LinkHandle},
 };
 use field::Field;
@@ -77,7 +79,10 @@ impl Appliance {
         let cancel = CancellationToken::new();
         let (events, events_from_field) = mpsc::channel(EVENTS_MAX);
         let (incoming, incoming_from_link) = mpsc::channel(INCOMING_MAX);
-        let field = Arc::new(Field::new(events.clone()));
+        let field = Arc::new(Field::new(
+            events.clone(),
+            LessonsFile::open(&config.lessons()),
+        ));
         let status = StatusSource::new(
             id.clone(),
             broker.clone(),
@@ -97,6 +102,7 @@ impl Appliance {
                 incoming_from_link,
                 broker.local("gateway-upstream"),
             )),
+            tokio::spawn(field.clone().keep_lessons()),
             tokio::spawn(commands::route(
                 broker.local("gateway-commands"),
                 field.clone(),

@@ -121,6 +121,9 @@ pub struct DeviceStatus {
     pub since: Option<String>,
     /// Points that answer with an exception.
     pub parked: Vec<String>,
+    /// How long it thinks before it answers, in milliseconds; absent until that is measured.
+    #[serde(default)]
+    pub turnaround_ms: Option<f64>,
     /// Its points with their last values.
     #[serde(default)]
     pub points: Vec<PointStatus>,
@@ -365,6 +368,7 @@ fn bus(status: modbus::BusStatus) -> BusStatus {
                     reason,
                     since,
                     parked: device.parked,
+                    turnaround_ms: device.turnaround.map(|time| time.as_secs_f64() * 1_000.0),
                     points: device.points.into_iter().map(point).collect(),
                 }
             })

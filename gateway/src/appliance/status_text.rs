@@ -68,9 +68,14 @@ fn bus_lines(bus: &BusStatus) -> String {
         } else {
             format!("; answers with an exception: {}", device.parked.join(", "))
         };
+        let turnaround = device
+            .turnaround_ms
+            .map_or_else(String::new, |milliseconds| {
+                format!(", answers after {milliseconds:.1} ms")
+            });
         text += &match (device.online, &device.reason) {
             (Some(true), _) => format!(
-                "  {} {} (unit {}){parked}\n",
+                "  {} {} (unit {}){turnaround}{parked}\n",
                 good(parked.is_empty()),
                 device.name,
                 device.unit

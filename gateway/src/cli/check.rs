@@ -9,7 +9,12 @@ use broker_lite::preflight;
 use nix::sys::statvfs::statvfs;
 use settings::{Document, Problem, Severity, Size};
 
-use crate::{clock, config::Config, fieldbus, reading::ClockState};
+use crate::{
+    clock,
+    config::Config,
+    fieldbus::{self, lessons, poll::memory::Memories},
+    reading::ClockState,
+};
 
 use super::{ConfigPath, Exit, Failure, load, plan, print};
 
@@ -43,7 +48,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Err(_) => return load(&args.config).map(drop),
     };
     let mut findings: Vec<Problem> = loaded.warnings.iter().cloned().collect();
-    findings.extend(plan::overload(&loaded.value, &loaded.document));
+    let memories = match args.file_only {
+        true => Memories::new(),
+        // Without them the schedule is that of devices not yet known.
+        false => lessons::read(&loaded.value.lessons()).unwrap_or_default(),
+    };
+    findings.extend(plan::overload(&loaded.value, &loaded.document, &memories));
     if !args.file_only {
         findings.extend(machine(&loaded.value, &loaded.document));
     }

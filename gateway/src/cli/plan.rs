@@ -1,7 +1,8 @@
 //! `gateway plan`: the requests that go over each bus, why they are grouped so, and how long a
 //! round takes. Shell.
 //!
-//! Invariant: it shows what `run` does before the devices have taught it anything.
+//! Invariant: it shows what `run` does at its start, with what the devices are remembered to have
+//! taught it.
 
 use std::{fmt::Write, time::Duration};
 
@@ -11,7 +12,9 @@ use settings::{Document, Period, Problem};
 use crate::{
     config::{Bus, Config, Device},
     fieldbus::{
+        lessons,
         poll::device,
+        poll::memory::{self, Memories, Memory},
         poll::plan::{self, Cost, Planned, Reason, Turn, load as share},
     },
 };
@@ -38,10 +41,17 @@ pub(super) struct Args {
 /// Prints the plan of every bus.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = load(&args.config)?.value;
+    let (memories, note) = match lessons::read(&config.lessons()) {
+        Ok(memories) => (memories, String::new()),
+        Err(error) => (
+            Memories::new(),
+            format!("planned without what the devices have taught: {error}\n\n"),
+        ),
+    };
     let plans: Vec<BusPlan<'_>> = config
         .buses
         .iter()
-        .map(|bus| BusPlan::of(bus, &config))
+        .map(|bus| BusPlan::of(bus, &config, &memories))
         .collect();
     let text = if args.json {
         format!(
@@ -51,19 +61,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     } else if plans.is_empty() {
         "no [[bus]] in this configuration\n".to_owned()
     } else {
-        plans
-            .iter()
-            .map(BusPlan::text)
-            .collect::<Vec<_>>()
-            .join("\n")
+        let texts: Vec<String> = plans.iter().map(BusPlan::text).collect();
+        note + &texts.join("\n")
     };
     Ok(print(&text)?)
 }
 
 /// Buses that are asked for more than they can carry, and the points that miss their intervals.
-pub(super) fn overload(config: &Config, document: &Document) -> Vec<Problem> {
+pub(super) fn overload(config: &Config, document: &Document, memories: &Memories) -> Vec<Problem> {
     let of_bus = |(index, bus): (usize, &Bus)| {
-        let plan = BusPlan::of(bus, config);
+        let plan = BusPlan::of(bus, config, memories);
         if plan.load() <= 1.0 {
             return None;
         }
@@ -88,18 +95,26 @@ struct BusPlan<'a> {
 
 struct DevicePlan<'a> {
     device: &'a Device,
-    turnaround: Duration,
+    /// With the turnaround that is assumed of it.
+    cost: Cost,
+    /// What it is remembered to have taught.
+    memory: Option<&'a Memory>,
     requests: Vec<Planned>,
 }
 
 impl<'a> BusPlan<'a> {
-    fn of(bus: &'a Bus, config: &'a Config) -> BusPlan<'a> {
+    fn of(bus: &'a Bus, config: &'a Config, memories: &'a Memories) -> BusPlan<'a> {
         let cost = Cost::of(bus);
         let of_bus = |device: &&Device| device.bus == bus.name;
-        let plan = |device| DevicePlan {
-            device,
-            turnaround: cost.turnaround(),
-            requests: device::requests(device, cost),
+        let plan = |device: &'a Device| {
+            let fits = |memory: &&Memory| memory.fingerprint == memory::fingerprint(device);
+            let memory = memories.get(&device.name).filter(fits);
+            DevicePlan {
+                device,
+                cost,
+                memory,
+                requests: device::requests(device, cost, memory),
+            }
         };
         BusPlan {
             bus,
@@ -182,17 +197,40 @@ impl<'a> BusPlan<'a> {
 
 impl DevicePlan<'_> {
     fn text(&self) -> String {
+        let how = match self.measured() {
+            Some(_) => "measured",
+            None => "assumed until it is measured",
+        };
         let mut text = format!(
-            "\n  {} (unit {}): {} of the bus, answers after {} (assumed)\n",
+            "\n  {} (unit {}): {} of the bus, answers after {} ({how})\n",
             self.device.name,
             self.device.unit,
             percent(share(&self.requests)),
-            milliseconds(self.turnaround),
+            milliseconds(self.turnaround()),
         );
         for request in &self.requests {
             text += &self.request(request);
         }
+        let parked = self.parked();
+        if !parked.is_empty() {
+            text += "    now and then, because the device answered an exception\n";
+            text += &wrapped(parked);
+        }
         text
+    }
+
+    fn measured(&self) -> Option<Duration> {
+        self.memory.and_then(Memory::turnaround)
+    }
+
+    fn turnaround(&self) -> Duration {
+        self.measured().unwrap_or_else(|| self.cost.turnaround())
+    }
+
+    fn parked(&self) -> &[String] {
+        self.memory
+            .map(|memory| &*memory.parked)
+            .unwrap_or_default()
     }
 
     fn request(&self, request: &Planned) -> String {
@@ -262,7 +300,9 @@ impl DevicePlan<'_> {
             "device": self.device.name,
             "unit": self.device.unit,
             "load": share(&self.requests),
-            "turnaround_ms": as_milliseconds(self.turnaround),
+            "turnaround_ms": as_milliseconds(self.turnaround()),
+            "turnaround_measured": self.measured().is_some(),
+            "parked": self.parked(),
             "requests": self.requests.iter().map(request).collect::<Vec<_>>(),
         })
     }

@@ -83,6 +83,17 @@ pub struct Gateway {
     pub control: PathBuf,
     /// Directory of device profiles, `NAME.toml` each, beside those built in.
     pub profiles: PathBuf,
+    /// File of what devices have taught: holes, refused points, turnarounds. By default
+    /// `lessons.json` beside the buffer.
+    pub lessons: Option<PathBuf>,
+}
+
+impl Config {
+    /// The file of what devices have taught.
+    pub fn lessons(&self) -> PathBuf {
+        let beside = || self.buffer.path.with_file_name("lessons.json");
+        self.gateway.lessons.clone().unwrap_or_else(beside)
+    }
 }
 
 impl Default for Gateway {
@@ -91,6 +102,7 @@ impl Default for Gateway {
             id: None,
             control: "/run/gateway/control.sock".into(),
             profiles: profile::DIRECTORY.into(),
+            lessons: None,
         }
     }
 }

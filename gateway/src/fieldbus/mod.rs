@@ -27,6 +27,8 @@ mod watch;
 
 pub mod poll;
 
+pub(crate) mod lessons;
+
 pub mod modbus;
 
 pub mod serial;

@@ -30,6 +30,7 @@ use crate::{
 
 use crate::fieldbus::{
     Command, Event,
+    poll::memory::Memories,
     poll::schedule::{AdhocOutcome, COMMANDS_MAX, Input, Notice, Output, Schedule, TransactionId},
     transaction::{Request, Transaction},
     wire::{WireError, tap::Tap},
@@ -66,16 +67,19 @@ pub struct BusHandle {
     done: CancellationToken,
 }
 
-/// Starts the task that owns a bus; needs a tokio runtime. `devices` are those of this bus.
-pub fn start(
+/// Starts the task that owns a bus; needs a tokio runtime. `devices` are those of this bus,
+/// `learned` what they are remembered to have taught.
+pub(crate) fn start(
     bus: Bus,
     devices: Vec<Device>,
+    learned: &Memories,
     events: mpsc::Sender<Event>,
     cancel: CancellationToken,
 ) -> BusHandle {
     let now = clock::now();
     let seed = u64::from_ne_bytes(now.wall.as_microsecond().to_ne_bytes());
-    let schedule = Schedule::new(&bus, &devices, seed, now);
+    let mut schedule = Schedule::new(&bus, &devices, seed, now);
+    schedule.recall(learned, now.monotonic);
     let (commands, incoming) = mpsc::channel(COMMANDS_MAX);
     let (asker, asked) = adhoc::channel();
     let handle = BusHandle {
@@ -162,6 +166,11 @@ impl BusHandle {
     /// oldest frames; the bus does not wait.
     pub fn subscribe_trace(&self) -> broadcast::Receiver<Traced> {
         self.tap.subscribe()
+    }
+
+    /// What its devices have taught so far.
+    pub(crate) fn memories(&self) -> Memories {
+        lock(&self.schedule).memories().collect()
     }
 
     /// Whether the bus' task still runs.

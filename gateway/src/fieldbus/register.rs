@@ -5,7 +5,7 @@
 use std::{fmt, str::FromStr};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::transaction::Span;
 
@@ -92,6 +92,12 @@ impl fmt::Display for Register {
     }
 }
 
+impl Serialize for Register {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Register {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -105,6 +111,16 @@ impl<'de> Deserialize<'de> for Register {
 pub struct RegisterRange {
     first: Register,
     last: u16,
+}
+
+/// The one register.
+impl From<Register> for RegisterRange {
+    fn from(register: Register) -> RegisterRange {
+        RegisterRange {
+            first: register,
+            last: register.address,
+        }
+    }
 }
 
 /// Why a text is no range of registers.
@@ -121,6 +137,22 @@ pub enum RangeError {
 }
 
 impl RegisterRange {
+    /// The range with the register that follows it; `None` when it does not follow.
+    pub(crate) fn with(self, next: Register) -> Option<RegisterRange> {
+        let follows =
+            next.table == self.first.table && self.last.checked_add(1) == Some(next.address);
+        follows.then_some(RegisterRange {
+            last: next.address,
+            ..self
+        })
+    }
+
+    /// Each of its registers.
+    pub(crate) fn registers(self) -> impl Iterator<Item = Register> {
+        let table = self.first.table;
+        (self.first.address..=self.last).map(move |address| Register { table, address })
+    }
+
     /// The elements from the first to the last.
     pub(crate) fn span(self) -> Span {
         Span {
@@ -147,6 +179,12 @@ impl FromStr for RegisterRange {
 impl fmt::Display for RegisterRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}..{}", self.first, self.last)
+    }
+}
+
+impl Serialize for RegisterRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

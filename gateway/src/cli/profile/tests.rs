@@ -58,7 +58,7 @@ fn every_shipped_profile_is_planned_within_its_devices_limits() {
         serde_json::from_value(json!({ "name": "b", "port": "/dev/ttyUSB0" })).expect("a bus");
     for (name, loaded) in shipped() {
         let device = loaded.value.as_device(&name).expect("a device");
-        let requests = device::requests(&device, Cost::of(&bus));
+        let requests = device::requests(&device, Cost::of(&bus), None);
         let mut read: Vec<usize> = requests
             .iter()
             .flat_map(|one| one.widest().points.clone())

@@ -30,7 +30,7 @@ struct Rig {
 impl Rig {
     fn new(bus: Bus, devices: Vec<Device>, cancel: CancellationToken) -> Rig {
         let (sender, events) = mpsc::channel(64);
-        let handle = start(bus, devices, sender, cancel.clone());
+        let handle = start(bus, devices, &Memories::new(), sender, cancel.clone());
         Rig {
             handle,
             events,

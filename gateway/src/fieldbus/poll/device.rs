@@ -16,16 +16,21 @@ use crate::fieldbus::{
     DeviceState,
     poll::{
         health::Health,
+        memory::{self, Memory},
         overload::Booking,
         pace::Pace,
         plan::{self, Cost, Item, Lessons, Limits, Place, Planned, Turn},
         point::{self, Parked, Point},
+        turnaround::Turnaround,
         write::Functions,
     },
     register::Register,
     transaction::{Answer, Exception, Span},
 };
 
+/// Another plan has to save more than one part in so many of a device's bus time, so that the plan
+/// does not change to and fro with the turnaround.
+const WORTH_CHANGING: f64 = 20.0;
 /// First pause of a point that alone answers with an exception.
 const PARKED_FIRST: Duration = Duration::from_secs(30);
 /// Longest pause of such a point.
@@ -48,6 +53,9 @@ pub(crate) struct Device {
     limits: Limits,
     cost: Cost,
     lessons: Lessons,
+    /// What tells its lessons from another device's.
+    fingerprint: String,
+    turnaround: Turnaround,
     polls_made: u64,
 }
 
@@ -140,6 +148,8 @@ impl Device {
             limits: Limits::of(device),
             cost,
             lessons: Lessons::default(),
+            fingerprint: memory::fingerprint(device),
+            turnaround: Turnaround::assumed(cost.turnaround()),
             polls_made: 0,
         };
         device.replan(now);
@@ -171,6 +181,59 @@ impl Device {
     pub(crate) fn asked(&self, poll: usize) -> Option<(Turn, Instant)> {
         let poll = self.polls.get(poll)?;
         Some((poll.asked().clone(), poll.due))
+    }
+
+    /// What it has taught so far, to be remembered.
+    pub(crate) fn memory(&self) -> Memory {
+        let parked = self.points.iter().filter(|point| point.parked.is_some());
+        let parked = parked.map(|point| point.name.to_string()).collect();
+        Memory::of(&self.fingerprint, self.turnaround(), &self.lessons, parked)
+    }
+
+    /// Plans with what it taught before a restart, unless it is another device by now. Points that
+    /// answered with an exception are asked at once whether they still do.
+    pub(crate) fn recall(&mut self, memory: &Memory, now: Instant) {
+        if memory.fingerprint != self.fingerprint {
+            return;
+        }
+        self.lessons = memory.lessons();
+        if let Some(turnaround) = memory.turnaround() {
+            self.turnaround = Turnaround::remembered(turnaround);
+            self.cost = self.cost.with_turnaround(turnaround);
+        }
+        for point in &mut self.points {
+            point.parked = memory
+                .parked
+                .contains(&point.name.to_string())
+                .then_some(Parked {
+                    retry_at: now,
+                    pause: PARKED_FIRST,
+                });
+        }
+        self.replan(now);
+    }
+
+    /// The turnaround, once it has been measured.
+    pub(crate) fn turnaround(&self) -> Option<Duration> {
+        self.turnaround.measured()
+    }
+
+    /// Takes the time that passed between a request to the device and its answer, beside that of
+    /// the wire. The plan changes with it where that saves enough of the bus' time.
+    pub(crate) fn answered_after(&mut self, time: Duration, now: Instant) {
+        self.turnaround.answered(time);
+        let counted_on = self.cost.turnaround();
+        let Some(turnaround) = self.turnaround.worth_planning_with(counted_on, now) else {
+            return;
+        };
+        self.cost = self.cost.with_turnaround(turnaround);
+        for poll in &mut self.polls {
+            poll.planned.count(self.cost);
+        }
+        let before = plan::load(self.polls.iter().map(|poll| &poll.planned));
+        if plan::load(&self.plan()) < before * (1.0 - 1.0 / WORTH_CHANGING) {
+            self.replan(now);
+        }
     }
 
     /// Moves points on that were read, or answered by an exception, at the moment `at`.
@@ -366,12 +429,16 @@ impl Device {
         })
     }
 
-    /// Plans anew; points keep their place in time.
-    fn replan(&mut self, now: Instant) {
+    fn plan(&self) -> Vec<Planned> {
         let awake = |(_, point): &(usize, &Point)| point.parked.is_none();
         let points = self.points.iter().enumerate();
         let items: Vec<Item> = points.filter(awake).map(item).collect();
-        let planned = plan::plan(&items, &self.limits, self.cost, &self.lessons);
+        plan::plan(&items, &self.limits, self.cost, &self.lessons)
+    }
+
+    /// Plans anew; points keep their place in time.
+    fn replan(&mut self, now: Instant) {
+        let planned = self.plan();
         let old = std::mem::take(&mut self.polls);
         for planned in planned {
             let same = old.iter().find(|poll| poll.planned.reads_as(&planned));
@@ -380,7 +447,7 @@ impl Device {
             // Points that have come together are wanted together.
             for at in &planned.base.points {
                 let point = &mut self.points[*at];
-                if point.interval == planned.interval() {
+                if point.interval == planned.interval() && point.due < due + point.interval {
                     point.due = point.due.min(due);
                 }
             }
@@ -396,19 +463,29 @@ impl Device {
     }
 }
 
-/// The requests that read a device's points as configured, before anything has been learned.
-pub(crate) fn requests(device: &config::Device, cost: Cost) -> Vec<Planned> {
+/// The requests that read a device's points as configured, with what it is remembered to have
+/// taught.
+pub(crate) fn requests(
+    device: &config::Device,
+    cost: Cost,
+    memory: Option<&Memory>,
+) -> Vec<Planned> {
+    let parked = |point: &config::Point| memory.is_some_and(|one| one.parked.contains(&point.name));
+    let turnaround = memory.and_then(Memory::turnaround);
+    let cost = turnaround.map_or(cost, |time| cost.with_turnaround(time));
     let items: Vec<Item> = device
         .points
         .iter()
         .enumerate()
+        .filter(|(_, point)| !parked(point))
         .map(|(index, point)| Item {
             point: index,
             span: plan::span(point),
             interval: point::interval(point, device),
         })
         .collect();
-    plan::plan(&items, &Limits::of(device), cost, &Lessons::default())
+    let lessons = memory.map(Memory::lessons).unwrap_or_default();
+    plan::plan(&items, &Limits::of(device), cost, &lessons)
 }
 
 fn item((index, point): (usize, &Point)) -> Item {

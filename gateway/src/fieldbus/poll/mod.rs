@@ -9,9 +9,11 @@
 pub(crate) mod device;
 mod health;
 mod jitter;
+pub(crate) mod memory;
 pub(crate) mod overload;
 mod pace;
 pub mod plan;
 mod point;
 pub(crate) mod schedule;
+mod turnaround;
 mod write;

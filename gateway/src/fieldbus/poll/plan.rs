@@ -18,7 +18,12 @@ use std::{collections::BTreeSet, fmt, ops::Add, time::Duration};
 
 use crate::config;
 
-use crate::fieldbus::{decode::Codec, register::Register, transaction::Span};
+use crate::fieldbus::{
+    decode::Codec,
+    poll::overload::{self, Booking},
+    register::Register,
+    transaction::Span,
+};
 
 pub use cost::Cost;
 pub(crate) use place::{Limits, Place};
@@ -95,6 +100,13 @@ impl Planned {
     /// From what is read each time to everything.
     pub fn turns(&self) -> impl DoubleEndedIterator<Item = &Turn> {
         std::iter::once(&self.base).chain(&self.wider)
+    }
+
+    /// Counts with other costs what it reads.
+    pub(crate) fn count(&mut self, cost: Cost) {
+        for turn in std::iter::once(&mut self.base).chain(&mut self.wider) {
+            turn.time = cost.read(turn.span);
+        }
     }
 
     /// The share of time that each turn keeps the bus busy beyond the narrower ones.
@@ -207,7 +219,7 @@ pub fn load<'a>(planned: impl IntoIterator<Item = &'a Planned>) -> f64 {
 }
 
 /// What misses its interval when the requests, each given with its owner, take longer than there
-/// is time: slow points give way first, so it is the slowest that no longer fit.
+/// is time: the schedule's own rule, by which slow points give way first.
 pub fn missing<'a, T: Copy>(
     requests: impl Iterator<Item = (T, &'a Planned)>,
 ) -> Vec<(T, &'a Turn)> {
@@ -215,16 +227,16 @@ pub fn missing<'a, T: Copy>(
         let turns = request.shares();
         turns.map(move |(turn, share)| (owner, turn, share))
     };
-    let mut turns: Vec<_> = requests.flat_map(turns).collect();
-    turns.sort_by_key(|(_, turn, _)| turn.interval);
-    let mut booked = 0.0;
-    turns.retain(|(_, _, share)| {
-        booked += share;
-        booked > 1.0
-    });
-    turns
-        .into_iter()
-        .map(|(owner, turn, _)| (owner, turn))
+    let turns: Vec<_> = requests.flat_map(turns).collect();
+    let booking = |(_, turn, share): &(T, &Turn, f64)| Booking {
+        interval: turn.interval,
+        time: turn.interval.mul_f64(*share),
+    };
+    let bookings: Vec<Booking> = turns.iter().map(booking).collect();
+    let stretches = overload::stretches(&bookings, overload::BOOKABLE);
+    let stretched = turns.into_iter().zip(stretches).filter(|(_, by)| *by > 1.0);
+    stretched
+        .map(|((owner, turn, _), _)| (owner, turn))
         .collect()
 }
 

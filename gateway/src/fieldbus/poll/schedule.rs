@@ -34,6 +34,7 @@ use crate::fieldbus::{
         device::{Device, PollId},
         health::Health,
         jitter::Jitter,
+        memory::{Memories, Memory},
         plan::Cost,
         write::{self, Checked, Refusal, Write},
     },
@@ -112,6 +113,8 @@ pub(crate) struct Schedule {
     counters: Counters,
     /// Not before then does an overdue unit that may not answer go before the others.
     unanswering_at: Instant,
+    /// The silence after the last answer ends then.
+    silent_at: Instant,
     /// When it was last decided what to send next.
     decided_at: Instant,
 }
@@ -132,6 +135,8 @@ struct UnderWay {
     doubtful: bool,
     read: Option<Span>,
     sent: Instant,
+    /// From when its answer can be timed; `None`: others are under way, which it may have to wait for.
+    timed_from: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,8 +178,25 @@ impl Schedule {
             jitter: Jitter::new(seed),
             counters: Counters::new(now),
             unanswering_at: now.monotonic,
+            silent_at: now.monotonic,
             decided_at: now.monotonic,
         }
+    }
+
+    /// Plans with what devices taught before a restart.
+    pub(crate) fn recall(&mut self, memories: &Memories, now: Instant) {
+        for device in &mut self.devices {
+            if let Some(memory) = memories.get(&*device.name) {
+                device.recall(memory, now);
+            }
+        }
+    }
+
+    /// What each device has taught so far.
+    pub(crate) fn memories(&self) -> impl Iterator<Item = (String, Memory)> {
+        let memories = self.devices.iter().map(Device::memory);
+        let names = self.devices.iter().map(|device| device.name.to_string());
+        names.zip(memories).filter(|(_, memory)| !memory.is_empty())
     }
 
     /// Takes what happened at `now`.

@@ -193,6 +193,7 @@ impl Schedule {
         };
         self.counters.sent(now);
         self.transactions += 1;
+        let alone = self.under_way.is_empty();
         let id = TransactionId(self.transactions);
         self.under_way.push(UnderWay {
             id,
@@ -201,6 +202,7 @@ impl Schedule {
             doubtful,
             read,
             sent: now,
+            timed_from: alone.then_some(now.max(self.silent_at)),
         });
         let timeout = response_timeout + self.cost.transfer(&request);
         let transaction = Transaction {

@@ -2,14 +2,17 @@
 //!
 //! Invariant: every reply counts for the unit's health; only answers make readings.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::reading::Stamp;
 
 use crate::fieldbus::{
     DeviceState,
     poll::device::{Lesson, PollId},
-    transaction::{Exception, Reply},
+    transaction::{Exception, Reply, Request},
 };
 
 use super::{Notice, Output, Purpose, Schedule, TransactionId, UnderWay};
@@ -24,6 +27,7 @@ impl Schedule {
         self.counters
             .ended(self.under_way.is_empty(), now.monotonic);
         self.counters.replied(&reply, now.monotonic);
+        self.silent_at = now.monotonic + self.cost.silence();
         if under_way.doubtful && silence(&reply, self.response_timeout).is_none() {
             // It took what a poll takes, so the next one that may not answer need not wait for its share.
             self.unanswering_at = now.monotonic;
@@ -61,6 +65,7 @@ impl Schedule {
             device.restart(under_way.sent);
         }
         self.note_health(index, under_way, &reply, now);
+        let turnaround = self.turnaround(under_way, &reply, now.monotonic);
         match under_way.purpose {
             Purpose::Poll(poll) => {
                 let took = now.monotonic.saturating_duration_since(under_way.sent);
@@ -70,6 +75,20 @@ impl Schedule {
             Purpose::Recheck(point) => self.rechecked(index, point, reply, now),
             Purpose::Write => self.wrote(index, &reply, now),
         }
+        // Only now: it may change the plan.
+        if let Some((device, turnaround)) = self.devices.get_mut(index).zip(turnaround) {
+            device.answered_after(turnaround, now.monotonic);
+        }
+    }
+
+    /// What passed beside the time on the wire. Only reads count: a write may take the device as
+    /// long as its memory does.
+    fn turnaround(&self, one: &UnderWay, reply: &Reply, now: Instant) -> Option<Duration> {
+        if !matches!(reply, Reply::Answer(_)) {
+            return None;
+        }
+        let transfer = self.cost.transfer(&Request::Read(one.read?));
+        Some(now.saturating_duration_since(one.timed_from? + transfer))
     }
 
     fn note_health(&mut self, index: usize, under_way: &UnderWay, reply: &Reply, now: Stamp) {

@@ -59,6 +59,8 @@ pub struct DeviceStatus {
     pub state: Option<(DeviceState, Stamp)>,
     /// Points that answer with an exception and are asked more rarely.
     pub parked: Vec<String>,
+    /// How long it thinks before it answers, once that has been measured.
+    pub turnaround: Option<Duration>,
     /// Requests of its plan.
     pub requests: usize,
     /// Its points in the order of the configuration.
@@ -73,6 +75,7 @@ impl DeviceStatus {
             unit: device.unit,
             state: device.told.clone(),
             parked: parked.map(|point| point.name.to_string()).collect(),
+            turnaround: device.turnaround(),
             requests: device.polls.len(),
             points: device
                 .points

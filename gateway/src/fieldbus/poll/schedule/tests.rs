@@ -5,6 +5,7 @@ mod endurance;
 mod functions;
 mod overload;
 mod pipeline;
+mod recall;
 mod saturation;
 mod shared;
 mod stale;

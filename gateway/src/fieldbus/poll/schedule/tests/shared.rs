@@ -76,3 +76,45 @@ fn a_device_that_is_busy_for_the_slow_point_is_not_asked_for_it_more_often() {
     sim.run_until(Duration::from_millis(99_500));
     assert_eq!((reads(&sim, 2), reads(&sim, 1)), (10, 90));
 }
+
+#[test]
+fn the_plan_follows_the_measured_turnaround_without_a_missed_reading() {
+    let two = device("a", 1, 1_000, &["input:0", "input:40"]);
+    let world = |transaction: &Transaction, at: Duration| {
+        let (time, reply) = healthy(transaction);
+        let thinking = if at < secs(300) { 0 } else { 70 };
+        (time + Duration::from_millis(thinking), reply)
+    };
+    let mut sim = Sim::new(&[two], Box::new(world));
+    sim.run_until(secs(290));
+    assert_eq!(
+        sim.schedule.status("line", "", sim.now.monotonic).devices[0].requests,
+        2
+    );
+    sim.run_until(Duration::from_millis(899_500));
+    let status = sim.schedule.status("line", "", sim.now.monotonic);
+    assert_eq!(status.devices[0].requests, 1);
+    let turnaround = status.devices[0].turnaround.expect("measured").as_millis();
+    assert!((75..85).contains(&turnaround), "{turnaround}");
+    assert_eq!(published(&sim, 2), [900, 900]);
+    assert_eq!(reads(&sim, 41) + reads(&sim, 1) / 2, 900, "it changed once");
+}
+
+#[test]
+fn time_outs_do_not_count_as_turnaround() {
+    let one = device("a", 1, 1_000, &["input:0"]);
+    let mut asked = 0;
+    let world = move |transaction: &Transaction, _| {
+        asked += 1;
+        if asked % 3 == 0 {
+            silent(transaction)
+        } else {
+            healthy(transaction)
+        }
+    };
+    let mut sim = Sim::new(&[one], Box::new(world));
+    sim.run_until(secs(120));
+    let status = sim.schedule.status("line", "", sim.now.monotonic);
+    let turnaround = status.devices[0].turnaround.expect("measured");
+    assert!(turnaround < Duration::from_millis(15), "{turnaround:?}");
+}
