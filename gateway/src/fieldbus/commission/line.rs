@@ -23,7 +23,10 @@ use crate::{
     fieldbus::{
         Event,
         modbus::{self, BusHandle, Traced, What},
-        poll::schedule::{AdhocOutcome, NOT_OPENED},
+        poll::{
+            memory::Memories,
+            schedule::{AdhocOutcome, NOT_OPENED},
+        },
         transaction::Request,
         wire::{
             line_rate::LineRate,
@@ -62,7 +65,13 @@ impl Line {
         let (sender, events) = mpsc::channel(1);
         let cancel = CancellationToken::new();
         let line = Line {
-            handle: modbus::start(bus.clone(), Vec::new(), sender, cancel.clone()),
+            handle: modbus::start(
+                bus.clone(),
+                Vec::new(),
+                &Memories::new(),
+                sender,
+                cancel.clone(),
+            ),
             cancel,
             _events: events,
         };
