@@ -127,7 +127,7 @@ impl<'a> BusPlan<'a> {
     }
 
     fn load(&self) -> f64 {
-        share(self.requests())
+        share(self.requests()) / self.bus.window() as f64
     }
 
     fn round(&self) -> Duration {
@@ -145,7 +145,10 @@ impl<'a> BusPlan<'a> {
                 .collect::<Vec<_>>()
         };
         let requests: Vec<_> = self.devices.iter().flat_map(of_device).collect();
-        let missing = plan::missing(requests.iter().map(|(device, request)| (*device, request)));
+        let missing = plan::missing(
+            requests.iter().map(|(device, request)| (*device, request)),
+            self.bus.window(),
+        );
         let names: Vec<String> = missing
             .iter()
             .flat_map(|(device, turn)| turn.added.iter().map(move |at| (device, at)))

@@ -96,9 +96,7 @@ impl Poll {
 
     /// What it books of the bus' time.
     pub(crate) fn booking(&self) -> Booking {
-        let shares = self.planned.shares().map(|(_, share)| share);
-        let planned = self.interval().mul_f64(shares.sum());
-        self.pace.booking(self.interval(), planned)
+        self.pace.booking(self.planned.booking())
     }
 
     /// Lets it give way by this factor; 1: not any more.

@@ -41,6 +41,9 @@ pub(crate) struct Silence {
     pub(crate) overdue_at: Instant,
     /// The read that was not answered; the next one must be of another length.
     unanswered: Option<Span>,
+    /// It answered until now: one short read, in the order of the polls, tells a lost frame from
+    /// a unit that is gone.
+    in_order: bool,
 }
 
 impl Health {
@@ -62,6 +65,7 @@ impl Health {
             Health::Unproven | Health::Online => 0,
         };
         let failures = before.saturating_add(1);
+        let in_order = self.is_online();
         let pause = match failures.checked_sub(OFFLINE_AFTER) {
             None => Duration::ZERO,
             Some(probes) => jitter.spread(pause(probes)),
@@ -72,6 +76,7 @@ impl Health {
             probe_at,
             overdue_at: probe_at + pause.max(timeout),
             unanswered,
+            in_order,
         });
     }
 
@@ -86,14 +91,16 @@ impl Health {
                     probe_at: now,
                     overdue_at: now,
                     unanswered,
+                    in_order: true,
                 });
             }
         }
     }
 
-    /// Whether one short read is to show that nothing is wrong with it.
+    /// Whether one short read, in the order of the polls, is to show that nothing is wrong with
+    /// it.
     pub(crate) fn is_suspect(&self) -> bool {
-        matches!(self, Health::Silent(silence) if silence.failures == 0)
+        matches!(self, Health::Silent(silence) if silence.in_order)
     }
 
     /// The read whose answer may still come.

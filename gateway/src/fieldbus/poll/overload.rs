@@ -14,6 +14,8 @@ use std::time::Duration;
 /// The part of a bus that requests may book while it is overloaded: the rest is for commands and
 /// for what a request takes longer than usual.
 pub(crate) const BOOKABLE: f64 = 0.97;
+/// The load above which slow points give way.
+pub(crate) const BEGINS: f64 = 1.0;
 /// The part of that which is kept for those with longer intervals than the first that no longer
 /// fits: however much the fast ones ask, the slow ones are read.
 const RESERVE: f64 = 0.1;

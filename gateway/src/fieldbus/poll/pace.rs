@@ -37,10 +37,10 @@ impl Pace {
     }
 
     /// What it books; `planned` until it has been measured.
-    pub(crate) fn booking(&self, interval: Duration, planned: Duration) -> Booking {
+    pub(crate) fn booking(&self, planned: Booking) -> Booking {
         Booking {
-            interval,
-            time: self.time.unwrap_or(planned),
+            time: self.time.unwrap_or(planned.time),
+            ..planned
         }
     }
 

@@ -119,6 +119,15 @@ impl Planned {
             (turn, share)
         })
     }
+
+    /// What it books, with what is read along more rarely spread over all times it is sent.
+    pub(crate) fn booking(&self) -> Booking {
+        let shares = self.shares().map(|(_, share)| share);
+        Booking {
+            interval: self.interval(),
+            time: self.interval().mul_f64(shares.sum()),
+        }
+    }
 }
 
 /// Why a request was not joined with the one before it.
@@ -218,26 +227,30 @@ pub fn load<'a>(planned: impl IntoIterator<Item = &'a Planned>) -> f64 {
     planned.into_iter().flat_map(shares).fold(0.0, f64::add)
 }
 
-/// What misses its interval when the requests, each given with its owner, take longer than there
-/// is time: the schedule's own rule, by which slow points give way first.
+/// What misses its interval when the requests, each given with its owner, book more than a bus
+/// has time that takes `window` of them at once: those that the schedule lets give way, with
+/// what is read along with them less often than it wants.
 pub fn missing<'a, T: Copy>(
     requests: impl Iterator<Item = (T, &'a Planned)>,
+    window: usize,
 ) -> Vec<(T, &'a Turn)> {
-    let turns = |(owner, request): (T, &'a Planned)| {
-        let turns = request.shares();
-        turns.map(move |(turn, share)| (owner, turn, share))
+    let requests: Vec<_> = requests.collect();
+    let bookings: Vec<Booking> = requests.iter().map(|(_, one)| one.booking()).collect();
+    let wanted: f64 = bookings.iter().map(Booking::load).sum();
+    if wanted <= overload::BEGINS * window as f64 {
+        return Vec::new();
+    }
+    let factors = overload::stretches(&bookings, overload::BOOKABLE * window as f64);
+    let stretched = requests.into_iter().zip(factors);
+    let late = |((owner, request), factor): ((T, &'a Planned), f64)| {
+        let every = request.interval().mul_f64(factor);
+        let turns = request.turns();
+        let late = turns.filter(move |turn| factor > 1.0 && every > turn.interval);
+        late.map(move |turn| (owner, turn))
     };
-    let turns: Vec<_> = requests.flat_map(turns).collect();
-    let booking = |(_, turn, share): &(T, &Turn, f64)| Booking {
-        interval: turn.interval,
-        time: turn.interval.mul_f64(*share),
-    };
-    let bookings: Vec<Booking> = turns.iter().map(booking).collect();
-    let stretches = overload::stretches(&bookings, overload::BOOKABLE);
-    let stretched = turns.into_iter().zip(stretches).filter(|(_, by)| *by > 1.0);
-    stretched
-        .map(|((owner, turn, _), _)| (owner, turn))
-        .collect()
+    let mut late: Vec<_> = stretched.flat_map(late).collect();
+    late.sort_by_key(|(_, turn)| turn.interval);
+    late
 }
 
 #[cfg(test)]

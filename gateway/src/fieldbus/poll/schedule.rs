@@ -15,6 +15,7 @@ mod choice;
 mod load;
 mod notice;
 mod replies;
+mod slack;
 mod status;
 
 use std::{
@@ -51,6 +52,9 @@ pub use status::{BusStatus, DeviceStatus};
 
 /// Commands that wait at most; a person or a controller that sends more does not see results.
 pub(crate) const COMMANDS_MAX: usize = 64;
+/// Causes told of the wire until a device answers again: what broke it, and what keeps it from
+/// coming back. Two that alternate with each attempt are not told for ever.
+const WIRE_CAUSES_MAX: u32 = 2;
 /// The number of a transaction under way; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TransactionId(u64);
@@ -100,6 +104,8 @@ pub(crate) struct Schedule {
     cost: Cost,
     devices: Vec<Device>,
     wire: Wire,
+    /// Causes told of the wire since a device last answered.
+    wire_causes: u32,
     /// Transactions that the bus takes at once.
     window: usize,
     under_way: Vec<UnderWay>,
@@ -168,6 +174,7 @@ impl Schedule {
             cost,
             devices: devices.iter().map(device).collect(),
             wire: Wire::Down(NOT_OPENED.to_owned()),
+            wire_causes: 0,
             window: bus.window(),
             under_way: Vec::new(),
             transactions: 0,
@@ -297,11 +304,19 @@ impl Schedule {
             self.counters.since = now;
         }
         self.end_all(&reason, now);
-        for index in 0..self.devices.len() {
-            let reason = reason.clone();
-            self.tell(index, DeviceState::Offline { reason }, now);
+        let changed = !matches!(&self.wire, Wire::Down(before) if *before == reason);
+        if changed && self.wire_causes < WIRE_CAUSES_MAX {
+            self.wire_causes += 1;
+            self.tell_all_offline(&reason, now);
         }
         self.wire = Wire::Down(reason);
+    }
+
+    fn tell_all_offline(&mut self, reason: &str, now: Stamp) {
+        for index in 0..self.devices.len() {
+            let reason = reason.to_owned();
+            self.tell(index, DeviceState::Offline { reason }, now);
+        }
     }
 
     fn stop(&mut self, now: Stamp) {
@@ -391,6 +406,9 @@ impl Schedule {
             return;
         }
         device.told = Some((state.clone(), stamp));
+        if state == DeviceState::Online {
+            self.wire_causes = 0;
+        }
         let device = Arc::clone(&device.name);
         self.event(Event::Device {
             device,

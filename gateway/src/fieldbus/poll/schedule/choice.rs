@@ -16,7 +16,7 @@ use crate::fieldbus::{
     transaction::{Request, Span, Transaction},
 };
 
-use super::{Output, Purpose, Schedule, TransactionId, UnderWay};
+use super::{Output, Purpose, Schedule, TransactionId, UnderWay, slack};
 
 /// Units that may not answer get one part in so many of a bus whose other requests leave no time
 /// for them: they come back after an outage, and the others hardly notice.
@@ -163,21 +163,10 @@ impl Schedule {
         if self.load.gives_way {
             return false;
         }
-        let online = self
-            .devices
-            .iter()
-            .filter(|device| device.health.is_online());
-        let mut jobs: Vec<(Instant, Duration)> = online
-            .flat_map(|device| &device.polls)
-            .filter(|poll| poll.due <= now + blocked)
-            .map(|poll| (poll.deadline(), poll.planned.widest().time))
-            .collect();
-        jobs.sort_unstable();
-        let mut free_at = now + blocked;
-        jobs.into_iter().all(|(deadline, time)| {
-            free_at += time;
-            free_at <= deadline
-        })
+        let devices = self.devices.iter();
+        let online = devices.filter(|device| device.health.is_online());
+        let polls: Vec<&Poll> = online.flat_map(|device| &device.polls).collect();
+        slack::lasts(&polls, blocked, now)
     }
 
     /// Sends the next request for a purpose; `false` when there is none.

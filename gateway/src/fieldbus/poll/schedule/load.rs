@@ -22,8 +22,6 @@ use super::{Notice, Output, Schedule};
 const PERIOD: Duration = Duration::from_secs(1);
 /// Looks in a row that must agree before it is told.
 const TOLD_AFTER: u32 = 10;
-/// The load above which slow points give way.
-const BEGINS: f64 = 1.0;
 /// The load below which none do any more.
 const ENDS: f64 = 0.95;
 
@@ -73,7 +71,7 @@ impl Schedule {
         let bookings: Vec<Booking> = answering.map(Poll::booking).collect();
         let load = self.share(&bookings);
         self.load.gives_way = match self.load.gives_way {
-            false => load > BEGINS,
+            false => load > overload::BEGINS,
             true => load > ENDS,
         };
         let capacity = if self.load.gives_way {

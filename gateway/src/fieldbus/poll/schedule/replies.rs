@@ -96,13 +96,15 @@ impl Schedule {
             return;
         };
         if let Some(reason) = silence(reply, self.response_timeout) {
+            let was_offline = device.health.is_offline();
             device.health.failed(
                 under_way.read,
                 self.response_timeout,
                 &mut self.jitter,
                 now.monotonic,
             );
-            if device.health.is_offline() {
+            // The cause that made it so is told, not whatever each probe runs into.
+            if device.health.is_offline() && !was_offline {
                 self.tell(index, DeviceState::Offline { reason }, now);
             }
             return;

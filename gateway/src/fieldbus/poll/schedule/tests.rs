@@ -3,6 +3,7 @@
 mod adhoc;
 mod endurance;
 mod functions;
+mod isolation;
 mod overload;
 mod pipeline;
 mod recall;

@@ -1,5 +1,7 @@
 //! Buses that are asked for more than there is time.
 
+use crate::fieldbus::poll::{device, plan};
+
 use super::*;
 
 /// Each request of these devices takes 20.6 ms on the test's line of 19,200 baud.
@@ -156,5 +158,38 @@ fn units_that_answer_are_all_found_at_once_on_a_bus_that_is_asked_for_too_much()
     sim.run_until(secs(2));
     for device in &devices {
         assert_eq!(sim.states(&device.name).len(), 1, "{}", device.name);
+    }
+}
+
+#[test]
+fn what_check_names_is_what_the_schedule_lets_miss() {
+    for plant in [
+        plant().to_vec(),
+        vec![far_apart("a", 1, 1_000, 40), far_apart("b", 2, 30_000, 500)],
+        vec![far_apart("a", 1, 100, 6), far_apart("b", 2, 2_000, 4)],
+    ] {
+        let cost = Cost::of(&bus());
+        let planned: Vec<_> = plant
+            .iter()
+            .flat_map(|one| {
+                device::requests(one, cost)
+                    .into_iter()
+                    .map(|all| (&*one.name, all))
+            })
+            .collect();
+        let named = plan::missing(planned.iter().map(|(name, one)| (*name, one)), 1);
+        let named: HashSet<(&str, u16)> = named
+            .iter()
+            .map(|(name, turn)| (*name, turn.span.start))
+            .collect();
+        let mut sim = Sim::new(&plant, Box::new(|one: &Transaction, _| healthy(one)));
+        sim.run_until(secs(300));
+        let late = sim.schedule.status("line", "port", sim.now.monotonic).late;
+        let late: HashSet<(&str, u16)> = late
+            .iter()
+            .map(|one| (&*one.device, one.span.start))
+            .collect();
+        assert!(!named.is_empty());
+        assert_eq!(named, late);
     }
 }
