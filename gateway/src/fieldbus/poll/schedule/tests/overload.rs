@@ -172,7 +172,7 @@ fn what_check_names_is_what_the_schedule_lets_miss() {
         let planned: Vec<_> = plant
             .iter()
             .flat_map(|one| {
-                device::requests(one, cost)
+                device::requests(one, cost, None)
                     .into_iter()
                     .map(|all| (&*one.name, all))
             })
