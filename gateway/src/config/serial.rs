@@ -84,6 +84,10 @@ pub struct SerialSensor {
     pub echo: bool,
     /// The check that `{checksum}` stands for in what is sent; by default `checksum`.
     pub send_checksum: Option<Checksum>,
+    /// An instrument that is asked also speaks by itself, as when somebody presses its print key:
+    /// what `decode` reads then counts, too.
+    #[serde(default)]
+    pub unasked: bool,
     /// Units and deadbands of decoded values, by name. What is not listed is published as it is.
     #[serde(default, rename = "point")]
     pub points: Vec<SerialPoint>,
@@ -190,6 +194,10 @@ pub struct SerialPoint {
     /// The answer by which the instrument says that it did so, as a pattern.
     #[schemars(extend("format" = "regex"))]
     pub confirm: Option<String>,
+    /// Where the instrument does not answer commands: its request is asked right after one, which
+    /// is executed when the value is what was written.
+    #[serde(default)]
+    pub read_back: bool,
     /// Least value that a command may write.
     pub min: Option<f64>,
     /// Greatest value that a command may write.

@@ -44,7 +44,15 @@ fn check_sensor(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) 
 /// The line's own decoder is needed where something is read that no request says how to read.
 fn check_decoders(sensor: &SerialSensor, path: &str, findings: &mut Findings<'_>) {
     let requests = &sensor.requests;
-    let spared = !requests.is_empty() && requests.iter().all(|request| request.decode.is_some());
+    let own = !requests.is_empty() && requests.iter().all(|request| request.decode.is_some());
+    let spared = own && !sensor.unasked;
+    if sensor.unasked && requests.is_empty() {
+        findings.warn(
+            &format!("{path}.unasked"),
+            "an instrument without requests speaks unasked anyway",
+            "remove unasked",
+        );
+    }
     if !spared || decoders(&sensor.decode) > 0 {
         check_decode(&sensor.decode, &format!("{path}.decode"), findings);
     }

@@ -23,6 +23,7 @@ pub(crate) struct Writable {
     name: String,
     template: Template,
     confirm: Option<Regex>,
+    read_back: bool,
     text: bool,
     shape: Shape,
     min: Option<f64>,
@@ -39,6 +40,8 @@ pub(crate) struct Write {
     pub(crate) value: Value,
     /// The answer that confirms it; `None`: there is none to be known.
     pub(crate) confirm: Option<Regex>,
+    /// The request that shows its value.
+    pub(crate) read_back: Option<usize>,
 }
 
 /// Why a command is not sent.
@@ -84,6 +87,9 @@ pub(crate) enum Refusal {
     /// Scale and offset cannot be undone.
     #[error("{0} cannot be turned into what the instrument takes exactly")]
     NotExact(String),
+    /// Nothing would show whether it was executed.
+    #[error("{0:?} has not been read yet, so that it could not be read back; try again")]
+    NotReadYet(String),
     /// It does not fit what `write` says.
     #[error("{0}")]
     Unwritable(String),
@@ -114,6 +120,7 @@ impl Writable {
             name: point.name.clone(),
             template: Template::parse(write)?,
             confirm: confirm.map_err(|error| error.to_string())?,
+            read_back: point.read_back,
             text: point.kind == Some(TextType::String),
             shape: Shape::of(point),
             min: point.min,
@@ -162,32 +169,46 @@ impl Writable {
     }
 }
 
-/// Checks a command, and finds what has to be sent. `end` is what ends a frame.
+/// Checks a command, and finds what has to be sent. `end` is what ends a frame, `shown_by` the
+/// request that brings a point's value.
 pub(crate) fn check(
     command: Command,
     points: &[Writable],
     check: Option<Check>,
     end: &[u8],
+    shown_by: impl Fn(&str) -> Option<usize>,
 ) -> Result<Write, Box<(Command, Refusal)>> {
-    match rendered(&command, points, check, end) {
-        Ok((bytes, value, confirm)) => Ok(Write {
+    let checked = rendered(&command, points, check, end);
+    let checked = checked.and_then(|(bytes, value, point)| {
+        let read_back = match point.read_back {
+            false => None,
+            true => {
+                let request = shown_by(&point.name);
+                Some(request.ok_or_else(|| Refusal::NotReadYet(point.name.clone()))?)
+            }
+        };
+        Ok((bytes, value, point.confirm.clone(), read_back))
+    });
+    match checked {
+        Ok((bytes, value, confirm, read_back)) => Ok(Write {
             command,
             bytes,
             value,
             confirm,
+            read_back,
         }),
         Err(refusal) => Err(Box::new((command, refusal))),
     }
 }
 
-type Rendered = (Vec<u8>, Value, Option<Regex>);
+type Rendered<'a> = (Vec<u8>, Value, &'a Writable);
 
-fn rendered(
+fn rendered<'a>(
     command: &Command,
-    points: &[Writable],
+    points: &'a [Writable],
     check: Option<Check>,
     end: &[u8],
-) -> Result<Rendered, Refusal> {
+) -> Result<Rendered<'a>, Refusal> {
     let name: &Arc<str> = command.point.as_ref().ok_or(Refusal::NoPoint)?;
     let point = points.iter().find(|point| *point.name == **name);
     let point = point.ok_or_else(|| Refusal::Point {
@@ -209,7 +230,7 @@ fn rendered(
         }
     };
     let bytes = bytes.map_err(Refusal::Unwritable)?;
-    Ok((bytes, value, point.confirm.clone()))
+    Ok((bytes, value, point))
 }
 
 fn holds(text: &[u8], end: &[u8]) -> bool {

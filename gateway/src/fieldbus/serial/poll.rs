@@ -143,6 +143,13 @@ impl Poller {
         asked
     }
 
+    /// Asks this request no later than `at`, if the line is free.
+    pub(crate) fn hasten(&mut self, index: usize, at: Instant) {
+        if let Some(request) = self.requests.get_mut(index) {
+            request.due = request.due.min(at);
+        }
+    }
+
     /// What an answer is awaited for.
     pub(crate) fn waiting(&self) -> Option<Asked> {
         match self.state {

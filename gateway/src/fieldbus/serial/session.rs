@@ -1,7 +1,7 @@
 //! What one instrument says, is asked and is told: bytes in, readings and requests out. A core.
 //!
-//! Invariant: an instrument that is asked is read only in answer to a request, and a command is
-//! sent once.
+//! Invariant: an instrument that is asked is read only in answer to a request, unless it is said to
+//! speak unasked too, and a command is sent once.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,11 +12,11 @@ use std::{
 use crate::{
     config::{SerialPoint, SerialSensor},
     fieldbus::{
-        Command, CommandResult, DeviceState, Event, Outcome, PointStatus,
+        Command, DeviceState, Event, PointStatus,
         report::Rule,
         serial::{
             checksum::Check,
-            command::{self, Refusal, Writable, Write},
+            command::{self, Writable, Write},
             line::{FrameError, Framer},
             poll::{Asked, Poller, TimedOut},
             template::Template,
@@ -29,8 +29,10 @@ use crate::{
 
 use super::SerialStatus;
 
-/// Commands that wait at most; a person or a controller that sends more does not see results.
-pub(crate) const COMMANDS_MAX: usize = 16;
+mod commands;
+
+pub(crate) use commands::COMMANDS_MAX;
+use commands::ReadBack;
 
 /// Characters of a request that messages show.
 const SHOWN_CHARS: usize = 40;
@@ -80,6 +82,8 @@ pub(crate) struct Session {
     writable: Vec<Writable>,
     poller: Poller,
     writes: VecDeque<Write>,
+    /// The command that was sent and whose value is being read back.
+    reading_back: Option<ReadBack>,
     /// Characters sent that are to come back.
     echo: VecDeque<u8>,
     /// What was wrong with the last frame that came while an answer was awaited.
@@ -109,7 +113,7 @@ struct Question {
     decoder: Option<Decoder>,
 }
 
-/// A value, and the request that brought it last.
+/// A value, and the last request that brought it; what is said unasked changes nothing of that.
 #[derive(Debug)]
 struct Watched {
     watch: Watch,
@@ -126,7 +130,7 @@ impl Session {
             .requests
             .iter()
             .all(|request| request.decode.is_some());
-        let silent = own && !sensor.requests.is_empty();
+        let silent = own && !sensor.requests.is_empty() && !sensor.unasked;
         let decoder = match silent {
             true => None,
             false => Some(Decoder::new(&sensor.decode, &sensor.points)?),
@@ -152,6 +156,7 @@ impl Session {
             writable: command::writable(&sensor)?,
             poller: Poller::new(&sensor, now.monotonic),
             writes: VecDeque::new(),
+            reading_back: None,
             echo: VecDeque::new(),
             wrong: None,
             watches: BTreeMap::new(),
@@ -208,7 +213,7 @@ impl Session {
             return None;
         }
         let silent_at = self.silent_at();
-        let next = self.poller.wake(!self.writes.is_empty());
+        let next = self.poller.wake(self.write_waits());
         [self.quiet_at, silent_at, next].into_iter().flatten().min()
     }
 
@@ -272,14 +277,7 @@ impl Session {
     fn take(&mut self, frame: Result<Vec<u8>, FrameError>, stamp: Stamp) {
         match self.poller.waiting() {
             Some(Asked::Request(index)) => self.take_answer(frame, index, stamp),
-            Some(Asked::Write) if self.confirms(&frame) => {
-                self.poller.answered(stamp.monotonic);
-                let write = self.writes.pop_front();
-                self.hear(stamp);
-                if let Some(Write { command, value, .. }) = write {
-                    self.result(command, Outcome::Executed(value), stamp);
-                }
-            }
+            Some(Asked::Write) if self.confirms(&frame) => self.confirmed(stamp),
             Some(Asked::Write) if self.is_polled() => {
                 self.wrong = Some(match frame {
                     Ok(frame) => format!("got \"{}\"", shown(&frame)),
@@ -288,7 +286,7 @@ impl Session {
             }
             Some(Asked::Init(_)) if self.is_polled() => self.poller.answered(stamp.monotonic),
             // Whoever is asked says nothing by itself: this is an answer that came too late.
-            None if self.is_polled() => self.status.ignored += 1,
+            None if self.is_polled() && !self.sensor.unasked => self.status.ignored += 1,
             waiting => {
                 if let Some(Asked::Init(_)) = waiting {
                     self.poller.answered(stamp.monotonic);
@@ -316,17 +314,21 @@ impl Session {
         }
     }
 
-    /// The first frame that the request's decoder reads is its answer.
+    /// The first frame that the request's decoder reads is its answer. What it cannot read may have
+    /// been said unasked.
     fn take_answer(&mut self, frame: Result<Vec<u8>, FrameError>, index: usize, stamp: Stamp) {
         let own = self.requests[index].decoder.as_mut();
+        let unasked = own.is_some() && self.sensor.unasked;
         let Some(decoder) = own.or(self.decoder.as_mut()) else {
             return;
         };
-        match decoded(decoder, frame) {
+        match decoded(decoder, frame.clone()) {
+            Err(_) if unasked => self.take_unasked(frame, stamp),
             Ok(Decoding::Values(values)) => {
                 self.poller.answered(stamp.monotonic);
                 self.hear(stamp);
                 self.status.frames += 1;
+                self.read_back(&values, index, stamp);
                 self.publish(values, Some(index), stamp);
             }
             Ok(Decoding::Ignored) => self.status.ignored += 1,
@@ -335,14 +337,6 @@ impl Session {
                 self.misread(error);
             }
         }
-    }
-
-    fn confirms(&self, frame: &Result<Vec<u8>, FrameError>) -> bool {
-        let confirm = self.writes.front().and_then(|write| write.confirm.as_ref());
-        let frame = frame.as_ref().ok();
-        confirm
-            .zip(frame)
-            .is_some_and(|(confirm, frame)| confirm.is_match(&String::from_utf8_lossy(frame)))
     }
 
     /// The instrument is there.
@@ -364,16 +358,7 @@ impl Session {
         let waited = timed_out.waited;
         match timed_out.asked {
             Asked::Init(_) => {}
-            Asked::Write => {
-                let Some(write) = self.writes.pop_front() else {
-                    return;
-                };
-                let got = wrong.map_or_else(String::new, |wrong| format!(", but {wrong}"));
-                let failure = format!(
-                    "no answer that confirms it in {waited:?}{got}; it may or may not have been executed"
-                );
-                self.result(write.command, Outcome::Failed(failure), now);
-            }
+            Asked::Write => self.unconfirmed(waited, wrong, now),
             Asked::Request(index) => {
                 self.status.unanswered += 1;
                 if timed_out.over {
@@ -384,6 +369,7 @@ impl Session {
                             format!("no good answer to \"{asked}\" in {waited:?}; last: {wrong}")
                         }
                     };
+                    self.not_read_back(index, &reason, now);
                     self.unanswered(index, timed_out, &reason, now);
                 }
             }
@@ -403,15 +389,8 @@ impl Session {
 
     /// Sends what is due.
     fn start_next(&mut self, now: Stamp) {
-        while let Some(refusal) = self.writes.front().and_then(|it| it.expired(now.monotonic)) {
-            if self.poller.waiting() == Some(Asked::Write) {
-                break;
-            }
-            if let Some(write) = self.writes.pop_front() {
-                self.refuse(write.command, &refusal, now);
-            }
-        }
-        let next = self.poller.next(!self.writes.is_empty(), now.monotonic);
+        self.refuse_expired(now);
+        let next = self.poller.next(self.write_waits(), now.monotonic);
         let Some(asked) = next else { return };
         let bytes = match asked {
             Asked::Init(index) => self.init[index].clone(),
@@ -434,70 +413,14 @@ impl Session {
         if drop_input {
             self.framer.begin();
         }
-        let unconfirmed = self
-            .writes
-            .front()
-            .is_some_and(|write| write.confirm.is_none());
-        if asked == Asked::Write && unconfirmed {
+        if asked == Asked::Write && !self.awaits_confirmation() {
             self.poller.sent_unanswered(bytes.len(), now.monotonic);
-            if let Some(write) = self.writes.pop_front() {
-                let failure =
-                    "sent; the point has no `confirm`, so whether it was executed is not known";
-                self.result(write.command, Outcome::Failed(failure.to_owned()), now);
-            }
+            self.sent_unconfirmed(now);
         } else {
             self.poller.sent(asked, bytes.len(), now.monotonic);
         }
         self.outputs
             .push_back(Output::Transmit { bytes, drop_input });
-    }
-
-    fn command(&mut self, command: Command, now: Stamp) {
-        if let Some(reason) = &self.down {
-            let refusal = Refusal::Down(reason.clone());
-            return self.refuse(command, &refusal, now);
-        }
-        if self.writes.len() >= COMMANDS_MAX {
-            return self.refuse(command, &Refusal::QueueFull(COMMANDS_MAX), now);
-        }
-        let check = self.sensor.send_checksum.or(self.sensor.checksum);
-        let end = self.sensor.frame.delimiter.as_ref();
-        let end = end.map_or(&[][..], |end| &end.0);
-        match command::check(command, &self.writable, check.map(Check::new), end) {
-            Ok(write) => self.writes.push_back(write),
-            Err(refused) => {
-                let (command, refusal) = *refused;
-                self.refuse(command, &refusal, now);
-            }
-        }
-    }
-
-    /// Ends every command: those not sent are refused, the one under way has failed.
-    fn end_writes(&mut self, reason: &str, now: Stamp) {
-        let mut sent = self.poller.closed() == Some(Asked::Write);
-        self.down = Some(reason.to_owned());
-        while let Some(write) = self.writes.pop_front() {
-            let outcome = if sent {
-                Outcome::Failed(format!("{reason}; it may or may not have been executed"))
-            } else {
-                Outcome::Refused(Refusal::Down(reason.to_owned()).to_string())
-            };
-            self.result(write.command, outcome, now);
-            sent = false;
-        }
-    }
-
-    fn refuse(&mut self, command: Command, refusal: &Refusal, now: Stamp) {
-        self.result(command, Outcome::Refused(refusal.to_string()), now);
-    }
-
-    fn result(&mut self, command: Command, outcome: Outcome, stamp: Stamp) {
-        let result = CommandResult {
-            command,
-            outcome,
-            stamp,
-        };
-        self.event(Event::Result(result));
     }
 
     /// Publishes what the deadbands let through.
@@ -508,7 +431,7 @@ impl Session {
                 .watches
                 .entry(Arc::clone(&decoded.name))
                 .or_insert_with(|| watched(&self.sensor, &decoded, request));
-            watched.request = request;
+            watched.request = request.or(watched.request);
             readings.extend(watched.watch.answered(Ok(decoded.value), stamp));
         }
         self.tell(readings);

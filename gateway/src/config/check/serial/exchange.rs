@@ -92,25 +92,28 @@ fn check_write(
         Some(Ok(template)) if writable => {
             let path = format!("{path}.write");
             check_checksum(&template, sensor, &path, findings);
-            if point.confirm.is_none() {
+            if point.read_back {
+                check_read_back(point, &template, sensor, &path, findings);
+            } else if point.confirm.is_none() {
                 findings.warn(
                     &path,
                     "without confirm no command is known to be executed, and all end as failed",
-                    "write confirm, a pattern of the instrument's answer",
+                    "write confirm, a pattern of the instrument's answer, or read_back = true",
                 );
             }
         }
         _ => {}
     }
     let ranged = point.min.is_some() || point.max.is_some();
-    if !writable && (ranged || point.write.is_some() || point.confirm.is_some()) {
+    let proven = point.confirm.is_some() || point.read_back;
+    if !writable && (ranged || point.write.is_some() || proven) {
         findings.warn(
             path,
             format!(
                 "point {:?} says what commands do, but none may write it",
                 point.name
             ),
-            "write access = \"read-write\", or remove write, confirm, min and max",
+            "write access = \"read-write\", or remove write, confirm, read_back, min and max",
         );
     }
     if let (Some(min), Some(max)) = (point.min, point.max)
@@ -120,6 +123,37 @@ fn check_write(
             &format!("{path}.min"),
             format!("min {min} is above max {max}"),
             "exchange them",
+        );
+    }
+}
+
+/// A value is read back where it is asked for, and there is one.
+fn check_read_back(
+    point: &SerialPoint,
+    template: &Template,
+    sensor: &SerialSensor,
+    path: &str,
+    findings: &mut Findings<'_>,
+) {
+    if point.confirm.is_some() {
+        findings.error(
+            path,
+            "the point has both confirm and read_back",
+            "keep confirm where the instrument answers commands, else read_back",
+        );
+    }
+    if sensor.requests.is_empty() {
+        findings.error(
+            path,
+            "read_back asks a request, and the line has none",
+            "write a [[serial.request]] that brings the value, or confirm",
+        );
+    }
+    if !template.takes_value() {
+        findings.error(
+            path,
+            "a button has no value that could be read back",
+            "write confirm instead of read_back",
         );
     }
 }

@@ -123,6 +123,25 @@ fn a_writable_point_says_what_is_sent_and_what_confirms_it() {
         &point("access = \"read-write\"\nwrite = \"S\""),
         &["warning: without confirm no command is known to be executed"],
     );
+    let back = "access = \"read-write\"\nread_back = true\nwrite = ";
+    let asked = |point: &str| raw(&format!("[[serial.request]]\nsend = \"W\"\n{point}"));
+    let named = |rest: &str| format!("[[serial.point]]\nname = \"x\"\n{rest}");
+    check(&asked(&named(&format!("{back}\"S{{value}}\""))), &[]);
+    check(
+        &asked(&named(&format!("{back}\"S\"\nconfirm = \"OK\""))),
+        &[
+            "the point has both confirm and read_back",
+            "a button has no value that could be read back",
+        ],
+    );
+    check(
+        &point(&format!("{back}\"S{{value}}\"")),
+        &["read_back asks a request, and the line has none"],
+    );
+    check(
+        &raw("unasked = true\n"),
+        &["warning: an instrument without requests speaks unasked anyway"],
+    );
     check(
         &point("write = \"S\""),
         &["warning: point \"x\" says what commands do"],

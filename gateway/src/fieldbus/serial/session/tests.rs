@@ -281,6 +281,112 @@ fn a_command_that_is_not_confirmed_has_failed_and_is_not_repeated() {
     assert_eq!(told[1..], ["> S 1.0\\r\\n"]);
 }
 
+/// A controller that answers no commands, and whose setpoint is one of its values.
+fn silent_controller() -> Bench {
+    let mut bench = bench(serde_json::json!({
+        "decode": { "regex": "T(?P<temperature>[0-9.]+) S(?P<setpoint>[0-9.]+)" },
+        "request": [
+            { "send": "R\r\n", "interval": "1m" },
+            { "send": "V\r\n", "interval": "1m", "decode": { "regex": "V(?P<version>.*)" } },
+        ],
+        "point": [{
+            "name": "setpoint", "access": "read-write", "write": "S {value:.1}\r\n", "read_back": true,
+        }],
+    }));
+    assert_eq!(bench.told(), ["> R\\r\\n"]);
+    assert_eq!(bench.says("T20.5 S40.0\r\n").len(), 2);
+    bench.pass(20 * MS);
+    assert_eq!(bench.told(), ["> V\\r\\n"]);
+    assert_eq!(bench.says("V1.2\r\n"), ["version=1.2"]);
+    bench.pass(20 * MS);
+    bench
+}
+
+#[test]
+fn a_command_that_nothing_answers_is_executed_when_its_value_is_read_back() {
+    let mut bench = silent_controller();
+    assert_eq!(bench.command("setpoint", 60.into()), ["> S 60.0\\r\\n"]);
+    assert_eq!(bench.command("setpoint", 70.into()), Vec::<String>::new());
+    bench.pass(60 * MS);
+    assert_eq!(bench.told(), ["> R\\r\\n"], "long before its turn");
+    // It is not that fast.
+    let old = bench.says("T20.5 S40.0\r\n");
+    assert_eq!(old, ["temperature=20.5 setpoint=40"]);
+    bench.pass(99 * MS);
+    assert_eq!(bench.told(), Vec::<String>::new());
+    bench.pass(MS);
+    assert_eq!(bench.told(), ["> R\\r\\n"]);
+    let told = bench.says("T20.6 S60.00\r\n");
+    assert!(told[0].starts_with("Executed("), "{told:?}");
+    assert_eq!(told[1..], ["temperature=20.6 setpoint=60"]);
+    bench.pass(20 * MS);
+    assert_eq!(bench.told(), ["> S 70.0\\r\\n"], "the next waited for it");
+}
+
+#[test]
+fn a_command_whose_value_is_not_read_back_has_failed() {
+    let mut bench = silent_controller();
+    bench.command("setpoint", 60.into());
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        bench.pass(100 * MS);
+        assert_eq!(bench.told(), ["> R\\r\\n"]);
+        told = bench.says("T20.5 S40.0\r\n");
+    }
+    assert_eq!(
+        told[0], "Failed(\"sent, but it reads back 40, not 60\")",
+        "{told:?}"
+    );
+    bench.command("setpoint", 60.into());
+    bench.pass(Duration::from_secs(1));
+    let told = bench.told().join("\n");
+    assert!(
+        told.contains("Failed(\"sent, but it was not read back: no answer to"),
+        "{told}"
+    );
+    bench.pass(Duration::from_secs(1));
+    bench.command("setpoint", 60.into());
+    bench.input(Input::Lost("unplugged".to_owned()));
+    let told = bench.told().join("\n");
+    assert!(
+        told.contains("Failed(\"sent, but unplugged before it was read back"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_command_is_refused_before_its_value_has_been_read() {
+    let mut bench = bench(serde_json::json!({
+        "request": [{ "send": "W\r\n" }],
+        "point": [{ "name": "weight", "access": "read-write", "write": "S {value}\r\n", "read_back": true }],
+    }));
+    bench.told();
+    let told = bench.command("weight", 1.into());
+    assert!(told[0].contains("has not been read yet"), "{told:?}");
+}
+
+#[test]
+fn what_an_instrument_says_unasked_counts_where_it_is_said_to() {
+    let keys = |unasked: bool| {
+        serde_json::json!({
+            "unasked": unasked,
+            "request": [{ "send": "Q\r\n", "interval": "1s", "decode": { "regex": "N(?P<net>[0-9]+)" } }],
+        })
+    };
+    let mut bench = bench(keys(true));
+    assert_eq!(bench.told(), ["> Q\\r\\n"]);
+    assert_eq!(bench.says("12.5 kg\r\n"), ["online", "weight=12.5"]);
+    assert_eq!(bench.says("N7\r\n"), ["net=7"], "the answer still counts");
+    bench.pass(500 * MS);
+    assert_eq!(bench.says("13.5 kg\r\n"), ["weight=13.5"]);
+    let mut silent = self::bench(keys(false));
+    silent.told();
+    silent.says("N7\r\n");
+    silent.pass(500 * MS);
+    assert_eq!(silent.says("13.5 kg\r\n"), Vec::<String>::new());
+    assert_eq!(silent.session.status().ignored, 1);
+}
+
 #[test]
 fn a_command_that_cannot_be_is_refused_and_nothing_is_sent() {
     let mut bench = bench(with_point(polled(), true));
