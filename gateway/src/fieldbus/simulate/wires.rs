@@ -15,11 +15,14 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
     sync::watch,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Framing, fieldbus::wire::line_rate::LineRate};
+use crate::{
+    config::Framing,
+    fieldbus::wire::{line_rate::LineRate, pause::Pause},
+};
 
 use super::{
     Device, answers,
@@ -218,7 +221,16 @@ impl Line {
     }
 
     /// Answers requests until the wire ends.
-    async fn serve(&self, mut wire: impl AsyncRead + AsyncWrite + Unpin) {
+    async fn serve(&self, wire: impl AsyncRead + AsyncWrite + Unpin) {
+        match Pause::new() {
+            Ok(pause) => self.serve_on_time(wire, &pause).await,
+            Err(error) => tracing::warn!(%error, "no timer for a wire; its client is let go"),
+        }
+    }
+
+    /// A timer of the runtime's would be a millisecond late: a third of a short exchange's time at
+    /// 115,200 baud.
+    async fn serve_on_time(&self, mut wire: impl AsyncRead + AsyncWrite + Unpin, pause: &Pause) {
         let mut exchange = Exchange::new(self.framing, self.rate);
         let mut chunk = [0; FRAME_MAX];
         let mut speaks_at = Some(Instant::now());
@@ -232,7 +244,7 @@ impl Line {
                     None => Some(wire.read(&mut chunk).await),
                     Some(due) => tokio::select! {
                         read = wire.read(&mut chunk) => Some(read),
-                        () = sleep_until(due.into()) => None,
+                        passed = pause.until(due) => passed.err().map(Err),
                     },
                 }
             };
