@@ -15,6 +15,8 @@ mod report;
 mod results;
 mod workloads;
 
+pub(crate) mod line;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -96,6 +96,8 @@ enum Task {
 
 #[derive(Subcommand)]
 enum Measured {
+    /// How much of a serial line's ceiling the gateway uses
+    Line(bench::line::Options),
     /// broker-lite beside Mosquitto and rumqttd
     Broker(bench::Options),
     /// The gateway's field bus beside pymodbus, mbpoll and the ThingsBoard gateway
@@ -118,6 +120,9 @@ fn main() -> ExitCode {
         Some(Task::Test { check, name }) => test::all_or_one(check, name.as_deref(), consent),
         Some(Task::Fuzz { target, time }) => fuzz::long(target.as_deref(), time, consent),
         Some(Task::Kill { rounds }) => test::kill(rounds, consent),
+        Some(Task::Bench {
+            what: Measured::Line(options),
+        }) => bench::line::line(&options, consent),
         Some(Task::Bench {
             what: Measured::Broker(options),
         }) => bench::broker(&options, consent),
