@@ -50,6 +50,9 @@ pub(crate) struct Options {
     /// Cargo profile of the gateway
     #[arg(long, default_value = "demo")]
     profile: String,
+    /// Measure this gateway, which was built so, instead of building it
+    #[arg(long, value_name = "FILE")]
+    gateway: Option<PathBuf>,
     /// Where the page is written
     #[arg(long, value_name = "FILE", default_value = "docs/benchmarks/line.md")]
     page: PathBuf,
@@ -58,10 +61,10 @@ pub(crate) struct Options {
 /// Measures every rate with long and with short requests, prints and writes the page.
 pub(crate) fn line(options: &Options, consent: Consent) -> Result<()> {
     packages::need(&[BUILD], consent)?;
-    let profile = &options.profile;
-    run(cargo("build").args(["--locked", "--profile", profile, "--package", "gateway"]))?;
-    let built = if profile == "dev" { "debug" } else { profile };
-    let gateway = target_dir().join(built).join("gateway");
+    let gateway = match &options.gateway {
+        Some(gateway) => gateway.clone(),
+        None => build(&options.profile)?,
+    };
     let time = Duration::from_secs(options.seconds);
     let mut measured = Vec::new();
     for baud in BAUDS {
@@ -82,6 +85,12 @@ pub(crate) fn line(options: &Options, consent: Consent) -> Result<()> {
     let below: Vec<String> = below.map(|(load, one)| row(*load, one)).collect();
     ensure!(below.is_empty(), "below {GOAL} %:\n{}", below.join("\n"));
     Ok(())
+}
+
+fn build(profile: &str) -> Result<PathBuf> {
+    run(cargo("build").args(["--locked", "--profile", profile, "--package", "gateway"]))?;
+    let built = if profile == "dev" { "debug" } else { profile };
+    Ok(target_dir().join(built).join("gateway"))
 }
 
 /// Reads of one size, again and again at one line rate.
