@@ -7,6 +7,7 @@
 //! The ceiling counts what nobody can avoid: the characters of request and answer, and the silence behind each. The
 //! simulated devices take no time beyond that silence, in which a client could hide its own.
 //! Invariant: an answer counts when it was published, so time-outs and repetitions are lost time. Shell.
+#![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 use std::fmt::Write as _;
 use std::fs;
