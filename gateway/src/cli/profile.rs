@@ -123,14 +123,14 @@ fn as_text(listed: &[Listed]) -> String {
         profile,
     } in listed
     {
-        let own = if *built_in { "" } else { ", of this machine" };
+        let own = if *built_in { "" } else { " (of this machine)" };
         let _infallible = writeln!(
             text,
-            "{name:<width$}  {:<12}  {} {}, {} points{own}",
+            "{name:<width$}  {:<12}  {:>3} points  {} {}{own}",
             profile.kind.word(),
+            profile.points.len(),
             profile.maker,
-            profile.model,
-            profile.points.len()
+            profile.model
         );
     }
     text
