@@ -60,7 +60,7 @@ use std::{
 };
 
 use crate::{
-    access::Identity,
+    access::{Identity, Permissions},
     arena::Arena,
     broker::link::Link,
     config::{AccessRule, Limits, Protocol},
@@ -211,6 +211,8 @@ pub(crate) struct Core {
     nonces: u64,
     sessions: Arena<Session>,
     by_client: HashMap<Arc<str>, SessionId>,
+    /// Those of the last client; the next one's are most often alike, and take no room then.
+    latest_permissions: Arc<Permissions>,
     lasting: Lasting,
     meter: Meter,
     /// Memory was just shed; not again before this.
@@ -276,6 +278,7 @@ impl Core {
             pending: HashMap::new(),
             last_ticket: 0,
             timers: BTreeSet::new(),
+            latest_permissions: Arc::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
             load: None,
@@ -421,6 +424,13 @@ impl Core {
                 self.outputs.push_back(Output::Flush(connection));
             }
         }
+    }
+
+    fn shared_permissions(&mut self, permissions: Permissions) -> Arc<Permissions> {
+        if *self.latest_permissions != permissions {
+            self.latest_permissions = Arc::new(permissions);
+        }
+        Arc::clone(&self.latest_permissions)
     }
 
     fn set_timer(&mut self, old: Option<Instant>, at: Option<Instant>, timer: Timer) {

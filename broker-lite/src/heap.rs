@@ -14,7 +14,7 @@ const FALL_BYTES: usize = 4 << 20;
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// Between two trims.
-const PAUSE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// Watches how many bytes are charged, for the end of bursts.
 #[derive(Debug, Default)]

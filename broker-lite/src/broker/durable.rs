@@ -247,13 +247,9 @@ impl Core {
     ) {
         let identity = stored.record.identity;
         let permissions = Permissions::of(&identity, &self.rules.access);
+        let permissions = self.shared_permissions(permissions);
         let client: Arc<str> = identity.client.as_str().into();
-        let mut session = Session::new(
-            identity,
-            Arc::new(permissions),
-            session::Link::Absent,
-            &self.meter,
-        );
+        let mut session = Session::new(identity, permissions, session::Link::Absent, &self.meter);
         session.key = Some(stored.key);
         session.expiry = stored.record.expiry;
         if !session.is_transient() {

@@ -4,7 +4,6 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -175,11 +174,15 @@ impl Core {
     fn apply_access(&mut self) {
         let sessions: Vec<SessionId> = self.by_client.values().copied().collect();
         for id in sessions {
-            let Some(session) = self.sessions.get_mut(id.0) else {
+            let Some(session) = self.sessions.get(id.0) else {
                 continue;
             };
-            session.permissions = Arc::new(Permissions::of(&session.identity, &self.rules.access));
-            session.weigh();
+            let permissions = Permissions::of(&session.identity, &self.rules.access);
+            let permissions = self.shared_permissions(permissions);
+            if let Some(session) = self.sessions.get_mut(id.0) {
+                session.permissions = permissions;
+                session.weigh();
+            }
             self.drop_forbidden_subscriptions(id);
         }
         self.recheck_retained();

@@ -169,6 +169,7 @@ impl Core {
                 self.end_session(existing, now);
             }
         }
+        let permissions = self.shared_permissions(permissions);
         if let Some(existing) = self.by_client.get(identity.client.as_str()).copied() {
             self.resume(existing, identity, permissions);
             self.set_expiry(existing, expiry);
@@ -177,7 +178,7 @@ impl Core {
         let client: Arc<str> = identity.client.as_str().into();
         let session = Session::new(
             Arc::new(identity),
-            Arc::new(permissions),
+            permissions,
             session::Link::Absent,
             &self.meter,
         );
@@ -209,12 +210,12 @@ impl Core {
     }
 
     /// A known session goes on, without the subscriptions that the rules no longer allow.
-    fn resume(&mut self, existing: SessionId, identity: Identity, permissions: Permissions) {
+    fn resume(&mut self, existing: SessionId, identity: Identity, permissions: Arc<Permissions>) {
         let Some(session) = self.sessions.get_mut(existing.0) else {
             return;
         };
         session.identity = Arc::new(identity);
-        session.permissions = Arc::new(permissions);
+        session.permissions = permissions;
         session.weigh();
         self.call_off_end(existing);
         self.drop_forbidden_subscriptions(existing);

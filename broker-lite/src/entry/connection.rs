@@ -59,6 +59,8 @@ enum Visit {
 
 /// A connection's stream, with what has come in and is to go out.
 pub(crate) struct Wire<S> {
+    shared: Arc<Shared>,
+    call: Arc<Call>,
     stream: S,
     connection: ConnectionId,
     /// Bytes of a packet whose rest has not come.
@@ -70,18 +72,26 @@ pub(crate) struct Wire<S> {
     output: BytesMut,
     unflushed: bool,
     version: Option<Version>,
-    packet_size: usize,
+    packet_size: u32,
     /// The core takes no more for now.
     paused: bool,
     /// Bytes that wait decoded, about.
-    waiting_bytes: usize,
+    waiting_bytes: u32,
     /// Read since the last visit to the core.
     read: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(crate) fn new(shared: &Shared, stream: S, connection: ConnectionId) -> Wire<S> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        call: Arc<Call>,
+        stream: S,
+        connection: ConnectionId,
+    ) -> Wire<S> {
+        let packet_size = shared.lock().core.packet_size();
         Wire {
+            shared,
+            call,
             stream,
             connection,
             input: BytesMut::new(),
@@ -90,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             output: BytesMut::new(),
             unflushed: false,
             version: None,
-            packet_size: shared.lock().core.packet_size(),
+            packet_size: u32::try_from(packet_size).unwrap_or(u32::MAX),
             paused: false,
             waiting_bytes: 0,
             read: 0,
@@ -98,23 +108,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Serves the stream until either side closes it. The caller reports the end to the core.
-    pub(crate) async fn serve(&mut self, shared: &Arc<Shared>, call: &Call) {
-        if self.exchange(shared, call).await {
+    pub(crate) async fn serve(&mut self) {
+        if self.exchange().await {
             // Whoever does not take his last bytes in time loses them. Boxed, because nobody
             // needs the room for it before.
             let _late = Box::pin(timeout(CLOSE_PATIENCE, self.finish())).await;
         }
     }
 
+    /// Closes the stream; whom to tell of which connection's end.
+    pub(crate) fn end(self) -> (Arc<Shared>, ConnectionId) {
+        (self.shared, self.connection)
+    }
+
     /// Moves bytes both ways; true when the core wants the connection closed.
-    async fn exchange(&mut self, shared: &Arc<Shared>, call: &Call) -> bool {
+    async fn exchange(&mut self) -> bool {
         loop {
-            match poll_fn(|cx| self.poll(call, cx)).await {
+            match poll_fn(|cx| self.poll(cx)).await {
                 Ok(Progress::Read(0)) => return false,
                 Err(error) => {
                     if error.kind() == io::ErrorKind::InvalidData {
                         let why = error.to_string();
-                        shared.visit(|core, _now| core.handle_garbled(self.connection, why));
+                        let connection = self.connection;
+                        self.shared
+                            .visit(|core, _now| core.handle_garbled(connection, why));
                     }
                     return false;
                 }
@@ -137,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Ok(Progress::Called) => {}
             }
             loop {
-                match self.consult(shared) {
+                match self.consult() {
                     Visit::Done => break,
                     Visit::MoreToHandle => tokio::task::yield_now().await,
                     Visit::Closing => return true,
@@ -147,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    fn poll(&mut self, call: &Call, cx: &mut Context<'_>) -> Poll<io::Result<Progress>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Progress>> {
         if !self.output.is_empty() {
             if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, &self.output) {
                 return Poll::Ready(written.and_then(|count| match count {
@@ -165,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         {
             return Poll::Ready(read.map(Progress::Read));
         }
-        call.poll(cx).map(|()| Ok(Progress::Called))
+        self.call.poll(cx).map(|()| Ok(Progress::Called))
     }
 
     /// Reads by way of the stack, so that a connection that waits holds no buffer.
@@ -184,8 +201,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let before = self.input.len();
         while self.fault.is_none() && self.waiting.len() < BATCH_MAX {
             let expect = match self.version {
-                Some(version) => Expect::from_client(version, self.packet_size),
-                None => Expect::connect(self.packet_size),
+                Some(version) => Expect::from_client(version, self.packet_size as usize),
+                None => Expect::connect(self.packet_size as usize),
             };
             match packet::decode(&mut self.input, expect) {
                 Ok(Some(packet)) => {
@@ -198,7 +215,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Err(error) => self.fault = Some(error),
             }
         }
-        self.waiting_bytes += before - self.input.len();
+        let decoded = u32::try_from(before - self.input.len()).unwrap_or(u32::MAX);
+        self.waiting_bytes = self.waiting_bytes.saturating_add(decoded);
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
@@ -206,14 +224,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Bytes that its buffers occupy.
     fn buffered(&self) -> usize {
-        self.input.capacity() + self.output.capacity() + self.waiting_bytes
+        self.input.capacity() + self.output.capacity() + self.waiting_bytes as usize
     }
 
     /// One visit to the core: hands over packets, takes bytes.
-    fn consult(&mut self, shared: &Arc<Shared>) -> Visit {
+    fn consult(&mut self) -> Visit {
         if self.waiting.is_empty() {
             self.decode();
         }
+        let shared = Arc::clone(&self.shared);
         let mut locked = shared.lock();
         let now = Instant::now();
         locked

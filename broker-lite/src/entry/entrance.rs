@@ -148,7 +148,6 @@ pub(crate) fn admit(shared: &Arc<Shared>, stream: Stream, address: Address, door
         shared: Arc::clone(shared),
         door: Arc::clone(door),
         connection,
-        address,
         call,
     };
     // One task for each kind of stream, so that none has room for what another needs.
@@ -159,12 +158,14 @@ pub(crate) fn admit(shared: &Arc<Shared>, stream: Stream, address: Address, door
         }
         (None, true) => shared.tasks.spawn(async move {
             let upgraded = async { Ok((None, upgrade(stream, &config).await?)) };
-            guest.shake_hands_and_attend(Box::pin(upgraded)).await;
+            guest
+                .shake_hands_and_attend(Box::pin(upgraded), address)
+                .await;
         }),
         (Some(trust), false) => shared.tasks.spawn(async move {
             let door = Arc::clone(&guest.door);
             let secured = Box::pin(secure(stream, &door, &trust, connection));
-            guest.shake_hands_and_attend(secured).await;
+            guest.shake_hands_and_attend(secured, address).await;
         }),
         (Some(trust), true) => shared.tasks.spawn(async move {
             let door = Arc::clone(&guest.door);
@@ -172,7 +173,9 @@ pub(crate) fn admit(shared: &Arc<Shared>, stream: Stream, address: Address, door
                 let (name, stream) = secure(stream, &door, &trust, connection).await?;
                 Ok((name, upgrade(stream, &config).await?))
             };
-            guest.shake_hands_and_attend(Box::pin(upgraded)).await;
+            guest
+                .shake_hands_and_attend(Box::pin(upgraded), address)
+                .await;
         }),
     };
 }
@@ -182,34 +185,30 @@ struct Guest {
     shared: Arc<Shared>,
     door: Arc<Door>,
     connection: ConnectionId,
-    address: Address,
     call: Arc<Call>,
 }
 
 impl Guest {
     /// No `async fn`, whose future would have room for the stream beside the wire.
     fn attend<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) -> impl Future<Output = ()> {
-        let mut wire = Wire::new(&self.shared, stream, self.connection);
+        let door = self.door;
+        let mut wire = Wire::new(self.shared, self.call, stream, self.connection);
         async move {
-            wire.serve(&self.shared, &self.call).await;
-            drop(wire);
-            self.leave();
+            wire.serve().await;
+            let (shared, connection) = wire.end();
+            leave(&shared, &door, connection);
         }
-    }
-
-    fn leave(self) {
-        self.shared.closed(self.connection);
-        self.door.forget(self.connection);
     }
 
     /// The handshake comes boxed: what it needs is given back before the client is served.
     async fn shake_hands_and_attend<S: AsyncRead + AsyncWrite + Unpin>(
         self,
         handshake: Pin<Box<impl Future<Output = Result<(Option<String>, S), Distrusted>>>>,
+        address: Address,
     ) {
-        match self.shake_hands(handshake).await {
+        match self.shake_hands(handshake, address).await {
             Some(stream) => self.attend(stream).await,
-            None => self.leave(),
+            None => leave(&self.shared, &self.door, self.connection),
         }
     }
 
@@ -217,10 +216,11 @@ impl Guest {
     async fn shake_hands<S>(
         &self,
         handshake: Pin<Box<impl Future<Output = Result<(Option<String>, S), Distrusted>>>>,
+        address: Address,
     ) -> Option<Box<S>> {
         let (shared, connection) = (&self.shared, self.connection);
         let patience = shared.lock().core.handshake_timeout();
-        let shaken = match timeout(patience, shared.handshakes.turn(self.address)).await {
+        let shaken = match timeout(patience, shared.handshakes.turn(address)).await {
             // The time of its own, however long it waited: others must not make it fail.
             Ok(_turn) => timeout(patience, handshake)
                 .await
@@ -247,6 +247,11 @@ impl Guest {
             }
         }
     }
+}
+
+fn leave(shared: &Arc<Shared>, door: &Door, connection: ConnectionId) {
+    shared.closed(connection);
+    door.forget(connection);
 }
 
 /// Opens a WebSocket on a stream.

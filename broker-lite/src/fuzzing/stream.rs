@@ -62,9 +62,9 @@ async fn converse(pieces: impl Iterator<Item = &[u8]>) -> Vec<u8> {
     let (connection, call) = shared.open(peer).expect("an empty broker has room");
     let (client, server) = duplex(PIPE_BYTES);
     let served = async {
-        let mut wire = Wire::new(&shared, server, connection);
-        wire.serve(&shared, &call).await;
-        drop(wire);
+        let mut wire = Wire::new(shared, call, server, connection);
+        wire.serve().await;
+        let (shared, connection) = wire.end();
         shared.closed(connection);
     };
     let (answers, ()) = tokio::join!(speak(client, pieces), served);

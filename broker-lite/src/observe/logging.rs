@@ -4,9 +4,8 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, field::MakeExt, fmt::format::debug_fn, layer::SubscriberExt,
+    Layer, Registry, field::MakeExt, filter::Targets, fmt::format::debug_fn, layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
@@ -23,12 +22,9 @@ const MESSAGE_ID: &str = "message_id";
 /// # Errors
 /// The filter cannot be parsed, the journal cannot be reached, or logging was set up before.
 pub fn init(name: &str, format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(level)
-        .map_err(|error| {
-            anyhow::anyhow!("log level {level:?}: {error}; write for example info or debug")
-        })?;
+    let filter: Targets = level.parse().map_err(|error| {
+        anyhow::anyhow!("log level {level:?}: {error}; write for example info or debug")
+    })?;
     tracing_subscriber::registry()
         .with(layer(name, format)?.with_filter(filter))
         .try_init()?;

@@ -17,7 +17,7 @@ use crate::journal::{Batch, Changes};
 /// it costs little for each, and fewer are not committed more often than once per delay.
 const WORTHWHILE: usize = 16;
 /// Nobody else is on his way when nothing has come for this part of the delay.
-const PAUSE_DIVISOR: u32 = 10;
+const PAUSE_DIVISOR: u32 = 50;
 
 /// What the writer is to do next.
 #[derive(Debug)]

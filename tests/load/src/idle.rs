@@ -8,9 +8,6 @@ use serde::Serialize;
 
 use crate::{Target, gauge::Gauge, packets::Version, wire::Wire};
 
-/// The broker settles for this long before it is looked at.
-const SETTLE: Duration = Duration::from_secs(1);
-
 /// Topic filters in one SUBSCRIBE.
 const FILTERS_AT_ONCE: usize = 50;
 
@@ -27,6 +24,9 @@ pub(crate) struct Plan {
     /// Seconds to count wake-ups for
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Seconds that the broker settles for before it is looked at, without connections and with them
+    #[arg(long, default_value_t = 1.0)]
+    settle: f64,
 }
 
 #[derive(Serialize)]
@@ -43,7 +43,8 @@ pub(crate) struct Report {
 pub(crate) fn run(plan: &Plan) -> Result<Report> {
     let gauge = Gauge::of(plan.target.pid)?;
     let tls = plan.target.tls()?;
-    sleep(SETTLE);
+    let settle = Duration::from_secs_f64(plan.settle);
+    sleep(settle);
     let before = gauge.memory_kb()?;
     let mut wires = Vec::with_capacity(plan.connections);
     for client in 0..plan.connections {
@@ -56,7 +57,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
         }
         wires.push(wire);
     }
-    sleep(SETTLE);
+    sleep(settle);
     let memory = gauge.memory_kb()?;
     let switches = gauge.switches()?;
     sleep(Duration::from_secs_f64(plan.seconds));

@@ -169,7 +169,7 @@ impl Section {
             Section::Memory => {
                 "Resident memory (VmRSS) and context switches of all threads. `rest`: nothing has connected yet. \
                  `idle`: that many connections with one subscription each. `subscriptions`: 100 for each of 100 \
-                 connections. `after`: two seconds after the end of a series of saturated workloads."
+                 connections. `after`: ten seconds after the end of a series of saturated workloads."
             }
             Section::Kill => {
                 "For a session that is away; the broker stores as it does by default when told to."
@@ -415,7 +415,7 @@ fn after(seconds: &str) -> Workload {
     ];
     let flow = |arguments| Step::Load(words(&format!("flow {arguments} --seconds {seconds}")));
     let mut steps: Vec<_> = series.into_iter().map(flow).collect();
-    steps.push(Step::Load(words("idle --connections 0")));
+    steps.push(Step::Load(words("idle --connections 0 --settle 5")));
     Workload {
         steps,
         ..plain("after", Section::Memory, "")
