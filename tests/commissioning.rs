@@ -152,7 +152,7 @@ fn a_scan_finds_the_unit_and_says_who_it_is_and_what_to_configure() {
         let (found, progress) =
             bus(&[&["scan", "--baud", "19200", "--parity", "none"], &line[..]].concat())?;
         ensure!(
-            found.contains("unit 17 at 19200 8N1: Stand-in MTR-7 1.2"),
+            found.contains("unit 17 at 19200 8N2: Stand-in MTR-7 1.2"),
             "{found}"
         );
         ensure!(

@@ -185,6 +185,13 @@ impl Parity {
     }
 }
 
+impl Parity {
+    /// Two where no parity bit stands (Modbus over serial line, 2.5.1).
+    pub(crate) fn usual_stop_bits(self) -> u8 {
+        if self == Parity::None { 2 } else { 1 }
+    }
+}
+
 /// Framing of Modbus on a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 use tokio_serial::SerialStream;
 
-use crate::config::{Bus, Parity};
+use crate::config::Bus;
 
 use port::{LineSettings, PortError};
 use tls::TlsError;
@@ -214,12 +214,11 @@ impl AsyncWrite for Wire {
 }
 
 fn open_serial(bus: &Bus, path: &Path) -> Result<SerialStream, PortError> {
-    let default_stop_bits = if bus.parity == Parity::None { 2 } else { 1 };
     let line = LineSettings {
         baud: bus.baud,
         parity: bus.parity,
         data_bits: 8,
-        stop_bits: bus.stop_bits.unwrap_or(default_stop_bits),
+        stop_bits: bus.stop_bits.unwrap_or(bus.parity.usual_stop_bits()),
         rs485: bus.rs485,
     };
     port::open(path, line)

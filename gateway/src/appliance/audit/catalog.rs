@@ -15,6 +15,21 @@ pub(super) struct Kind {
     pub(super) says: &'static str,
     /// What the operator can do.
     pub(super) remedy: &'static str,
+    /// What it is about, in the fields that it carries.
+    pub(super) about: About,
+}
+
+/// Fields of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    /// DEVICE, POINT, IDENTITY, CLIENT, VALUE, REASON.
+    Point,
+    /// TOPIC, VALUE.
+    Topic,
+    /// BUS, IDENTITY, CLIENT, VALUE, OUTCOME.
+    Bus,
+    /// BUS, UNIT, IDENTITY, VALUE, REASON.
+    Unit,
 }
 
 pub(super) const EXECUTED: Kind = Kind {
@@ -22,6 +37,7 @@ pub(super) const EXECUTED: Kind = Kind {
     id: "ef586b2b0f1043568341205627e0e5f2",
     says: "a command was written and read back",
     remedy: "Nothing to do.",
+    about: About::Point,
 };
 
 pub(super) const REFUSED: Kind = Kind {
@@ -29,6 +45,7 @@ pub(super) const REFUSED: Kind = Kind {
     id: "5ff371b6b2df4e4a95af2ea6610d131e",
     says: "a command was refused; nothing was written",
     remedy: "Read REASON: the sender's value, topic or time is at fault, or the bus is down.",
+    about: About::Point,
 };
 
 pub(super) const FAILED: Kind = Kind {
@@ -36,6 +53,7 @@ pub(super) const FAILED: Kind = Kind {
     id: "2e61101c34164c37a9909ec5ad666616",
     says: "a command was sent, and the device did not confirm it",
     remedy: "Look at the device: it may or may not have executed it. The gateway does not repeat it.",
+    about: About::Point,
 };
 
 pub(super) const IGNORED: Kind = Kind {
@@ -43,6 +61,7 @@ pub(super) const IGNORED: Kind = Kind {
     id: "db3b3277d0fb4de5ba9e7be439bd633d",
     says: "a retained command is not executed: it may be of any age",
     remedy: "Let the sender publish without retain, and clear the topic.",
+    about: About::Topic,
 };
 
 pub(super) const RAW: Kind = Kind {
@@ -50,6 +69,7 @@ pub(super) const RAW: Kind = Kind {
     id: "46a56f1e33d04b14927977de5c431418",
     says: "a request that somebody wrote down himself came to its end",
     remedy: "Nothing to do. Remove raw_requests from the bus when it is commissioned.",
+    about: About::Bus,
 };
 
 pub(super) const TOOL_WRITE: Kind = Kind {
@@ -57,6 +77,7 @@ pub(super) const TOOL_WRITE: Kind = Kind {
     id: "632250cf907640baae2e33ebbdb8752f",
     says: "somebody wrote by hand through the control socket",
     remedy: "Nothing to do if IDENTITY was at work on this bus; REASON says what came of it.",
+    about: About::Unit,
 };
 
 #[cfg(test)]
@@ -74,10 +95,19 @@ mod tests {
             "# Installed as /usr/lib/systemd/catalog/gateway.catalog; `journalctl --update-catalog` reads it.\n",
         );
         for kind in KINDS {
+            let (subject, outcome) = match kind.about {
+                About::Point => (
+                    "@DEVICE@ @POINT@ by @IDENTITY@ (@CLIENT@)",
+                    "Reason: @REASON@\n",
+                ),
+                About::Topic => ("@TOPIC@", ""),
+                About::Bus => ("bus @BUS@ by @IDENTITY@ (@CLIENT@)", "Outcome: @OUTCOME@\n"),
+                About::Unit => ("bus @BUS@ unit @UNIT@ by @IDENTITY@", "Reason: @REASON@\n"),
+            };
             write!(
                 text,
-                "\n-- {}\nSubject: {}: @DEVICE@ @POINT@ by @IDENTITY@ (@CLIENT@)\nDefined-By: gateway\n\n\
-                 Value: @VALUE@\nReason: @REASON@\nWhat to do: {}\n",
+                "\n-- {}\nSubject: {}: {subject}\nDefined-By: gateway\n\n\
+                 Value: @VALUE@\n{outcome}What to do: {}\n",
                 kind.id, kind.name, kind.remedy
             )
             .expect("a text");
@@ -96,6 +126,7 @@ mod tests {
                 id,
                 says,
                 remedy,
+                ..
             } = kind;
             writeln!(table, "| {name} | `{id}` | {says} | {remedy} |").expect("a text");
         }

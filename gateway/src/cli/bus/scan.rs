@@ -364,28 +364,20 @@ fn settings(args: &Args, bus: &Bus) -> Result<Vec<Setting>, Failure> {
         (true, false) => vec![own],
     };
     let bauds = or(&wire.baud, &scan::BAUDS, own.baud);
-    let stop_bits = or(
-        &wire
-            .stop_bits
-            .iter()
-            .map(|bits| u32::from(*bits))
-            .collect::<Vec<_>>(),
-        &[1],
-        u32::from(own.stop_bits),
-    );
     let given: Result<Vec<Parity>, Failure> = wire.parity.iter().map(|word| parity(word)).collect();
     let parities = match (given?, free) {
         (given, _) if !given.is_empty() => given,
         (_, true) => scan::PARITIES.to_vec(),
         (_, false) => vec![own.parity],
     };
-    if stop_bits.iter().any(|bits| !(1..=2).contains(bits)) {
+    if wire.stop_bits.iter().any(|bits| !(1..=2).contains(bits)) {
         return Err(usage("stop bits are 1 or 2"));
     }
-    let stop_bits: Vec<u8> = stop_bits
-        .iter()
-        .map(|bits| if *bits == 2 { 2 } else { 1 })
-        .collect();
+    let settled = (!free).then_some(own.stop_bits);
+    let stop_bits = match (wire.stop_bits.as_slice(), settled) {
+        ([], Some(own)) => vec![own],
+        (given, _) => given.to_vec(),
+    };
     Ok(scan::settings(&bauds, &parities, &stop_bits))
 }
 
@@ -404,9 +396,7 @@ fn setting_of(bus: &Bus) -> Setting {
     Setting {
         baud: bus.baud,
         parity: bus.parity,
-        stop_bits: bus
-            .stop_bits
-            .unwrap_or(if bus.parity == Parity::None { 2 } else { 1 }),
+        stop_bits: bus.stop_bits.unwrap_or(bus.parity.usual_stop_bits()),
     }
 }
 

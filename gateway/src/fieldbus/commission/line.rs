@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock,
-    config::{Bus, Parity},
+    config::Bus,
     fieldbus::{
         Event,
         modbus::{self, BusHandle, Traced, What},
@@ -151,9 +151,7 @@ impl Listener {
             baud: bus.baud,
             parity: bus.parity,
             data_bits: 8,
-            stop_bits: bus
-                .stop_bits
-                .unwrap_or(if bus.parity == Parity::None { 2 } else { 1 }),
+            stop_bits: bus.stop_bits.unwrap_or(bus.parity.usual_stop_bits()),
             rs485: bus.rs485,
         };
         Ok(Listener {

@@ -55,11 +55,17 @@ impl Serialize for Setting {
     }
 }
 
-/// All settings of these parts, those first whose parts stand first.
+/// All settings of these parts, those first whose parts stand first. Without stop bits those of the
+/// specification: a unit that is set to one hears two as well, for a pause follows each character.
 pub(crate) fn settings(bauds: &[u32], parities: &[Parity], stop_bits: &[u8]) -> Vec<Setting> {
     let mut ranked = Vec::new();
     for (rank, baud) in bauds.iter().enumerate() {
         for (odd, parity) in parities.iter().enumerate() {
+            let usual = [parity.usual_stop_bits()];
+            let stop_bits = match stop_bits {
+                [] => &usual[..],
+                given => given,
+            };
             for (long, stop_bits) in stop_bits.iter().enumerate() {
                 let setting = Setting {
                     baud: *baud,
@@ -267,18 +273,18 @@ mod tests {
     }
 
     fn every_setting() -> Vec<Setting> {
-        settings(&BAUDS, &PARITIES, &[1])
+        settings(&BAUDS, &PARITIES, &[])
     }
 
     #[test]
     fn usual_settings_are_tried_first() {
         let shown: Vec<String> = every_setting().iter().map(ToString::to_string).collect();
         let first = [
-            "9600 8N1",
+            "9600 8N2",
             "9600 8E1",
-            "19200 8N1",
+            "19200 8N2",
             "19200 8E1",
-            "115200 8N1",
+            "115200 8N2",
         ];
         assert_eq!(shown[..5], first);
         assert_eq!(shown.len(), 24);
