@@ -94,6 +94,7 @@ impl Check {
             Check::Fuzz => fuzz::short(),
             Check::Bench => {
                 bench::smoke()?;
+                bench::line::smoke()?;
                 bench::fieldbus::smoke(consent)
             }
             Check::Arm64 => cross::arm64_for_tests().map(drop),

@@ -1,4 +1,4 @@
-//! `cargo xtask bench fieldbus`: the gateway beside others who poll Modbus devices, and on serial lines.
+//! `cargo xtask bench fieldbus`: the gateway beside others who poll Modbus devices.
 //!
 //! ```text
 //! runs ──▶ device on one core ◀── peers on the other, in turn, round after round ──▶ results ──▶ report
@@ -31,14 +31,8 @@ use crate::packages::{self, BUILD, Consent, TEST};
 use crate::tools;
 use device::Device;
 use peers::Programs;
-use process::Process;
 use results::{Figures, Results};
-use runs::{Answering, Layout, Load, Mode, Peer, Run};
-
-/// Registers of a read on a serial line: as many as fit a frame.
-const LINE_REGISTERS: u16 = 125;
-/// How often a line is looked at for the next answer.
-const LOOK: Duration = Duration::from_millis(2);
+use runs::{Answering, Layout, Load, Peer, Run};
 
 /// What and how long to measure.
 #[derive(Args)]
@@ -194,7 +188,6 @@ impl Bench {
             Load::Paced(layout, interval) => {
                 self.over_tcp(peer, Answering::Libmodbus, layout, Some(interval), time)
             }
-            Load::Line(baud) => self.on_a_line(baud, time),
         }
     }
 
@@ -228,55 +221,6 @@ impl Bench {
         sleep(time);
         let after = count()?;
         figures(&before, &after)
-    }
-
-    /// Our gateway on a pseudo terminal whose other end is our simulator: no byte of an answer is earlier than on a line
-    /// of so many baud.
-    fn on_a_line(&self, baud: u32, time: Duration) -> Result<Figures> {
-        let programs = &self.programs;
-        let wires = programs.folder.join("wires");
-        fs::create_dir_all(&wires)?;
-        let port = wires.join("line");
-        let mut simulator = Command::new(&programs.gateway);
-        simulator
-            .args(["simulate", "--registers", "holding:0-124", "--unit", "1"])
-            .args(["--baud", &baud.to_string(), "--folder"])
-            .arg(&wires);
-        let mut simulator = Process::start(&simulator, programs.other_core)?;
-        simulator.wait_for(&port)?;
-        let bus = format!(
-            "port = \"{}\"\nbaud = {baud}\nallow_overload = true",
-            port.display()
-        );
-        let layout = runs::one_frame(LINE_REGISTERS);
-        let mut polling = programs.ours(Mode::Devices, layout, peers::SHORTEST, &bus)?;
-        sleep(polling.warm_up());
-        let (began, first) = next_answer(&mut polling)?;
-        sleep(time);
-        let (ended, last) = next_answer(&mut polling)?;
-        let requests = (last - first) / f64::from(LINE_REGISTERS);
-        let seconds = (ended - began).as_secs_f64();
-        let busy = requests * runs::line_time(baud, LINE_REGISTERS).as_secs_f64();
-        Ok(Figures::from([
-            (runs::UTILISATION.key, busy / seconds * 100.0),
-            (runs::REQUESTS.key, requests / seconds),
-            (runs::REGISTERS.key, (last - first) / seconds),
-        ]))
-    }
-}
-
-/// When the next answer is published, and the values that have been by then.
-fn next_answer(polling: &mut peers::Polling) -> Result<(Instant, f64)> {
-    let before = polling.values()?;
-    let give_up = Instant::now() + Duration::from_secs(10);
-    loop {
-        let values = polling.values()?;
-        let now = Instant::now();
-        if let Some(values) = values.filter(|values| Some(*values) != before) {
-            return Ok((now, values));
-        }
-        ensure!(now < give_up, "no answer came over the line");
-        sleep(LOOK);
     }
 }
 

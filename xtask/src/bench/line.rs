@@ -88,6 +88,26 @@ pub(crate) fn line(options: &Options, consent: Consent) -> Result<()> {
     Ok(())
 }
 
+/// A second with an unoptimised gateway, so that nothing here rots; writes below the target folder.
+pub(crate) fn smoke() -> Result<()> {
+    let options = Options {
+        seconds: 1,
+        profile: "dev".to_owned(),
+        gateway: None,
+        page: target_dir().join("bench/line.md"),
+    };
+    let load = Load {
+        baud: 115_200,
+        registers: 125,
+    };
+    let figures = load.measure(&build(&options.profile)?, Duration::from_secs(1))?;
+    fs::write(
+        &options.page,
+        document(&machine()?, &options, &[(load, figures)]),
+    )
+    .with_context(|| format!("cannot write {}", options.page.display()))
+}
+
 fn build(profile: &str) -> Result<PathBuf> {
     run(cargo("build").args(["--locked", "--profile", profile, "--package", "gateway"]))?;
     let built = if profile == "dev" { "debug" } else { profile };

@@ -4,7 +4,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -64,18 +63,6 @@ impl Process {
             sleep(LOOK);
         }
         bail!("`{}` does not listen", self.name)
-    }
-
-    /// Waits until it has made `path`.
-    pub(crate) fn wait_for(&mut self, path: &Path) -> Result<()> {
-        for _ in 0..LOOKS {
-            self.check()?;
-            if path.exists() {
-                return Ok(());
-            }
-            sleep(LOOK);
-        }
-        bail!("`{}` makes no {}", self.name, path.display())
     }
 
     /// Fails if it has ended.

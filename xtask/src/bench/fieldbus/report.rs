@@ -33,7 +33,6 @@ const PACED: [Column; 5] = [
     ("devices", "one message per device"),
     ("on-change", "on change"),
 ];
-const LINE: [Column; 1] = [("devices", "gateway")];
 
 const METHOD: &str = "\
 Written by `cargo xtask bench fieldbus`; `--list` names the runs, each of which can be measured alone. The figures behind
@@ -46,7 +45,7 @@ this page are in [fieldbus.json](fieldbus.json).
   and the medians stand here. Speed varies on a shared machine: compare within a row.
 - \"Every poll\" publishes one MQTT message per point and poll, with value, time and quality; \"on change\" the points that
   changed, which is one in each read: the device counts in register 0. Both send one request at a time, \"pipelined\" up to 16,
-  which pymodbus' server does not all answer. \"On change\" counts polls of the point that changes: where a device takes
+  not beside pymodbus' server, whose answers then nearly stopped. \"On change\" counts polls of the point that changes: where a device takes
   several requests, the others may be some per cent behind, as the registers read show.
   \"×\" is the best of ours by the best of the others.
 - Ours polls each point every millisecond, the shortest interval there is: one device cannot be polled more than 1,000
@@ -65,9 +64,6 @@ once. Of one device with contiguous registers ours is held by its shortest inter
 second, in which a client that only reads and keeps nothing is several times faster. Lifting that would not bring five
 times such a client's rate: a value costs ours about a microsecond of one core to decode, compare and judge, and two to five
 more to publish. Beside the other gateway, which does the same work, the goal is met on each row.
-
-At 115,200 baud a read takes 28.6 ms and some 3 ms are lost with it. The likely cause, not taken apart, is that both
-programs here, the gateway and the simulated device, wait for silences by timers of whole milliseconds.
 ";
 
 pub(crate) fn write(results: &Results, path: &Path) -> Result<()> {
@@ -103,15 +99,6 @@ fn render(results: &Results) -> Result<String, std::fmt::Error> {
     )?;
     let rows = is(|load| matches!(load, Load::Paced(..)));
     table(&mut out, results, rows, &PACED, false)?;
-    writeln!(
-        out,
-        "## On a serial line\n\n\
-         125 registers of one device again and again, on a pseudo terminal whose far end delivers no byte before a line of \
-         that rate would. The ceiling is the time of both frames at eleven bits a character and of the silence behind \
-         each; the device answers at once.\n"
-    )?;
-    let rows = is(|load| matches!(load, Load::Line(_)));
-    table(&mut out, results, rows, &LINE, false)?;
     faults(&mut out, results)?;
     Ok(out)
 }
@@ -122,12 +109,6 @@ fn goals(out: &mut String, results: &Results) -> std::fmt::Result {
         out,
         "## Goals\n\n| | goal | measured | |\n|---|---:|---:|---|"
     )?;
-    for baud in ["9600", "19200", "115200"] {
-        if let Some(value) = results.get(&format!("line-{baud}"), "devices", runs::UTILISATION) {
-            let title = format!("% of the line's ceiling at {baud} baud");
-            goal(out, &title, "at least 90", value, value >= 90.0)?;
-        }
-    }
     for rate in ["1000", "10000"] {
         for (peer, title) in [("every-poll", "every poll"), ("on-change", "on change")] {
             let run = format!("paced-{rate}-1x100-contiguous");
@@ -268,7 +249,6 @@ mod tests {
             let columns: Vec<Column> = match run.load {
                 Load::Saturated(..) => OTHERS.into_iter().chain(SATURATED).collect(),
                 Load::Paced(..) => PACED.to_vec(),
-                Load::Line(_) => LINE.to_vec(),
             };
             for peer in &run.peers {
                 let has_one = columns.iter().any(|(key, _)| *key == peer.key());

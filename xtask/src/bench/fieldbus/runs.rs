@@ -103,8 +103,6 @@ pub(crate) enum Load {
     Saturated(Answering, Layout),
     /// All points at this interval, of libmodbus' device.
     Paced(Layout, Duration),
-    /// 125 registers again and again on a line of so many baud.
-    Line(u32),
 }
 
 /// One row.
@@ -128,11 +126,9 @@ pub(crate) const REGISTERS: Figure = figure("registers_per_s", "registers read/s
 pub(crate) const REQUESTS: Figure = figure("requests_per_s", "requests/s", true);
 pub(crate) const CPU: Figure = figure("cpu_us", "CPU µs per point", false);
 pub(crate) const DEVICE: Figure = figure("device_percent", "% of a core used by the device", false);
-pub(crate) const UTILISATION: Figure = figure("utilisation", "% of the line's ceiling", true);
 
 const SATURATED_FIGURES: [Figure; 5] = [POINTS, REGISTERS, REQUESTS, CPU, DEVICE];
 const PACED_FIGURES: [Figure; 2] = [POINTS, CPU];
-const LINE_FIGURES: [Figure; 3] = [UTILISATION, REQUESTS, REGISTERS];
 
 impl Run {
     /// The figures that say something about it.
@@ -140,7 +136,6 @@ impl Run {
         match self.load {
             Load::Saturated(..) => &SATURATED_FIGURES,
             Load::Paced(..) => &PACED_FIGURES,
-            Load::Line(_) => &LINE_FIGURES,
         }
     }
 }
@@ -171,7 +166,6 @@ pub(crate) fn all() -> Vec<Run> {
             peers,
         });
     }
-    all.extend([9_600, 19_200, 115_200].map(line));
     all
 }
 
@@ -184,7 +178,7 @@ pub(crate) fn few() -> Vec<Run> {
         load: Load::Paced(HUNDRED, Duration::from_millis(100)),
         peers: vec![Peer::Ours(Mode::OnChange)],
     };
-    vec![saturated, paced, line(115_200)]
+    vec![saturated, paced]
 }
 
 fn saturated(answering: Answering, layout: Layout) -> Run {
@@ -205,7 +199,7 @@ fn saturated(answering: Answering, layout: Layout) -> Run {
         peers.retain(|peer| *peer != Peer::Mbpoll);
     }
     if answering == Answering::Pymodbus {
-        // Of several requests that come at once, it leaves some without an answer.
+        // Its answers nearly stop when several requests come at once.
         peers.retain(|peer| *peer != Peer::Ours(Mode::Pipelined));
     }
     Run {
@@ -213,37 +207,6 @@ fn saturated(answering: Answering, layout: Layout) -> Run {
         load: Load::Saturated(answering, layout),
         peers,
     }
-}
-
-fn line(baud: u32) -> Run {
-    Run {
-        name: format!("line-{baud}"),
-        load: Load::Line(baud),
-        peers: vec![Peer::Ours(Mode::Devices)],
-    }
-}
-
-/// One device's points that a single request reads.
-pub(crate) fn one_frame(points: u16) -> Layout {
-    Layout {
-        points,
-        ..CONTIGUOUS
-    }
-}
-
-/// What one read of `registers` takes at least: both frames of eleven bits a character and the silence behind each, of
-/// 3.5 characters or, above 19,200 baud, 1.75 ms (Modbus over serial line 2.5.1.1).
-pub(crate) fn line_time(baud: u32, registers: u16) -> Duration {
-    const REQUEST: f64 = 8.0;
-    const ANSWER_BESIDE_REGISTERS: f64 = 5.0;
-    let character = 11.0 / f64::from(baud);
-    let silence = if baud > 19_200 {
-        0.001_75
-    } else {
-        3.5 * character
-    };
-    let characters = REQUEST + ANSWER_BESIDE_REGISTERS + 2.0 * f64::from(registers);
-    Duration::from_secs_f64(characters * character + 2.0 * silence)
 }
 
 #[cfg(test)]
@@ -264,12 +227,5 @@ mod tests {
             let keys = run.peers.iter().map(|peer| peer.key().to_owned());
             assert!(distinct(keys.collect()), "{}", run.name);
         }
-    }
-
-    #[test]
-    fn a_read_takes_its_characters_and_two_silences() {
-        // 8 + 255 characters and twice 3.5, of 11 bits each.
-        assert_eq!(line_time(9_600, 125).as_micros(), 309_375);
-        assert_eq!(line_time(115_200, 125).as_micros(), 28_612);
     }
 }
