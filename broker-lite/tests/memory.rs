@@ -402,7 +402,8 @@ fn bursts_do_not_add_up() {
         "the burst filled nothing: {rest} KiB, {first} KiB"
     );
     assert!(
-        last < first + first / 5,
+        // If they added up, as many bursts again would rise as far again.
+        last < first + (first - rest) / 2,
         "{first} KiB at first, {last} KiB later"
     );
 }

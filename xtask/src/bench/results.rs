@@ -147,11 +147,13 @@ fn fault(report: &Value) -> Option<String> {
 pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        count if count % 2 == 1 => Some(values[middle]),
-        _ => Some((values[middle - 1] + values[middle]) / 2.0),
-    }
+    let median = match values.len() {
+        0 => return None,
+        count if count % 2 == 1 => values[middle],
+        _ => (values[middle - 1] + values[middle]) / 2.0,
+    };
+    // In thousandths, which JSON reads back as they were written.
+    Some((median * 1e3).round() / 1e3)
 }
 
 #[cfg(test)]
