@@ -20,7 +20,7 @@ use super::{Output, Purpose, Schedule, TransactionId, UnderWay, slack};
 
 /// Units that may not answer get one part in so many of a bus whose other requests leave no time
 /// for them: they come back after an outage, and the others hardly notice.
-const SHARE_OF_UNANSWERING: u32 = 10;
+pub(super) const SHARE_OF_UNANSWERING: u32 = 10;
 
 /// A unit that may not answer.
 #[derive(Debug)]

@@ -15,7 +15,9 @@ use crate::fieldbus::{
     transaction::{Exception, Reply, Request},
 };
 
-use super::{Notice, Output, Purpose, Schedule, TransactionId, UnderWay};
+use super::{
+    Notice, Output, Purpose, Schedule, TransactionId, UnderWay, choice::SHARE_OF_UNANSWERING,
+};
 
 impl Schedule {
     /// Takes the reply to a transaction under way; one to any other is ignored.
@@ -28,7 +30,8 @@ impl Schedule {
             .ended(self.under_way.is_empty(), now.monotonic);
         self.counters.replied(&reply, now.monotonic);
         self.silent_at = now.monotonic + self.cost.silence();
-        if under_way.doubtful && silence(&reply, self.response_timeout).is_none() {
+        let its_share = under_way.sent + self.response_timeout * SHARE_OF_UNANSWERING;
+        if its_share == self.unanswering_at && silence(&reply, self.response_timeout).is_none() {
             // It took what a poll takes, so the next one that may not answer need not wait for its share.
             self.unanswering_at = now.monotonic;
         }

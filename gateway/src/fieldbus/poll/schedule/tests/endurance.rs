@@ -1,12 +1,16 @@
 //! A plant of 200 devices and 5,000 points over simulated hours: devices die, fall ill, answer too
 //! late and return, ports are pulled and come back, commands and tools ask in between. All of it
-//! follows from a seed, which a failure names.
+//! follows from a seed, which a failure names. Six of the ten buses are booked by 60 to 80 %, with
+//! intervals of a second and response time-outs of nearly as much; `promise` says what a healthy
+//! point may count on there.
 //!
 //! More seeds and hours: `cargo test --release -p gateway --lib endurance -- --ignored --nocapture`.
 
 mod plant;
+mod promise;
 
 use plant::{Episode, Ill, Plant, plant};
+use promise::Promise;
 
 use super::*;
 
@@ -30,7 +34,17 @@ struct Tally {
     bad: usize,
     commands: usize,
     results: usize,
-    worst_gap: f64,
+    /// Polls of healthy units, and those of them that came after their interval.
+    healthy: usize,
+    late: usize,
+    worst_late: Duration,
+    /// How often it was told that points are late.
+    told_late: usize,
+    /// Probes without slack.
+    forced: usize,
+    /// Probes of units that are offline, and those of them before nine tenths of the pause.
+    probes: usize,
+    early: usize,
 }
 
 /// The life of one bus in virtual time.
@@ -43,7 +57,8 @@ struct Life<'a> {
     up: bool,
     tally: Tally,
     /// When each point was last read, since it is continuously healthy.
-    read: HashMap<(Arc<str>, Arc<str>), Duration>,
+    read: HashMap<(Arc<str>, Arc<str>), (Duration, Duration)>,
+    promise: Promise,
     told: HashMap<Arc<str>, Vec<(Duration, DeviceState)>>,
     unpublished: HashMap<(Arc<str>, Arc<str>, Quality), Vec<Duration>>,
     next_command: Duration,
@@ -75,6 +90,7 @@ impl Life<'_> {
             up: false,
             tally: Tally::default(),
             read: HashMap::new(),
+            promise: Promise::new(plant.bus.response_timeout.as_duration()),
             told: HashMap::new(),
             unpublished: HashMap::new(),
             next_command: secs(60),
@@ -100,7 +116,7 @@ impl Life<'_> {
             self.port();
             self.command();
             if self.elapsed() >= size_at {
-                self.sizes.push(format!("{:?}", self.schedule).len());
+                self.sizes.push(held(&self.schedule));
                 size_at += end / 8;
             }
             match self.schedule.poll_output() {
@@ -114,6 +130,7 @@ impl Life<'_> {
     }
 
     fn wait(&mut self, end: Duration) {
+        self.promise.idle();
         let deadline = self.schedule.poll_timeout();
         let deadline = deadline.map_or(end, |at| at - self.start.monotonic);
         let next = deadline
@@ -132,6 +149,7 @@ impl Life<'_> {
         }
         self.up = up;
         self.read.clear();
+        self.promise.restart();
         let input = if up {
             Input::WireUp
         } else {
@@ -182,12 +200,27 @@ impl Life<'_> {
             Some(Ill::Busy) if matches!(one.request, Request::Read(_)) => refused(6),
             _ => self.plant.answer(one, Duration::from_millis(2 + coin / 10)),
         };
-        self.tally.time_outs += usize::from(reply == Reply::TimedOut);
+        let Some((purpose, due)) = self.meant(id) else {
+            return;
+        };
+        // The schedule notes the share that this took of those that have none.
+        let share = self.schedule.response_timeout * choice::SHARE_OF_UNANSWERING;
+        let forced = self.schedule.unanswering_at == self.now.monotonic + share;
+        let unanswered = reply == Reply::TimedOut;
+        self.tally.time_outs += usize::from(unanswered);
         let ends = at + time;
         match self.plant.port_changes_after(at) {
             // The port goes while the transaction is under way: its end is never seen.
             Some(change) if change < ends => self.go_to(change),
             _ => {
+                self.promise
+                    .took(one.unit, purpose, (at, ends), unanswered, forced);
+                if forced && unanswered {
+                    self.promise.in_vain(one.unit, at);
+                }
+                if let Some((due, interval)) = due {
+                    self.in_time(one.unit, due, interval, ends);
+                }
                 self.go_to(ends);
                 self.schedule
                     .handle_input(Input::Reply { id, reply }, self.now);
@@ -195,12 +228,48 @@ impl Life<'_> {
         }
     }
 
-    fn notice(&mut self, notice: &Notice) {
+    /// What a transaction is for; when it was due, and how often it is, if it is a poll.
+    /// `None`: the port went before it could be sent.
+    fn meant(&self, id: TransactionId) -> Option<(Purpose, Option<(Duration, Duration)>)> {
+        let mut under_way = self.schedule.under_way.iter();
+        let one = under_way.find(|one| one.id == id)?;
+        let Purpose::Poll(id) = one.purpose else {
+            return Some((one.purpose, None));
+        };
+        let device = &self.schedule.devices[one.device.expect("a poll's device")];
+        let poll = &device.polls[device.poll(id).expect("it was sent")];
+        let due = poll.due - self.start.monotonic;
+        Some((one.purpose, Some((due, poll.interval()))))
+    }
+
+    /// The promise: a poll of a healthy unit ends within its interval from when it was due, and
+    /// at most as much later as the bus was taken unforeseen since it was last idle.
+    fn in_time(&mut self, unit: u8, due: Duration, interval: Duration, ends: Duration) {
+        if !self.plant.was_healthy(unit, due, ends) {
+            return;
+        }
+        let late = ends.saturating_sub(due + interval);
+        self.tally.healthy += 1;
+        self.tally.late += usize::from(!late.is_zero());
+        self.tally.worst_late = self.tally.worst_late.max(late);
         assert!(
-            !matches!(notice, Notice::Overload { .. }),
-            "no bus is overloaded: {notice} at {:?}",
-            self.elapsed()
+            late <= self.promise.unforeseen(),
+            "seed {}: unit {unit} missed its interval at {ends:?} by {late:?}, {:?} were unforeseen",
+            self.plant.seed,
+            self.promise.unforeseen()
         );
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        // Who was late because of a death may be told; that there is too much to read may not.
+        if let Notice::Overload { load, .. } = notice {
+            self.tally.told_late += 1;
+            assert!(
+                *load < crate::fieldbus::poll::overload::BEGINS && self.tally.late > 0,
+                "no bus is overloaded: {notice} at {:?}",
+                self.elapsed()
+            );
+        }
     }
 
     fn event(&mut self, event: Event) {
@@ -241,18 +310,20 @@ impl Life<'_> {
             device.name
         );
         let interval = plant::interval(device, &reading.point);
-        let Some(before) = self.read.insert(key, at) else {
+        let taken = self.promise.before_busy();
+        let Some((before, taken)) = self.read.insert(key, (at, taken)) else {
             return;
         };
         if self.plant.was_healthy(device.unit, before, at) {
-            let gap = (at - before).as_secs_f64() / interval.as_secs_f64();
-            self.tally.worst_gap = self.tally.worst_gap.max(gap);
-            // In time is from the moment at which it is due to one interval later.
+            // From the moment at which it is due to one interval later, each time.
+            let within = 2 * interval + (self.promise.total() - taken);
             assert!(
-                gap <= 2.0,
-                "{}/{} missed its interval at {at:?}: {gap} intervals without a value",
+                at - before <= within,
+                "seed {}: {}/{} had no value for {:?} at {at:?}",
+                self.plant.seed,
                 device.name,
-                reading.point
+                reading.point,
+                at - before
             );
         }
     }
@@ -301,11 +372,14 @@ impl Life<'_> {
             }
         }
         assert!(self.tally.commands - self.tally.results <= UNDER_WAY);
-        // Everything that the schedule holds, as text, after an eighth of the time and later.
+        // After an eighth of the time and later.
         let (first, later) = (self.sizes[0], &self.sizes[1..]);
         let most = later.iter().max().expect("sizes");
         assert!(most * 100 <= first * 105, "it grows: {:?}", self.sizes);
         assert!(self.schedule.outputs.capacity() <= 64 * self.plant.devices.len());
+        self.tally.forced = self.promise.forced;
+        self.tally.probes = self.promise.probes;
+        self.tally.early = self.promise.early;
     }
 
     /// Every point was told once with this quality during an episode that is long enough.
@@ -318,6 +392,15 @@ impl Life<'_> {
             assert_eq!(within.count(), 1, "{}/{}: {episode:?}", name, point.name);
         }
     }
+}
+
+/// Everything that a schedule holds, as text: what its collections contain; and the room that they
+/// keep.
+fn held(schedule: &Schedule) -> usize {
+    let devices = schedule.devices.iter();
+    let room = devices.map(|device| device.polls.capacity() + device.points.capacity());
+    let queues = schedule.under_way.capacity() + schedule.writes.capacity();
+    format!("{schedule:?}").len() + room.sum::<usize>() + queues
 }
 
 fn live(seed: u64, hours: u64) {
@@ -342,18 +425,26 @@ fn live(seed: u64, hours: u64) {
         all.bad += one.bad;
         all.commands += one.commands;
         all.results += one.results;
-        all.worst_gap = all.worst_gap.max(one.worst_gap);
+        all.healthy += one.healthy;
+        all.late += one.late;
+        all.told_late += one.told_late;
+        all.worst_late = all.worst_late.max(one.worst_late);
+        all.forced += one.forced;
+        all.probes += one.probes;
+        all.early += one.early;
     }
     println!("seed {seed}, {hours} h, {devices} devices, {points} points: {all:?}");
     assert!(
-        all.deaths >= 20 && all.ports_down >= 4,
+        all.deaths >= 20 && all.ports_down >= 2,
         "too quiet: {all:?}"
     );
+    // Pauses are spread over their last fifth; a probe may wait for slack after that.
+    assert!(all.early * 5 >= all.probes, "no jitter: {all:?}");
 }
 
 #[test]
 fn a_plant_lives_through_hours_of_deaths_and_returns() {
-    live(1, 2);
+    live(1, 1);
 }
 
 #[test]

@@ -10,12 +10,21 @@ pub(super) const SOMEWHERE: Span = Span {
     start: 900,
     count: 3,
 };
-const BUSES: u64 = 10;
+const BUSES: usize = 10;
 const DEVICES: u8 = 20;
 /// Of 25 points, so many are read at the short interval.
 const FAST_POINTS: usize = 5;
-const FAST_MS: u64 = 10_000;
-const SLOW_MS: u64 = 30_000;
+/// The short and the long interval of the points of a bus with time to spare, and its time-out.
+const RELAXED_MS: [u64; 3] = [10_000, 30_000, TIMEOUT_MS];
+/// The same of the buses that are well booked: by 60 to 80 %.
+const BOOKED_MS: [[u64; 3]; 6] = [
+    [1_000, 10_000, 400],
+    [1_000, 10_000, 600],
+    [1_000, 7_000, 800],
+    [1_000, 6_000, 800],
+    [1_100, 6_000, 900],
+    [1_200, 5_000, 1_000],
+];
 /// At the end everything is well for so long: a device that has been away is asked again.
 const QUIET_END: Duration = Duration::from_secs(900);
 
@@ -46,6 +55,8 @@ impl Episode {
 
 /// One bus and what befalls it.
 pub(super) struct Plant {
+    /// That of the whole plant.
+    pub(super) seed: u64,
     pub(super) bus: Bus,
     pub(super) devices: Vec<config::Device>,
     pub(super) episodes: Vec<Episode>,
@@ -55,10 +66,18 @@ pub(super) struct Plant {
 /// All buses; a seed gives the same ones each time.
 pub(super) fn plant(seed: u64, end: Duration) -> Vec<Plant> {
     let mut chance = Chance(seed ^ 0x5eed);
-    (0..BUSES).map(|_| one_bus(&mut chance, end)).collect()
+    let intervals = |bus| BOOKED_MS.get(bus).copied().unwrap_or(RELAXED_MS);
+    (0..BUSES)
+        .map(|bus| one_bus(seed, intervals(bus), &mut chance, end))
+        .collect()
 }
 
-fn one_bus(chance: &mut Chance, end: Duration) -> Plant {
+fn one_bus(
+    seed: u64,
+    [fast, slow, timeout]: [u64; 3],
+    chance: &mut Chance,
+    end: Duration,
+) -> Plant {
     let last = end - QUIET_END;
     let mut episodes = Vec::new();
     // At most three devices of a bus are ill at a time, each for itself.
@@ -85,25 +104,29 @@ fn one_bus(chance: &mut Chance, end: Duration) -> Plant {
         at = until + secs(2_000 + chance.below(4_000));
     }
     Plant {
+        seed,
         bus: Bus {
             baud: 19_200,
+            response_timeout: settings::Period::from_millis(timeout),
             ..bus()
         },
-        devices: (1..=DEVICES).map(one_device).collect(),
+        devices: (1..=DEVICES)
+            .map(|unit| one_device(unit, fast, slow))
+            .collect(),
         episodes,
         ports_down,
     }
 }
 
-fn one_device(unit: u8) -> config::Device {
+fn one_device(unit: u8, fast: u64, slow: u64) -> config::Device {
     // Two blocks with a gap that no request crosses at this rate.
     let registers: Vec<String> = (0..25)
         .map(|at| format!("holding:{}", if at < 15 { at } else { 200 + at }))
         .collect();
     let registers: Vec<&str> = registers.iter().map(String::as_str).collect();
-    let mut device = device(&format!("device-{unit}"), unit, SLOW_MS, &registers);
+    let mut device = device(&format!("device-{unit}"), unit, slow, &registers);
     for point in &mut device.points[..FAST_POINTS] {
-        point.interval = Some(settings::Period::from_millis(FAST_MS));
+        point.interval = Some(settings::Period::from_millis(fast));
     }
     device
 }

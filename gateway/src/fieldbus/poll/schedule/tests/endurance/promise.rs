@@ -1,0 +1,155 @@
+//! What a healthy point may count on while others are ill: its value comes within its interval
+//! from when it is due, and at most as much later as the bus was taken unforeseen since it was
+//! last idle. Unforeseen are, and nothing else:
+//!
+//! - what is first asked of a unit after the wire came up, where everything is due at once,
+//! - the time-out of a unit that answered until then, and of one retry in the order of the polls,
+//! - a probe that found no slack for as long as its pause: one in ten time-outs,
+//! - commands, which go before polls, and what tools ask.
+//!
+//! A probe that goes earlier goes at the schedule's own risk.
+
+use super::*;
+
+/// The contract: 5 s doubling to 5 min, spread over the last fifth.
+fn pause(failures: u32) -> Option<Duration> {
+    let probes = failures.checked_sub(3)?;
+    Some(secs(5 << probes.min(6)).min(secs(300)))
+}
+
+/// What one unit did not answer.
+#[derive(Debug, Clone, Copy)]
+struct Silent {
+    failures: u32,
+    since: Duration,
+}
+
+/// Counts what was unforeseen on one bus.
+#[derive(Debug)]
+pub(super) struct Promise {
+    timeout: Duration,
+    silent: HashMap<u8, Silent>,
+    /// Units that were asked since the wire came up.
+    asked: HashSet<u8>,
+    total: Duration,
+    idle_total: Duration,
+    forced_at: Option<Duration>,
+    pub(super) forced: usize,
+    pub(super) probes: usize,
+    pub(super) early: usize,
+}
+
+impl Promise {
+    pub(super) fn new(timeout: Duration) -> Promise {
+        Promise {
+            timeout,
+            silent: HashMap::new(),
+            asked: HashSet::new(),
+            total: Duration::ZERO,
+            idle_total: Duration::ZERO,
+            forced_at: None,
+            forced: 0,
+            probes: 0,
+            early: 0,
+        }
+    }
+
+    /// Nothing is due.
+    pub(super) fn idle(&mut self) {
+        self.idle_total = self.total;
+    }
+
+    /// What was unforeseen since the bus was last idle.
+    pub(super) fn unforeseen(&self) -> Duration {
+        self.total - self.idle_total
+    }
+
+    pub(super) fn total(&self) -> Duration {
+        self.total
+    }
+
+    /// What was unforeseen until the bus was last idle.
+    pub(super) fn before_busy(&self) -> Duration {
+        self.idle_total
+    }
+
+    /// The wire was gone: nothing is known of any unit.
+    pub(super) fn restart(&mut self) {
+        self.silent.clear();
+        self.asked.clear();
+    }
+
+    /// A transaction with a unit, from when to when.
+    pub(super) fn took(
+        &mut self,
+        unit: u8,
+        purpose: Purpose,
+        (from, to): (Duration, Duration),
+        unanswered: bool,
+        forced: bool,
+    ) {
+        let before = self.silent.get(&unit).copied();
+        let unforeseen = match purpose {
+            Purpose::Write | Purpose::Adhoc => true,
+            Purpose::Probe | Purpose::Poll(_) | Purpose::Recheck(_) => match before {
+                None => unanswered,
+                Some(Silent { failures: 1, .. }) => true,
+                Some(silent) => {
+                    self.probed(unit, silent, from, forced);
+                    forced
+                }
+            },
+        };
+        if self.asked.insert(unit) || unforeseen {
+            self.total += to - from;
+        }
+        match (unanswered, purpose) {
+            (false, _) => {
+                self.silent.remove(&unit);
+            }
+            (true, Purpose::Adhoc) => {}
+            (true, _) => {
+                let failures = before.map_or(0, |silent| silent.failures) + 1;
+                let silent = Silent {
+                    failures,
+                    since: to,
+                };
+                self.silent.insert(unit, silent);
+            }
+        }
+    }
+
+    /// A probe; `forced`: without slack, which takes its share alone.
+    fn probed(&mut self, unit: u8, silent: Silent, at: Duration, forced: bool) {
+        let waited = at - silent.since;
+        let least = match pause(silent.failures) {
+            None => self.timeout,
+            Some(pause) => {
+                assert!(
+                    waited >= pause * 4 / 5,
+                    "unit {unit} is asked {waited:?} after time-out {}, not after {pause:?}",
+                    silent.failures
+                );
+                self.probes += 1;
+                self.early += usize::from(waited < pause * 9 / 10);
+                pause * 8 / 5
+            }
+        };
+        if forced {
+            assert!(
+                waited >= least,
+                "unit {unit} goes before others after {waited:?}"
+            );
+            self.forced += 1;
+        }
+    }
+
+    /// A unit went before others although there was no slack, and did not answer.
+    pub(super) fn in_vain(&mut self, unit: u8, at: Duration) {
+        let apart = self.forced_at.replace(at).map(|before| at - before);
+        assert!(
+            apart.is_none_or(|apart| apart >= self.timeout * 10),
+            "unit {unit} takes more than its share: {apart:?} after another"
+        );
+    }
+}
