@@ -32,6 +32,9 @@ use brokers::{Broker, Peer};
 use results::Results;
 use workloads::{Extent, Step, Workload};
 
+/// The longest that one run of the generator may take; the longest workload needs a third of it.
+const RUN_LIMIT: &str = "120s";
+
 /// What and how long to measure.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -216,9 +219,11 @@ impl Bench {
         arguments: &[String],
         rate: Option<u64>,
     ) -> Result<Value> {
-        let mut command = Command::new("taskset");
+        // A broker that stops answering must not stop the bench.
+        let mut command = Command::new("timeout");
         command
-            .args(["--cpu-list", &self.load_core])
+            .args(["--signal", "KILL", RUN_LIMIT])
+            .args(["taskset", "--cpu-list", &self.load_core])
             .arg(&self.load);
         command.args(arguments);
         command.args(["--port", &broker.port(tls).to_string()]);

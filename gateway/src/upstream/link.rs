@@ -481,9 +481,11 @@ impl Pump {
 
     fn bury(&self, key: Key, reason: &str) {
         warn!(?key, reason, "the upstream will never take this message");
-        self.board.update(|status| status.buried += 1);
         match key {
-            Key::Row(row) => self.buffer.bury(row, reason),
+            Key::Row(row) => {
+                self.board.update(|status| status.buried += 1);
+                self.buffer.bury(row, reason);
+            }
             Key::Gap { id, count } => self.buffer.delete_gap(id, count),
             Key::StandIn => {}
         }

@@ -68,7 +68,7 @@ pub struct Status {
     pub sent: u64,
     /// Messages acknowledged since the start.
     pub acknowledged: u64,
-    /// Messages that the upstream will never take, since the start.
+    /// Messages that the upstream will never take, gap markers aside, since the start.
     pub buried: u64,
     /// Messages taken from upstream since the start.
     pub received: u64,
