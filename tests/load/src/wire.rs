@@ -239,15 +239,23 @@ fn read_plain(socket: &mut TcpStream, space: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Reads what is there; it need not hold data.
+/// Reads what is there; it need not hold data. An error only if nothing could be read.
 fn read_tls(
     tls: &mut ClientConnection,
     socket: &mut TcpStream,
     space: &mut [u8],
 ) -> io::Result<usize> {
     let mut filled = 0;
+    let mut is_first = true;
     loop {
-        let count = tls.read_tls(socket)?;
+        let count = match tls.read_tls(socket) {
+            // What was read before filled the space to the byte, and was all there was.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !is_first => {
+                return Ok(filled);
+            }
+            read => read?,
+        };
+        is_first = false;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
