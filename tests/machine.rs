@@ -1,4 +1,4 @@
-//! A machine with systemd as PID 1 and the gateway installed as a package would: the host's `/usr`, below our own files
+//! A machine with systemd as PID 1 and a service of ours installed as a package would: the host's `/usr`, below our own files
 //! and an `/etc` of its own, in systemd-nspawn. It boots in about a second and needs root. A driver.
 //!
 //! Invariant: nothing of the host is written, and no test passes because the machine could not be booted.
@@ -23,8 +23,37 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Two machines would share one control group where the host itself runs no systemd.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// A service that a machine is booted with.
+#[derive(Clone, Copy)]
+pub(crate) enum Service {
+    Gateway,
+    BrokerLite,
+}
+
+impl Service {
+    /// The program's name, and that of its unit and its configuration.
+    fn name(self) -> &'static str {
+        match self {
+            Service::Gateway => "gateway",
+            Service::BrokerLite => "broker-lite",
+        }
+    }
+
+    fn unit(self) -> String {
+        format!("{}.service", self.name())
+    }
+
+    /// Built beside the gateway.
+    fn program(self) -> Result<PathBuf> {
+        let gateway = std::env::var_os("GATEWAY_BIN")
+            .context("GATEWAY_BIN is not set: run `cargo xtask test promises`")?;
+        Ok(Path::new(&gateway).with_file_name(self.name()))
+    }
+}
+
 /// A booted machine; ends when dropped.
 pub(crate) struct Machine {
+    service: Service,
     nspawn: Child,
     leader: u32,
     folder: PathBuf,
@@ -34,13 +63,19 @@ pub(crate) struct Machine {
 impl Machine {
     /// Boots with `configuration` as `/etc/gateway/gateway.toml` and the service enabled.
     pub(crate) fn boot(configuration: &str) -> Result<Machine> {
+        Machine::boot_with(Service::Gateway, configuration)
+    }
+
+    /// Boots with this service alone enabled, and `configuration` as its file.
+    pub(crate) fn boot_with(service: Service, configuration: &str) -> Result<Machine> {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::Builder::new()
             .prefix("gateway-machine-")
             .tempdir()?;
-        install(folder.path(), configuration)?;
+        install(folder.path(), service, configuration)?;
         let nspawn = start(folder.path())?;
         let mut machine = Machine {
+            service,
             nspawn,
             leader: 0,
             folder: folder.keep(),
@@ -85,12 +120,12 @@ impl Machine {
         Ok(())
     }
 
-    /// A property of gateway.service, as `systemctl show` prints it.
+    /// A property of the service, as `systemctl show` prints it.
     pub(crate) fn property(&self, name: &str) -> Result<String> {
         let value = self.run(&[
             "systemctl",
             "show",
-            "gateway.service",
+            &self.service.unit(),
             "--value",
             "--property",
             name,
@@ -102,7 +137,7 @@ impl Machine {
     pub(crate) fn journal(&self) -> Result<Vec<serde_json::Value>> {
         let lines = self.run(&[
             "journalctl",
-            "--unit=gateway.service",
+            &format!("--unit={}", self.service.unit()),
             "--output=json",
             "--no-pager",
         ])?;
@@ -126,7 +161,7 @@ impl Machine {
 
     /// Waits until systemd says `active`, which takes the READY of the process.
     pub(crate) fn wait_until_ready(&self) -> Result<()> {
-        self.wait_for("gateway.service to be ready", |machine| {
+        self.wait_for("the service to be ready", |machine| {
             machine
                 .property("ActiveState")
                 .is_ok_and(|state| state == "active")
@@ -170,12 +205,12 @@ impl Machine {
         let status = show(&[
             "systemctl",
             "show",
-            "gateway.service",
+            &self.service.unit(),
             "--property=ActiveState,SubState,Result,StatusText",
         ]);
         let journal = show(&[
             "journalctl",
-            "--unit=gateway.service",
+            &format!("--unit={}", self.service.unit()),
             "--no-pager",
             "--lines=40",
         ]);
@@ -206,10 +241,9 @@ impl Drop for Machine {
 }
 
 /// The machine's own files: `root/` is everything but `/usr`, `usr/` is laid over the host's.
-fn install(folder: &Path, configuration: &str) -> Result<()> {
+fn install(folder: &Path, service: Service, configuration: &str) -> Result<()> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let gateway = std::env::var_os("GATEWAY_BIN")
-        .context("GATEWAY_BIN is not set: run `cargo xtask test promises`")?;
+    let (name, unit, program) = (service.name(), service.unit(), service.program()?);
     let (root, usr) = (folder.join("root"), folder.join("usr"));
     for name in ["usr", "var", "tmp", "proc", "sys", "dev", "run"] {
         fs::create_dir_all(root.join(name))?;
@@ -224,18 +258,19 @@ fn install(folder: &Path, configuration: &str) -> Result<()> {
         &root.join("etc/machine-id"),
         "5ec0de5ec0de5ec0de5ec0de5ec0de00\n",
     )?;
-    place(&root.join("etc/gateway/gateway.toml"), configuration)?;
+    place(&root.join(format!("etc/{name}/{name}.toml")), configuration)?;
     let wants = root.join("etc/systemd/system/multi-user.target.wants");
     fs::create_dir_all(&wants)?;
-    symlink(
-        "/usr/lib/systemd/system/gateway.service",
-        wants.join("gateway.service"),
-    )?;
+    symlink(format!("/usr/lib/systemd/system/{unit}"), wants.join(&unit))?;
 
     for (from, to) in [
         (
             "systemd/gateway.service",
             "lib/systemd/system/gateway.service",
+        ),
+        (
+            "systemd/broker-lite.service",
+            "lib/systemd/system/broker-lite.service",
         ),
         (
             "systemd/gateway.sysusers.conf",
@@ -269,8 +304,8 @@ fn install(folder: &Path, configuration: &str) -> Result<()> {
         )?;
     }
     fs::create_dir_all(usr.join("bin"))?;
-    fs::copy(&gateway, usr.join("bin/gateway"))
-        .with_context(|| format!("cannot copy {}", gateway.display()))?;
+    fs::copy(&program, usr.join("bin").join(name))
+        .with_context(|| format!("cannot copy {}", program.display()))?;
 
     for readable in [folder, &root, &usr] {
         fs::set_permissions(readable, fs::Permissions::from_mode(0o755))?;

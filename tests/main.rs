@@ -40,4 +40,5 @@ mod layers;
 mod machine;
 
 mod arm64;
+mod broker_unit;
 mod systemd;
