@@ -273,7 +273,8 @@ impl Store {
     pub(super) fn bound_log(&self) -> Result<(), rusqlite::Error> {
         let size = super::file_size(&super::beside(&self.path, "-wal"));
         if size > self.limits.log_bytes() {
-            self.checkpoint("TRUNCATE")?;
+            self.mark_open(false)?;
+            self.mark_open(true)?;
         }
         Ok(())
     }
@@ -294,8 +295,9 @@ impl Store {
             "UPDATE mark SET value = ?1 WHERE name = 'open'",
             [i64::from(open)],
         )?;
-        // In the file itself, not in the log whose loss it is to tell.
-        self.checkpoint("TRUNCATE")
+        // In the file itself, not in the log whose loss it is to tell; and a log that is in use is never empty, so that
+        // a kill right after the start does not look like such a loss.
+        self.checkpoint(if open { "FULL" } else { "TRUNCATE" })
     }
 
     fn checkpoint(&self, mode: &str) -> Result<(), rusqlite::Error> {

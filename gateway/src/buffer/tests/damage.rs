@@ -134,6 +134,28 @@ fn a_lost_log_is_announced_and_its_numbers_are_not_used_again() {
 }
 
 #[test]
+fn a_kill_before_the_first_commit_or_after_the_log_was_cut_is_no_lost_log() {
+    let fixture = Fixture::with(|config| config.max_size = Size::from_mib(1));
+    let buffer = fixture.open();
+    keep(&buffer, "telemetry/a", b"1");
+    buffer.0.close();
+    let buffer = fixture.open();
+    let log = beside(&fixture.config.path, "-wal");
+    let mut was = 0;
+    // The log is cut when it has grown past its share, here a quarter of a mebibyte.
+    while file_size(&log) >= was {
+        let image = fixture.copy();
+        let revived = image.open();
+        assert_eq!(revived.gaps(10).unwrap(), [], "with a log of {was} bytes");
+        was = file_size(&log);
+        assert_eq!(keep(&buffer, "telemetry/a", &[7; 40_000]), Kept::Committed);
+    }
+    let revived = fixture.copy().open();
+    assert_eq!(revived.gaps(10).unwrap(), []);
+    assert!(read_all(&revived).len() > 5);
+}
+
+#[test]
 fn a_torn_log_gives_what_was_committed_before() {
     let fixture = Fixture::new();
     let buffer = fixture.open();
