@@ -15,6 +15,8 @@ mod stand_ins;
 
 mod main_job;
 
+mod kills;
+
 mod interoperability;
 
 mod commands;

@@ -5,6 +5,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -100,11 +101,23 @@ impl<'a> Gateway<'a> {
 
     /// Starts it again with the same files after it has ended.
     pub(crate) fn restart(&mut self) -> Result<()> {
+        self.begin()?;
+        self.wait_ready()
+    }
+
+    /// The same, and kills it after so long, whatever it does then.
+    pub(crate) fn start_and_kill(&mut self, life: Duration) -> Result<()> {
+        self.begin()?;
+        thread::sleep(life);
+        self.process.kill()
+    }
+
+    fn begin(&mut self) -> Result<()> {
         ensure!(!self.process.is_running()?, "the gateway still runs");
         let mut command = run_command(&self.config, &self.arguments)?;
         command.envs(self.environment.iter().cloned());
         self.process = Process::start("gateway", &self.scene.log_path("gateway"), command)?;
-        self.wait_ready()
+        Ok(())
     }
 
     fn wait_ready(&mut self) -> Result<()> {

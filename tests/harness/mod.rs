@@ -35,5 +35,10 @@ pub(crate) mod scram;
 pub(crate) mod plant;
 pub(crate) use plant::Plant;
 
+pub(crate) mod mqtt;
+
+pub(crate) mod recorder;
+pub(crate) use recorder::Recorder;
+
 mod ledger;
 pub(crate) use ledger::{Entry, Ledger, Served, messages};

@@ -38,7 +38,19 @@ impl<'a> Mosquitto<'a> {
             "mosquitto.acl",
             "user observer\ntopic readwrite #\npattern readwrite %u/#\n",
         )?;
-        scene.write("mosquitto.conf", &configuration(scene, pki, server, port))?;
+        let config = configuration(scene, port) + &mutual_tls(scene, pki, server);
+        Self::start_with(scene, port, &config)
+    }
+
+    /// A broker that serves everybody on loopback without TLS, and says little.
+    pub(crate) fn start_plain(scene: &'a Scene) -> Result<Mosquitto<'a>> {
+        let port = scene.free_port()?;
+        let config = configuration(scene, port).replace("log_type all", "log_type error");
+        Self::start_with(scene, port, &(config + "allow_anonymous true\n"))
+    }
+
+    fn start_with(scene: &'a Scene, port: u16, config: &str) -> Result<Mosquitto<'a>> {
+        scene.write("mosquitto.conf", config)?;
         let process = spawn(scene)?;
         let mut mosquitto = Mosquitto {
             scene,
@@ -87,20 +99,25 @@ fn spawn(scene: &Scene) -> Result<Process> {
     Process::start("mosquitto", &scene.log_path("mosquitto"), command)
 }
 
-fn configuration(scene: &Scene, pki: &Pki, server: &Identity, port: u16) -> String {
+fn configuration(scene: &Scene, port: u16) -> String {
     // Mosquitto gives up root by itself, and could then not read this user's files.
     format!(
         "user root\n\
-         listener {port} 127.0.0.1\n\
-         cafile {ca}\ncertfile {certificate}\nkeyfile {key}\n\
-         require_certificate true\nuse_identity_as_username true\n\
-         acl_file {acl}\n\
          persistence true\npersistence_location {directory}/\n\
-         max_queued_messages 0\nlog_dest stdout\nlog_type all\nconnection_messages true\n",
+         max_queued_messages 0\nlog_dest stdout\nlog_type all\nconnection_messages true\n\
+         listener {port} 127.0.0.1\n",
+        directory = scene.path("").display(),
+    )
+}
+
+fn mutual_tls(scene: &Scene, pki: &Pki, server: &Identity) -> String {
+    format!(
+        "cafile {ca}\ncertfile {certificate}\nkeyfile {key}\n\
+         require_certificate true\nuse_identity_as_username true\n\
+         acl_file {acl}\n",
         ca = pki.ca.display(),
         certificate = server.certificate.display(),
         key = server.key.display(),
         acl = scene.path("mosquitto.acl").display(),
-        directory = scene.path("").display(),
     )
 }

@@ -72,11 +72,16 @@ enum Task {
         #[arg(long = "for", default_value = "10m")]
         time: fuzz::Seconds,
     },
-    /// Kill the broker under load, round after round, and count what was promised
+    /// Kill the broker, and the gateway with its upstream, under load, round after round, and count what was promised
     Kill {
+        /// Only this one
+        what: Option<test::Killed>,
         /// How many times
         #[arg(long, default_value_t = 300)]
         rounds: u32,
+        /// What the gateway's kills are drawn from; a failure prints its own
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Measure beside others' programs, and write the figures to docs/benchmarks
     Bench {
@@ -119,7 +124,7 @@ fn main() -> ExitCode {
         Some(Task::Demo { args }) => demo(&args, consent),
         Some(Task::Test { check, name }) => test::all_or_one(check, name.as_deref(), consent),
         Some(Task::Fuzz { target, time }) => fuzz::long(target.as_deref(), time, consent),
-        Some(Task::Kill { rounds }) => test::kill(rounds, consent),
+        Some(Task::Kill { what, rounds, seed }) => test::kill(what, rounds, seed, consent),
         Some(Task::Bench {
             what: Measured::Line(options),
         }) => bench::line::line(&options, consent),

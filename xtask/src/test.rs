@@ -103,13 +103,54 @@ impl Check {
     }
 }
 
-/// The broker's test by killing, for as long as one likes.
-pub(crate) fn kill(rounds: u32, consent: Consent) -> Result<()> {
+/// Whose kills.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Killed {
+    /// broker-lite alone, and what lasting sessions are to get
+    Broker,
+    /// The gateway and the Mosquitto above it, and what is to arrive there
+    Gateway,
+}
+
+/// The tests by killing, for as long as one likes.
+pub(crate) fn kill(
+    what: Option<Killed>,
+    rounds: u32,
+    seed: Option<u64>,
+    consent: Consent,
+) -> Result<()> {
     packages::need(&[BUILD, TEST], consent)?;
+    let chosen = what
+        .as_ref()
+        .map_or(Killed::value_variants(), std::slice::from_ref);
+    for killed in chosen {
+        match killed {
+            Killed::Broker => kill_broker(rounds)?,
+            Killed::Gateway => kill_gateway(rounds, seed)?,
+        }
+    }
+    Ok(())
+}
+
+fn kill_broker(rounds: u32) -> Result<()> {
     run(cargo("test")
         .args(["--locked", "--package", "broker-lite", "--test", "kill"])
         .args(["--", "--nocapture"])
         .env("BROKER_LITE_KILL_ROUNDS", rounds.to_string()))
+}
+
+fn kill_gateway(rounds: u32, seed: Option<u64>) -> Result<()> {
+    run(cargo("build").args(["--locked", "--package", "gateway"]))?;
+    let mut command = cargo("test");
+    command
+        .args(["--locked", "--package", "tests", "--test", "promises"])
+        .args(["kills::", "--", "--nocapture"])
+        .env("GATEWAY_BIN", target_dir().join("debug/gateway"))
+        .env("GATEWAY_KILL_ROUNDS", rounds.to_string());
+    if let Some(seed) = seed {
+        command.env("GATEWAY_KILL_SEED", seed.to_string());
+    }
+    run(&mut command)
 }
 
 fn format(consent: Consent) -> Result<()> {
