@@ -23,6 +23,7 @@ mod commands;
 mod states;
 
 mod bad_input;
+mod batches;
 mod commissioning;
 mod dead_letters;
 mod logins;

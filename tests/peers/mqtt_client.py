@@ -12,6 +12,7 @@ with the reason, `refused`, `disconnected`, `subscribed` and `published` with re
 import argparse
 import json
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -25,6 +26,8 @@ from events import emit
 SESSION_EXPIRY_S = 3600
 # Streamed messages without an acknowledgement, at most.
 STREAM_WINDOW = 20
+# How a zstd frame begins; such payloads are shown as the program `zstd` unpacks them.
+ZSTD = bytes.fromhex("28b52ffd")
 
 
 class Client:
@@ -126,11 +129,16 @@ class Client:
             time.sleep(do["interval"])
 
     def on_message(self, _client, _userdata, message):
+        payload = message.payload
+        compressed = payload.startswith(ZSTD)
+        if compressed:
+            payload = subprocess.run(["zstd", "-dc"], input=payload, capture_output=True, check=True).stdout
         properties = message.properties.json() if message.properties else {}
         emit(
             "message",
             topic=message.topic,
-            payload=message.payload.decode("utf-8", "replace"),
+            payload=payload.decode("utf-8", "replace"),
+            compressed=compressed,
             qos=message.qos,
             retain=message.retain,
             dup=message.dup,

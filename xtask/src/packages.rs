@@ -33,6 +33,7 @@ pub(crate) const TEST: &[Package] = &[
     "systemd",           // systemd-analyze
     "systemd-container", // systemd as PID 1
     "tshark",            // an independent reading of our captures
+    "zstd",              // an independent reading of what we compress
 ];
 
 /// Rust for Debian's own cross compiler, and QEMU to start what it built. `libstd-rust-web-dev` brings `libc6:arm64`,

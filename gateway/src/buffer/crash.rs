@@ -128,6 +128,8 @@ fn open(path: &Path) -> Buffer {
         qos: QoS::AtLeastOnce,
         priority: Priority::Normal,
         quota: None,
+        batch: None,
+        compress: None,
     };
     Buffer::open(&config, &[rule]).unwrap()
 }

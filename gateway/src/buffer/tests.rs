@@ -104,6 +104,8 @@ fn rule(filter: &str, priority: Priority) -> Forward {
         qos: QoS::AtLeastOnce,
         priority,
         quota: None,
+        batch: None,
+        compress: None,
     }
 }
 

@@ -177,6 +177,43 @@ pub struct Forward {
     pub priority: Priority,
     /// Most that this rule's messages may take in the buffer; by default as much as there is.
     pub quota: Option<Size>,
+    /// Several messages in one packet, a JSON array; by default each goes alone.
+    pub batch: Option<Batch>,
+    /// Compression of what is sent; by default none.
+    pub compress: Option<Compression>,
+}
+
+/// When a batch is full; what is reached first ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Batch {
+    /// Messages in it.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub messages: u16,
+    /// Bytes of it before compression; a message that is larger alone goes alone.
+    #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "1MiB"))]
+    pub bytes: Size,
+    /// How long its first message waits for others.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "30s"))]
+    pub delay: Period,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Batch {
+            messages: 100,
+            bytes: Size::from_kib(32),
+            delay: Period::from_secs(1),
+        }
+    }
+}
+
+/// How a payload is made smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// A zstd frame (RFC 8878) that `zstd -d` reads.
+    Zstd,
 }
 
 /// A `[[receive]]`: upstream messages that are published locally.

@@ -24,7 +24,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use bus::{Bus, BusTls, Device, Echo, Framing, Parity, Publish, Rs485, WriteSingle};
-pub use link::{Buffer, Forward, Priority, Protocol, Receive, Upstream, Url, Urls, WhenFull};
+pub use link::{
+    Batch, Buffer, Compression, Forward, Priority, Protocol, Receive, Upstream, Url, Urls, WhenFull,
+};
 pub use load::{Loaded, load, parse, schema};
 pub use order::WordOrder;
 pub use point::{Access, BitRange, Byte, Clamp, Deadband, Names, Point, PointType, Report, Trim};

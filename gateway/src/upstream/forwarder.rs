@@ -21,6 +21,8 @@ use crate::buffer::retention::Cursor;
 pub(crate) const ACKNOWLEDGEMENT_PATIENCE: Duration = Duration::from_secs(60);
 /// Rows that are read ahead of the window, in windows.
 const READ_AHEAD: usize = 2;
+/// Payload bytes queued and in flight beyond which nothing more is read, however wide the window.
+const MAX_BYTES_HELD: usize = 8 << 20;
 
 /// What the upstream allows on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +108,8 @@ pub(crate) struct Forwarder {
     /// In sending order; answered ones stay until all before them are, so that packet identifiers,
     /// which go round, are free again when their turn comes.
     flights: VecDeque<Flight>,
+    /// Payload bytes of what is queued and in flight.
+    bytes_held: usize,
     /// Gaps that are queued, in flight or told, with their count; those forgotten by the buffer
     /// leave.
     gaps_told: HashMap<i64, u64>,
@@ -134,6 +138,7 @@ impl Forwarder {
             more: true,
             queue: VecDeque::new(),
             flights: VecDeque::new(),
+            bytes_held: 0,
             gaps_told: HashMap::new(),
             give_up_at: None,
             suspect: Suspect::default(),
@@ -210,6 +215,8 @@ impl Forwarder {
         while let Some(flight) = self.flights.pop_back() {
             if !flight.answered && flight.message.key != Key::StandIn {
                 self.queue.push_front(flight.message);
+            } else {
+                self.bytes_held -= flight.message.payload.len();
             }
         }
         // One that was tried in the place of another goes back behind it.
@@ -235,6 +242,7 @@ impl Forwarder {
                 Key::StandIn => continue,
             }
             news = true;
+            self.bytes_held += message.payload.len();
             self.queue.push_back(message);
         }
         self.gaps_told = gaps;
@@ -271,7 +279,10 @@ impl Forwarder {
         }
         self.answered_on_link = true;
         self.ramp = (self.ramp * 2).min(self.window);
-        while self.flights.front().is_some_and(|flight| flight.answered) {
+        while let Some(flight) = self.flights.front()
+            && flight.answered
+        {
+            self.bytes_held -= flight.message.payload.len();
             self.flights.pop_front();
         }
         let waits = !self.flights.is_empty();
@@ -287,7 +298,8 @@ impl Forwarder {
         {
             self.send(message, &allowance, now);
         }
-        if self.more && !self.fetching && self.queue.len() < self.window {
+        let room = self.queue.len() < self.window && self.bytes_held < MAX_BYTES_HELD;
+        if self.more && !self.fetching && room {
             self.fetching = true;
             self.more = false;
             self.outputs.push_back(Output::Fetch {
@@ -311,11 +323,19 @@ impl Forwarder {
             self.stood_aside = Some(first.key);
             return self.queue.remove(1);
         }
-        Some(first.stand_in(self.stand_ins.clone()))
+        let stand_in = first.stand_in(self.stand_ins.clone());
+        self.bytes_held += stand_in.payload.len();
+        Some(stand_in)
     }
 
     fn convict(&mut self, key: Key) {
-        self.queue.retain(|message| message.key != key);
+        let mut forgotten = 0;
+        self.queue.retain(|message| {
+            let stays = message.key != key;
+            forgotten += if stays { 0 } else { message.payload.len() };
+            stays
+        });
+        self.bytes_held -= forgotten;
         self.stood_aside = None;
         let reason = format!(
             "the upstream closed the link over it {} times and answered another message",
@@ -326,10 +346,13 @@ impl Forwarder {
 
     fn send(&mut self, mut message: Outbound, allowance: &Allowance, now: Instant) {
         let length = message.wire_len();
+        // Of what is packed, the packet's length decides.
         if let Some(maximum) = allowance.maximum_packet
             && length > maximum as usize
+            && message.packing.is_none()
         {
             let reason = format!("packet too large: {length} bytes, the upstream takes {maximum}");
+            self.bytes_held -= message.payload.len();
             self.outputs.push_back(Output::Bury(message.key, reason));
             return;
         }

@@ -532,5 +532,6 @@ fn outbound(key: Key, topic: &str, number: u64) -> Outbound {
         qos: QoS::AtLeastOnce,
         retain: false,
         properties: MessageProperties::default(),
+        packing: None,
     }
 }

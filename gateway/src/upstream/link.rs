@@ -33,6 +33,7 @@ use super::{
     endpoints::{Endpoints, Next},
     forwarder::{Allowance, Answer, Forwarder, Input, Output},
     outbound::{Key, Outbound},
+    packer::{self, Packer, Ticket},
     rules::Rules,
     session::{Event, INCOMING_WINDOW, Options, Received, Session},
     status::{Board, State},
@@ -74,6 +75,8 @@ pub(super) struct Link {
     endpoints: Endpoints,
     client_id: String,
     rules: Arc<Rules>,
+    /// Messages under way at once: more than packets where rules batch.
+    rows: u16,
     stand_ins: TopicName,
     /// The end of our certificate that was warned of.
     expiry: Mutex<Option<Timestamp>>,
@@ -108,6 +111,7 @@ impl Link {
                 .clone()
                 .unwrap_or_else(|| gateway.to_owned()),
             rules: Arc::new(rules),
+            rows: packer::rows_under_way(config.in_flight, forwards),
             stand_ins,
             expiry: Mutex::new(None),
         })
@@ -128,7 +132,8 @@ impl Link {
         // Bounded by what was handed over and not yet acknowledged: the channel `incoming`.
         let (receipts, acknowledged) = mpsc::unbounded_channel();
         let mut pump = Pump {
-            forwarder: Forwarder::new(self.config.in_flight, self.stand_ins.clone()),
+            forwarder: Forwarder::new(self.rows, self.stand_ins.clone()),
+            packer: Packer::new(self.config.in_flight, self.rows),
             appended: buffer.appended(),
             paused: buffer.paused(),
             rules: Arc::clone(&self.rules),
@@ -283,6 +288,7 @@ enum Woken {
 /// What outlives a connection.
 struct Pump {
     forwarder: Forwarder,
+    packer: Packer,
     rules: Arc<Rules>,
     buffer: Buffer,
     appended: watch::Receiver<u64>,
@@ -305,8 +311,8 @@ struct Pump {
 struct Connection {
     session: Session,
     /// Sent, with no packet identifier yet.
-    unnumbered: VecDeque<(Key, Instant)>,
-    numbered: HashMap<u16, (Key, Instant)>,
+    unnumbered: VecDeque<(Ticket, Instant)>,
+    numbered: HashMap<u16, (Ticket, Instant)>,
     /// From upstream, waiting for the local broker.
     waiting: VecDeque<Received>,
     /// The oldest of them, while the disk takes note of it.
@@ -334,6 +340,7 @@ impl Pump {
             entering: None,
         };
         self.follow_pause();
+        self.packer.link_up(&allowance);
         self.input(Input::LinkUp(allowance));
         let ended = tokio::select! {
             cause = self.exchange(&mut connection) => Some(cause),
@@ -347,8 +354,9 @@ impl Pump {
         self.input(Input::LinkDown {
             by_upstream: ended.as_ref().is_some_and(Cause::is_by_upstream) && !self.gave_up,
         });
+        self.packer.link_down();
         // Acknowledgements that came before the end still count.
-        let _outputs = self.drain(&mut connection);
+        let _outputs = self.drain();
         self.show_in_flight();
         if ended.is_none() || self.returns {
             self.acknowledge_the_last(&connection.session);
@@ -359,7 +367,7 @@ impl Pump {
 
     async fn exchange(&mut self, connection: &mut Connection) -> Cause {
         loop {
-            let done = self.drain(connection);
+            let done = self.advance(connection);
             self.show_in_flight();
             if let Err(cause) = done {
                 return cause;
@@ -373,7 +381,8 @@ impl Pump {
 
     /// Waits for whatever comes first; nothing is lost with what comes later.
     async fn wait(&mut self, connection: &mut Connection) -> Woken {
-        let deadline = self.forwarder.poll_timeout();
+        let timers = [self.forwarder.poll_timeout(), self.packer.poll_timeout()];
+        let deadline = timers.into_iter().flatten().min();
         let wants_room = !connection.waiting.is_empty() && connection.entering.is_none();
         tokio::select! {
             event = connection.session.next() => Woken::Event(event),
@@ -418,7 +427,11 @@ impl Pump {
                 let what = "nobody takes what the upstream sends";
                 return Err(Cause::Closed(what.to_owned()));
             }
-            Woken::Timeout => self.forwarder.handle_timeout(Instant::now()),
+            Woken::Timeout => {
+                let now = Instant::now();
+                self.forwarder.handle_timeout(now);
+                self.packer.handle_timeout(now);
+            }
         }
         Ok(())
     }
@@ -443,23 +456,24 @@ impl Pump {
         self.forwarder.handle_input(input, Instant::now());
     }
 
-    /// Does what the forwarder asks for.
-    fn drain(&mut self, connection: &mut Connection) -> Result<(), Cause> {
+    /// Does what the forwarder asks for, until neither it nor the packer has more to say.
+    fn advance(&mut self, connection: &mut Connection) -> Result<(), Cause> {
+        loop {
+            self.drain()?;
+            self.send(connection)?;
+            if !self.pass_answers() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn drain(&mut self) -> Result<(), Cause> {
         let mut rows = Vec::new();
         let mut result = Ok(());
         while let Some(output) = self.forwarder.poll_output() {
             match output {
                 Output::Fetch { after, rows } => self.start_fetch(after, rows),
-                Output::Publish(message) => {
-                    if connection.session.publish(&message).is_err() {
-                        result = Err(Cause::Closed("a message could not be sent".to_owned()));
-                        break;
-                    }
-                    connection
-                        .unnumbered
-                        .push_back((message.key, Instant::now()));
-                    self.board.update(|status| status.sent += 1);
-                }
+                Output::Publish(message) => self.packer.push(message, Instant::now()),
                 Output::Delete(Key::Row(row)) => rows.push(row),
                 Output::Delete(Key::Gap { id, count }) => self.buffer.delete_gap(id, count),
                 Output::Delete(Key::StandIn) | Output::Bury(Key::StandIn, _) => {}
@@ -477,6 +491,28 @@ impl Pump {
             self.buffer.delete(rows);
         }
         result
+    }
+
+    /// Sends what is packed.
+    fn send(&mut self, connection: &mut Connection) -> Result<(), Cause> {
+        while let Some((ticket, packet)) = self.packer.poll_packet() {
+            if connection.session.publish(&packet).is_err() {
+                return Err(Cause::Closed("a message could not be sent".to_owned()));
+            }
+            connection.unnumbered.push_back((ticket, Instant::now()));
+            self.board.update(|status| status.sent += 1);
+        }
+        Ok(())
+    }
+
+    /// Tells the forwarder what became of its messages, and the caller whether there was something to tell.
+    fn pass_answers(&mut self) -> bool {
+        let mut told = false;
+        while let Some((key, answer)) = self.packer.poll_answer() {
+            self.input(Input::Answered(key, answer));
+            told = true;
+        }
+        told
     }
 
     fn bury(&self, key: Key, reason: &str) {
@@ -518,8 +554,8 @@ impl Pump {
         match event {
             Event::Connected(_) => {}
             Event::Written(0) => {
-                if let Some((key, sent)) = connection.unnumbered.pop_front() {
-                    self.answered(key, sent, Answer::Acknowledged);
+                if let Some((ticket, sent)) = connection.unnumbered.pop_front() {
+                    self.answered(ticket, sent, Answer::Acknowledged);
                 }
             }
             Event::Written(packet_id) => {
@@ -528,11 +564,11 @@ impl Pump {
                 }
             }
             Event::Answered(packet_id, answer) => {
-                let Some((key, sent)) = connection.numbered.remove(&packet_id) else {
+                let Some((ticket, sent)) = connection.numbered.remove(&packet_id) else {
                     let what = format!("it acknowledged packet {packet_id}, which was not sent");
                     return Err(Cause::Protocol(what));
                 };
-                self.answered(key, sent, answer);
+                self.answered(ticket, sent, answer);
             }
             Event::Refused(reasons) if reasons.is_empty() => {}
             Event::Refused(reasons) => {
@@ -555,14 +591,15 @@ impl Pump {
         Ok(())
     }
 
-    fn answered(&mut self, key: Key, sent: Instant, answer: Answer) {
+    fn answered(&mut self, ticket: Ticket, sent: Instant, answer: Answer) {
         self.answered_on_link = true;
         let latency = sent.elapsed();
         self.board.update(|status| {
             let known = status.latency.unwrap_or(latency);
             status.latency = Some((known * 9 + latency) / 10);
         });
-        self.input(Input::Answered(key, answer));
+        self.packer.answered(ticket, answer);
+        let _advanced_next = self.pass_answers();
     }
 
     fn show_in_flight(&self) {

@@ -1,8 +1,8 @@
 //! The link to the upstream broker: what the buffer holds goes up, what it allows comes down.
 //!
 //! ```text
-//!  buffer ──rows──▶ rules ──▶ forwarder ──▶ session (rumqttc) ──mTLS──▶ upstream
-//!    ◀──delete────────────────────┘◀──acknowledgement──┘
+//!  buffer ──rows──▶ rules ──▶ forwarder ──▶ packer ──▶ session (rumqttc) ──mTLS──▶ upstream
+//!    ◀──delete────────────────────┘◀─────────┘◀─acknowledgement──┘
 //!  local broker ◀── incoming ◀── rules ◀── session ◀── upstream
 //! ```
 //!
@@ -16,6 +16,10 @@ mod outbound;
 mod forwarder;
 
 mod suspect;
+
+mod batch;
+mod compress;
+mod packer;
 
 mod link;
 

@@ -5,7 +5,13 @@ use broker_lite::{
     topic::TopicName,
 };
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::json;
+
+use crate::{
+    config::{Batch, Compression},
+    reading::ClockState,
+};
 
 /// What in the buffer a message stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,16 +33,41 @@ pub(crate) struct Outbound {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) properties: MessageProperties,
+    /// What it is packed from and how; `None`: it goes as it is.
+    pub(crate) packing: Option<Box<Packing>>,
+}
+
+/// How a row is packed, and what of it only the packed form tells.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Packing {
+    /// Bounds of the batch that it travels in; `None`: it travels alone.
+    pub(crate) batch: Option<Batch>,
+    pub(crate) compress: Option<Compression>,
+    pub(crate) origin: Origin,
+}
+
+/// A row as the local broker took it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Origin {
+    pub(crate) topic: TopicName,
+    pub(crate) seq: u64,
+    pub(crate) received: Timestamp,
+    pub(crate) clock: ClockState,
 }
 
 impl Outbound {
     /// A few words about this message, to see whether the upstream takes at least those.
     pub(crate) fn stand_in(&self, topic: TopicName) -> Outbound {
         let users = &self.properties.user_properties;
-        let seq = users.iter().find(|(name, _)| *name == "seq");
+        let noted = users.iter().find(|(name, _)| *name == "seq");
+        let noted = noted.and_then(|(_, seq)| seq.parse::<u64>().ok());
+        let (topic_of_row, seq) = match &self.packing {
+            Some(packing) => (&packing.origin.topic, Some(packing.origin.seq)),
+            None => (&self.topic, noted),
+        };
         let words = json!({
-            "topic": self.topic.as_str(),
-            "seq": seq.and_then(|(_, seq)| seq.parse::<u64>().ok()),
+            "topic": topic_of_row.as_str(),
+            "seq": seq,
             "bytes": self.payload.len(),
             "reason": "the link closes whenever this message is sent; it goes to the dead letters",
         });
@@ -47,6 +78,7 @@ impl Outbound {
             qos: QoS::AtLeastOnce,
             retain: false,
             properties: MessageProperties::default(),
+            packing: None,
         }
     }
 

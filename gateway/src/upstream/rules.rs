@@ -10,7 +10,7 @@ use broker_lite::{
 use bytes::Bytes;
 use serde_json::json;
 
-use super::outbound::{Key, Outbound};
+use super::outbound::{Key, Origin, Outbound, Packing};
 use crate::{
     buffer::row::{Gap, Row},
     config::{Forward, Receive},
@@ -115,11 +115,18 @@ impl Rules {
             (rule.topic.as_str(), rule.qos)
         });
         let topic = TopicName::parse(&fill(template, &self.gateway, row.topic.as_str()))?;
+        let packing = rule.and_then(|rule| packing(rule, &row));
         let mut properties = row.properties.unwrap_or_default();
-        note(&mut properties, "seq", &row.seq.to_string());
-        note(&mut properties, "time", &row.received.to_string());
-        if row.clock == ClockState::Unsynced {
-            note(&mut properties, "clock", "unsynced");
+        // In a batch the row's entry says it.
+        if packing
+            .as_ref()
+            .is_none_or(|packing| packing.batch.is_none())
+        {
+            note(&mut properties, "seq", &row.seq.to_string());
+            note(&mut properties, "time", &row.received.to_string());
+            if row.clock == ClockState::Unsynced {
+                note(&mut properties, "clock", "unsynced");
+            }
         }
         Ok(Outbound {
             key: Key::Row(row.id),
@@ -128,6 +135,7 @@ impl Rules {
             qos,
             retain: row.retain,
             properties,
+            packing,
         })
     }
 
@@ -153,6 +161,7 @@ impl Rules {
             qos: QoS::AtLeastOnce,
             retain: false,
             properties: MessageProperties::default(),
+            packing: None,
         })
     }
 }
@@ -203,6 +212,22 @@ impl Inverse {
 
 fn fill(template: &str, gateway: &str, topic: &str) -> String {
     template.replace(GATEWAY, gateway).replace(TOPIC, topic)
+}
+
+fn packing(rule: &Forward, row: &Row) -> Option<Box<Packing>> {
+    let packs = rule.batch.is_some() || rule.compress.is_some();
+    packs.then(|| {
+        Box::new(Packing {
+            batch: rule.batch,
+            compress: rule.compress,
+            origin: Origin {
+                topic: row.topic.clone(),
+                seq: row.seq,
+                received: row.received,
+                clock: row.clock,
+            },
+        })
+    })
 }
 
 fn note(properties: &mut MessageProperties, name: &str, value: &str) {
@@ -343,6 +368,8 @@ mod tests {
             qos: QoS::AtLeastOnce,
             priority: Priority::Normal,
             quota: None,
+            batch: None,
+            compress: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use broker_lite::topic::TopicName;
 
-use crate::config::{Config, Upstream, url::UpstreamUrl};
+use crate::config::{Config, Forward, Upstream, url::UpstreamUrl};
 
 use super::Findings;
 
@@ -26,7 +26,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
     }
     for (index, rule) in config.forwards.iter().enumerate() {
         check_template(
-            &rule.topic,
+            (&rule.topic, rule.batch.is_none()),
             rule.filter.as_str(),
             &format!("forward[{index}].topic"),
             findings,
@@ -46,9 +46,12 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
             );
         }
     }
+    for (index, rule) in config.forwards.iter().enumerate() {
+        check_batch(rule, index, findings);
+    }
     for (index, rule) in config.receives.iter().enumerate() {
         check_template(
-            &rule.topic,
+            (&rule.topic, true),
             rule.filter.as_str(),
             &format!("receive[{index}].topic"),
             findings,
@@ -103,7 +106,27 @@ fn check_upstream(upstream: &Upstream, findings: &mut Findings<'_>) {
     }
 }
 
-fn check_template(template: &str, filter: &str, path: &str, findings: &mut Findings<'_>) {
+/// Batches hold messages of one upstream topic alone.
+fn check_batch(rule: &Forward, index: usize, findings: &mut Findings<'_>) {
+    if rule.batch.is_some()
+        && rule.topic.contains("{topic}")
+        && rule.filter.as_str().contains(['+', '#'])
+    {
+        findings.warn(
+            &format!("forward[{index}].batch"),
+            format!("each topic of {:?} makes batches of its own", rule.filter.as_str()),
+            "write one topic for all of them, such as topic = \"{gateway}/batch\"; each entry names its own",
+        );
+    }
+}
+
+/// `warns`: nothing beside the topic tells which message it is.
+fn check_template(
+    (template, warns): (&str, bool),
+    filter: &str,
+    path: &str,
+    findings: &mut Findings<'_>,
+) {
     if let Some(unknown) = unknown_placeholder(template) {
         return findings.error(
             path,
@@ -120,7 +143,7 @@ fn check_template(template: &str, filter: &str, path: &str, findings: &mut Findi
             format!("{template:?} makes no topic: {error}"),
             "write for example {gateway}/{topic}",
         );
-    } else if !template.contains("{topic}") && filter.contains(['+', '#']) {
+    } else if warns && !template.contains("{topic}") && filter.contains(['+', '#']) {
         findings.warn(
             path,
             format!("all topics of {filter:?} become one"),

@@ -1,6 +1,7 @@
 //! Every problem between keys, each with a part of what is said of it.
 
 mod exposed;
+mod payloads;
 mod points;
 mod requests;
 mod serial;

@@ -342,6 +342,8 @@ pub(super) fn forward() -> Forward {
         qos: QoS::AtLeastOnce,
         priority: Priority::Normal,
         quota: None,
+        batch: None,
+        compress: None,
     }
 }
 
