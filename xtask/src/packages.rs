@@ -30,8 +30,10 @@ pub(crate) const TEST: &[Package] = &[
     "python3-venv",      // pymodbus and paho-mqtt, see tests/requirements.txt
     "socat",             // pty pairs as serial lines
     "strace",            // records and fails the buffer's system calls
+    "swtpm",             // a TPM in software
     "systemd",           // systemd-analyze
     "systemd-container", // systemd as PID 1
+    "tpm2-tools",        // an independent reading of what is in the TPM
     "tshark",            // an independent reading of our captures
     "zstd",              // an independent reading of what we compress
 ];

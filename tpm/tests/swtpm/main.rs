@@ -1,0 +1,7 @@
+//! Promises of the TPM layer, kept against swtpm and looked at by tpm2-tools.
+#![expect(clippy::disallowed_methods, reason = "tests wait")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod interposer;
+mod keys;
+mod simulator;
