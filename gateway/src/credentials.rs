@@ -70,6 +70,14 @@ pub enum CredentialError {
         /// What rustls says.
         source: rustls::Error,
     },
+    /// The key is of another kind.
+    #[error("{path} holds no P-256 key in PKCS#8: {why}")]
+    Kind {
+        /// The key.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The trust anchors cannot be used.
     #[error("the trust anchors in {path} cannot be used: {source}")]
     Anchors {
@@ -99,6 +107,16 @@ pub(crate) fn identity(
     key: &Path,
     provider: &CryptoProvider,
 ) -> Result<Arc<dyn ResolvesClientCert>, CredentialError> {
+    let certified = certified(certificate, key, provider)?;
+    Ok(Arc::new(SingleCertAndKey::from(certified)))
+}
+
+/// The same, before it is offered to anybody.
+pub(crate) fn certified(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, CredentialError> {
     let chain = certificates("certificate", certificate)?;
     let secret = private_key(key)?;
     let mismatch = |source| CredentialError::Mismatch {
@@ -106,8 +124,7 @@ pub(crate) fn identity(
         certificate: certificate.to_owned(),
         source,
     };
-    let certified = CertifiedKey::from_der(chain, secret, provider).map_err(mismatch)?;
-    Ok(Arc::new(SingleCertAndKey::from(certified)))
+    CertifiedKey::from_der(chain, secret, provider).map_err(mismatch)
 }
 
 pub(crate) fn certificates(
@@ -133,6 +150,16 @@ pub(crate) fn certificates(
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialError> {
+    let text = private_file(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|source| CredentialError::Pem {
+        what: "private key",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The text of a key that only its owner and group may read.
+pub(crate) fn private_file(path: &Path) -> Result<Vec<u8>, CredentialError> {
     let text = read("key", path)?;
     let found = fs::metadata(path).map_err(|source| CredentialError::Read {
         what: "key",
@@ -144,11 +171,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialError> {
         let path = path.to_owned();
         return Err(CredentialError::WorldReadable { path });
     }
-    PrivateKeyDer::from_pem_slice(&text).map_err(|source| CredentialError::Pem {
-        what: "private key",
-        path: path.to_owned(),
-        source,
-    })
+    Ok(text)
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, CredentialError> {

@@ -24,7 +24,9 @@ pub mod buffer;
 
 pub mod upstream;
 
-mod identity;
+mod name;
+
+pub mod identity;
 
 pub mod appliance;
 

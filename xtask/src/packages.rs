@@ -24,6 +24,7 @@ pub(crate) const TEST: &[Package] = &[
     "gcc",               // compiles tests/peers/*.c
     "libmodbus-dev",     // an independent Modbus server
     "mbpoll",            // an independent Modbus client
+    "microsocks",        // an independent SOCKS5 proxy
     "mosquitto",         // the upstream
     "mosquitto-clients", // independent MQTT clients
     "openssl",           // an independent opinion on our TLS
@@ -33,6 +34,7 @@ pub(crate) const TEST: &[Package] = &[
     "swtpm",             // a TPM in software
     "systemd",           // systemd-analyze
     "systemd-container", // systemd as PID 1
+    "tinyproxy",         // an independent HTTP proxy
     "tpm2-tools",        // an independent reading of what is in the TPM
     "tshark",            // an independent reading of our captures
     "zstd",              // an independent reading of what we compress

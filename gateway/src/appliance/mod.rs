@@ -33,7 +33,7 @@ use crate::{
     config::Config,
     control,
     fieldbus::lessons::LessonsFile,
-    identity,
+    name,
     upstream::{self, Incoming, LinkHandle},
 };
 use field::Field;
@@ -67,7 +67,7 @@ impl Appliance {
     /// A listener cannot be opened, or the buffer's place cannot be used. Whatever hangs on wires
     /// or on the network starts anyway and is tried again.
     pub async fn start(config: Config) -> anyhow::Result<Appliance> {
-        let id = identity::gateway_id(&config.gateway);
+        let id = name::gateway_id(&config.gateway);
         let buffer =
             Buffer::open(&config.buffer, &config.forwards).context("cannot open the buffer")?;
         let keeper: Arc<dyn Keeper> = Arc::new(buffer.clone());

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use broker_lite::{packet::QoS, topic::TopicFilter};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use settings::{Period, Size};
+use settings::{Period, Secret, Size};
 
 /// The `[buffer]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -71,6 +71,14 @@ pub struct Upstream {
     pub key: Option<PathBuf>,
     /// Name expected in the server's certificate; by default the host of `url`.
     pub server_name: Option<String>,
+    /// `http://HOST:PORT` (CONNECT) or `socks5://HOST:PORT`: a proxy on the way, which also
+    /// resolves the names in `url`.
+    #[schemars(extend("format" = "proxy-url"))]
+    pub proxy: Option<String>,
+    /// User for that proxy.
+    pub proxy_user: Option<String>,
+    /// That user's password.
+    pub proxy_password: Option<Secret>,
     /// Longest silence before the link is probed.
     #[serde(default = "default_keep_alive")]
     #[schemars(extend("x-minimum" = "5s", "x-maximum" = "18h"))]

@@ -1,4 +1,4 @@
-//! The address of an upstream broker: `mqtts://HOST:PORT`. A value.
+//! The address of an upstream broker, `mqtts://HOST:PORT`, and of a proxy on the way. A value.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -6,6 +6,8 @@ use std::{fmt, net::IpAddr, str::FromStr};
 const TLS_PORT: u16 = 8_883;
 /// Port of plain MQTT (IANA).
 const PLAIN_PORT: u16 = 1_883;
+/// Port of SOCKS (IANA).
+const SOCKS_PORT: u16 = 1_080;
 
 /// Where the upstream broker is, and whether it is spoken to over TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +63,55 @@ impl fmt::Display for UpstreamUrl {
     }
 }
 
+/// What a proxy speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// HTTP CONNECT (RFC 9110, 9.3.6).
+    Http,
+    /// SOCKS version 5 (RFC 1928).
+    Socks5,
+}
+
+/// Where a proxy is, and what it speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyUrl {
+    /// Its protocol.
+    pub kind: ProxyKind,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl FromStr for ProxyUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ProxyUrl, String> {
+        let (kind, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (ProxyKind::Http, rest),
+            Some(("socks5" | "socks5h", rest)) => (ProxyKind::Socks5, rest),
+            _ => return Err("it must begin with http:// or socks5://".to_owned()),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains('@') {
+            return Err("a login is written as proxy_user and proxy_password".to_owned());
+        }
+        if rest.contains(['/', '?', '#']) {
+            return Err("it has only a host and a port".to_owned());
+        }
+        let (host, port) = split_port(rest)?;
+        if host.is_empty() {
+            return Err("it names no host".to_owned());
+        }
+        let default = (kind == ProxyKind::Socks5).then_some(SOCKS_PORT);
+        Ok(ProxyUrl {
+            kind,
+            host: host.to_owned(),
+            port: port.or(default).ok_or("it names no port")?,
+        })
+    }
+}
+
 /// `HOST`, `HOST:PORT` or `[V6]:PORT` into its parts.
 ///
 /// # Errors
@@ -106,6 +157,21 @@ mod tests {
             Ok((false, "127.0.0.1".to_owned(), 1_884))
         );
         assert_eq!(parsed("mqtts://[::1]:1"), Ok((true, "::1".to_owned(), 1)));
+    }
+
+    #[test]
+    fn proxies_are_told_apart_by_their_scheme() {
+        let parsed = |text: &str| text.parse::<ProxyUrl>().map(|url| (url.kind, url.port));
+        assert_eq!(parsed("http://p:3128"), Ok((ProxyKind::Http, 3_128)));
+        assert_eq!(parsed("socks5://[::1]"), Ok((ProxyKind::Socks5, 1_080)));
+        for (text, why) in [
+            ("https://p:1", "http:// or socks5://"),
+            ("http://p", "no port"),
+            ("http://u:p@h:1", "proxy_user"),
+            ("socks5://", "no host"),
+        ] {
+            assert!(parsed(text).expect_err("refused").contains(why), "{text}");
+        }
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! Why the link to the upstream is down, in words that say whose turn it is. A value.
 
-use std::fmt;
+use std::{error::Error, fmt, io};
+
+use rustls::AlertDescription;
 
 /// Why there is no link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// No address, no route, no listener, or no answer in time.
     Unreachable(String),
+    /// The proxy on the way refuses us or does not answer as a proxy does.
+    Proxy(String),
     /// The server's certificate does not pass.
     ServerCertificate(String),
     /// The server does not take our certificate.
@@ -31,10 +35,32 @@ impl Cause {
         matches!(self, Cause::Closed(_))
     }
 
+    /// Finds the TLS or socket error inside another one.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Cause {
+        let mut next = Some(error);
+        while let Some(link) = next {
+            if let Some(tls) = link.downcast_ref::<rustls::Error>() {
+                return tls_cause(tls);
+            }
+            if let Some(io) = link.downcast_ref::<io::Error>() {
+                if let Some(tls) = io
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+                {
+                    return tls_cause(tls);
+                }
+                return io_cause(io);
+            }
+            next = link.source();
+        }
+        Cause::Closed(error.to_string())
+    }
+
     /// A short stable word, for metrics and status.
     pub fn as_str(&self) -> &'static str {
         match self {
             Cause::Unreachable(_) => "unreachable",
+            Cause::Proxy(_) => "proxy",
             Cause::ServerCertificate(_) => "server-certificate",
             Cause::OurCertificate(_) => "our-certificate",
             Cause::NotAuthorised(_) => "not-authorised",
@@ -51,6 +77,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::Unreachable(why) => write!(f, "unreachable: {why}"),
+            Cause::Proxy(why) => write!(f, "the proxy lets nobody through: {why}"),
             Cause::ServerCertificate(why) => {
                 write!(
                     f,
@@ -69,4 +96,54 @@ impl fmt::Display for Cause {
             Cause::Protocol(why) => write!(f, "it broke the protocol: {why}"),
         }
     }
+}
+
+fn tls_cause(error: &rustls::Error) -> Cause {
+    use AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
+        CertificateUnknown, DecryptError, HandshakeFailure, UnknownCA, UnsupportedCertificate,
+    };
+    match error {
+        rustls::Error::InvalidCertificate(why) => Cause::ServerCertificate(why.to_string()),
+        rustls::Error::AlertReceived(
+            alert @ (AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRequired
+            | CertificateRevoked
+            | CertificateUnknown
+            | DecryptError
+            | HandshakeFailure
+            | UnknownCA
+            | UnsupportedCertificate),
+        ) => Cause::OurCertificate(words(alert)),
+        error => Cause::Protocol(error.to_string()),
+    }
+}
+
+fn io_cause(error: &io::Error) -> Cause {
+    use io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::UnexpectedEof => Cause::Closed(error.to_string()),
+        _ => {
+            let text = error.to_string();
+            let why = text.split(" (os error").next().unwrap_or(&text);
+            Cause::Unreachable(why.to_owned())
+        }
+    }
+}
+
+/// An enumeration's name as words: `TopicNameInvalid` becomes `topic name invalid`.
+pub(crate) fn words(name: &impl std::fmt::Debug) -> String {
+    let mut text = String::new();
+    for character in format!("{name:?}").chars() {
+        if character.is_uppercase() && text.ends_with(|last: char| last.is_lowercase()) {
+            text.push(' ');
+        }
+        text.extend(character.to_lowercase());
+    }
+    text
 }

@@ -17,9 +17,8 @@ use std::{
 use broker_lite::{keeper::Kept, topic::TopicName};
 use jiff::Timestamp;
 use tokio::{
-    net::{TcpStream, lookup_host},
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
     time::{sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -34,10 +33,12 @@ use super::{
     forwarder::{Allowance, Answer, Forwarder, Input, Output},
     outbound::{Key, Outbound},
     packer::{self, Packer, Ticket},
+    proxy::Proxy,
+    reach::{self, Reach},
     rules::Rules,
-    session::{Event, INCOMING_WINDOW, Options, Received, Session},
+    session::{Event, INCOMING_WINDOW, Options, Received, Session, Stream},
     status::{Board, State},
-    tls,
+    tls::{Offer, Tls, TlsError},
 };
 use crate::{
     buffer::{Buffer, Cursor},
@@ -65,7 +66,7 @@ const RETURN_AFTER: Duration = Duration::from_secs(300);
 const RETURN_AFTER: Duration = Duration::from_secs(1);
 /// Time for that look.
 const RETURN_PATIENCE: Duration = Duration::from_secs(10);
-/// rumqttc refuses keep-alives below a second.
+/// MQTT counts it in seconds, and 0 is none.
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// A link that can be run.
@@ -78,6 +79,8 @@ pub(super) struct Link {
     /// Messages under way at once: more than packets where rules batch.
     rows: u16,
     stand_ins: TopicName,
+    reach: Reach,
+    tls: Arc<Tls>,
     /// The end of our certificate that was warned of.
     expiry: Mutex<Option<Timestamp>>,
 }
@@ -103,8 +106,11 @@ impl Link {
                 "[gateway] id = {gateway:?} is no topic level: {error}"
             ))
         })?;
+        let proxy = Proxy::of(config).map_err(Cause::Configuration)?;
         Ok(Link {
             config: config.clone(),
+            reach: Reach { proxy },
+            tls: Arc::new(Tls::new(config)),
             endpoints,
             client_id: config
                 .client_id
@@ -164,8 +170,8 @@ impl Link {
                         info!(upstream = %url, "connected to the upstream");
                         last_cause = None;
                         self.endpoints.connected();
-                        let first = self.endpoints.preferred();
-                        pump.serve(session, allowance, first, &cancel).await
+                        let back = is_back(&self.reach, self.endpoints.preferred());
+                        pump.serve(session, allowance, back, &cancel).await
                     }
                     Err(cause) => Some(cause),
                 },
@@ -201,21 +207,12 @@ impl Link {
     ) -> Result<(Session, Allowance), Cause> {
         let limit = self.config.connect_timeout.as_duration();
         let deadline = tokio::time::Instant::now() + limit;
-        let silent =
-            |what: &str| Cause::Unreachable(format!("{what} within {} s", limit.as_secs_f32()));
-        let options = self.options(url, floor)?;
-        // rumqttc looks the host up itself; this tells a missing name from a missing host.
-        let host = (url.host.as_str(), url.port);
-        let found = timeout_at(deadline, lookup_host(host)).await;
-        if let Err(error) = found.map_err(|_| silent("the name was not resolved"))? {
-            let what = format!("cannot resolve {}: {error}", url.host);
-            return Err(Cause::Unreachable(what));
-        }
-        let mut session = Session::open(options);
-        let first = timeout_at(deadline, session.next())
-            .await
-            .map_err(|_| silent("no answer"))?;
-        let Event::Connected(allowance) = first? else {
+        let stream = self.stream(url, floor, deadline).await?;
+        let mut session = Session::open(self.options(), stream);
+        let first = timeout_at(deadline, session.next()).await.map_err(|_| {
+            Cause::Unreachable(format!("no answer within {} s", limit.as_secs_f32()))
+        })?;
+        let Event::Connected(allowance) = first.inspect_err(|_| self.tls.forget())? else {
             return Err(Cause::Protocol("it did not begin with CONNACK".to_owned()));
         };
         session
@@ -224,28 +221,40 @@ impl Link {
         Ok((session, allowance))
     }
 
-    fn options(&self, url: &UpstreamUrl, floor: Timestamp) -> Result<Options, Cause> {
-        self.warn_of_expiry();
-        let tls = if url.tls {
-            let config = tls::client_config(&self.config, floor);
-            Some(config.map_err(|error| Cause::Credentials(error.to_string()))?)
-        } else {
-            None
-        };
-        Ok(Options {
+    /// What MQTT is spoken over.
+    async fn stream(
+        &self,
+        url: &UpstreamUrl,
+        floor: Timestamp,
+        deadline: tokio::time::Instant,
+    ) -> Result<Box<dyn Stream>, Cause> {
+        if !url.tls {
+            return Ok(Box::new(self.reach.tcp(url, deadline).await?));
+        }
+        let unusable = |error: TlsError| Cause::Credentials(error.to_string());
+        let name = self.tls.server_name(&url.host).map_err(unusable)?;
+        let tls = Arc::clone(&self.tls);
+        let offer = spawn_blocking(move || tls.offer(floor)).await;
+        let offer = offer.map_err(|error| Cause::Credentials(error.to_string()))?;
+        let offer = offer.map_err(unusable)?;
+        self.warn_of_expiry(&offer);
+        let tcp = self.reach.tcp(url, deadline).await?;
+        let stream = reach::handshake(tcp, offer.config, name, deadline).await;
+        Ok(Box::new(stream.inspect_err(|_| self.tls.forget())?))
+    }
+
+    fn options(&self) -> Options {
+        Options {
             client_id: self.client_id.clone(),
-            host: url.host.clone(),
-            port: url.port,
-            tls,
             keep_alive: self.config.keep_alive.as_duration().max(MIN_KEEP_ALIVE),
             window: self.config.in_flight.max(1),
             version: self.config.protocol,
-        })
+        }
     }
 
     /// Once for each certificate.
-    fn warn_of_expiry(&self) {
-        let expired = tls::expired(&self.config);
+    fn warn_of_expiry(&self, offer: &Offer) {
+        let expired = offer.expired();
         let mut told = self.expiry.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(end) = expired
             && *told != expired
@@ -325,7 +334,7 @@ impl Pump {
         &mut self,
         session: Session,
         allowance: Allowance,
-        first: Option<&UpstreamUrl>,
+        back: impl Future<Output = ()>,
         cancel: &CancellationToken,
     ) -> Option<Cause> {
         self.connection += 1;
@@ -344,7 +353,7 @@ impl Pump {
         self.input(Input::LinkUp(allowance));
         let ended = tokio::select! {
             cause = self.exchange(&mut connection) => Some(cause),
-            () = is_back(first) => {
+            () = back => {
                 self.returns = true;
                 self.gave_up = true;
                 Some(Cause::Closed("the first upstream is back".to_owned()))
@@ -649,14 +658,14 @@ fn not_acknowledged() -> Cause {
 }
 
 /// Waits until the first upstream takes connections; for ever while it is the one in use.
-async fn is_back(first: Option<&UpstreamUrl>) {
+async fn is_back(reach: &Reach, first: Option<&UpstreamUrl>) {
     let Some(url) = first else {
         return std::future::pending().await;
     };
     loop {
         sleep(RETURN_AFTER).await;
-        let attempt = TcpStream::connect((url.host.as_str(), url.port));
-        if matches!(timeout(RETURN_PATIENCE, attempt).await, Ok(Ok(_))) {
+        let patience = tokio::time::Instant::now() + RETURN_PATIENCE;
+        if reach.tcp(url, patience).await.is_ok() {
             return;
         }
     }

@@ -1,7 +1,7 @@
 //! The link to the upstream broker: what the buffer holds goes up, what it allows comes down.
 //!
 //! ```text
-//!  buffer ──rows──▶ rules ──▶ forwarder ──▶ packer ──▶ session (rumqttc) ──mTLS──▶ upstream
+//!  buffer ──rows──▶ rules ──▶ forwarder ──▶ packer ──▶ session (rumqttc) ──▶ reach ──mTLS──▶ upstream
 //!    ◀──delete────────────────────┘◀─────────┘◀─acknowledgement──┘
 //!  local broker ◀── incoming ◀── rules ◀── session ◀── upstream
 //! ```
@@ -26,8 +26,13 @@ mod link;
 mod backoff;
 mod endpoints;
 
-mod session;
+mod reach;
+
+mod proxy;
+
 mod tls;
+
+mod session;
 
 mod cause;
 mod status;

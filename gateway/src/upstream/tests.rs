@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "tests measure time")]
 
 mod plant;
+mod proxies;
+mod reaching;
 
 use std::{
     collections::BTreeMap,
@@ -348,9 +350,9 @@ async fn whether_our_certificate_has_expired_is_the_upstreams_to_decide() {
         config.key = Some(key.clone());
     };
     let mut config = plant.config("mqtts://localhost");
-    assert_eq!(tls::expired(&config), None);
+    assert_eq!(offer(&config).unwrap().expired(), None);
     late(&mut config);
-    let end = tls::expired(&config).unwrap().to_string();
+    let end = offer(&config).unwrap().expired().unwrap().to_string();
     assert!(end.starts_with("2020-01-01"), "{end}");
     let cause = plant.cause(&broker, late).await;
     // The reset may overtake the alert.
@@ -366,17 +368,13 @@ fn a_foreign_key_and_a_missing_file_are_told_in_words() {
     let mut config = plant.config("mqtts://localhost");
     config.certificate = Some(plant.pki.issue("one").0);
     config.key = Some(plant.pki.issue("two").1);
-    let error = tls::client_config(&config, jiff::Timestamp::UNIX_EPOCH)
-        .unwrap_err()
-        .to_string();
+    let error = offer(&config).unwrap_err().to_string();
     assert!(
         error.contains("does not belong to the certificate"),
         "{error}"
     );
 
     config.ca = Some(plant.path("nothing.pem"));
-    let error = tls::client_config(&config, jiff::Timestamp::UNIX_EPOCH)
-        .unwrap_err()
-        .to_string();
+    let error = offer(&config).unwrap_err().to_string();
     assert!(error.starts_with("cannot read ca "), "{error}");
 }

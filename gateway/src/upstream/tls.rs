@@ -1,22 +1,26 @@
-//! Builds the link's TLS configuration from PEM files, anew for each connection.
+//! The link's TLS configuration from what its files hold now.
 //!
-//! Invariant: files that were replaced are picked up at the next connection, and a key that others
-//! may read is not used. Layer: driver.
-//!
-//! The client's key sits behind rustls' `ResolvesClientCert`: one whose key never leaves a TPM takes
-//! the place of [`credentials::identity`] without a change elsewhere.
+//! Invariant: files that were replaced count at the next connection, sessions are resumed only
+//! under the identity that began them, and a key that others may read is not used. Layer: driver.
 
-use std::sync::Arc;
+use std::{
+    fs, io,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use jiff::Timestamp;
+use ring::digest;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    ClientConfig,
+    client::{ResolvesClientCert, WebPkiServerVerifier},
+    crypto::{CryptoProvider, ring as provider},
+    pki_types::{ServerName, UnixTime},
+    sign::SingleCertAndKey,
+    time_provider::TimeProvider,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -47,103 +51,166 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// TLS 1.2 and 1.3 with the configured anchors, identity and server name.
-///
-/// `floor` is a moment that has passed: a board without a clock of its own starts in 1970, where
-/// every certificate would be one of the future.
-pub(crate) fn client_config(
-    upstream: &config::Upstream,
-    floor: Timestamp,
-) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = verifier(upstream, &provider)?;
-    let time = Arc::new(FlooredClock::not_before(floor));
-    let builder = ClientConfig::builder_with_details(Arc::clone(&provider), time)
-        .with_safe_default_protocol_versions()?
-        // "Dangerous" is any verifier of one's own; ours is webpki's, asked about another name.
-        .dangerous()
-        .with_custom_certificate_verifier(verifier);
-    Ok(match (&upstream.certificate, &upstream.key) {
-        (Some(certificate), Some(key)) => {
-            builder.with_client_cert_resolver(credentials::identity(certificate, key, &provider)?)
-        }
-        (None, None) => builder.with_no_client_auth(),
-        _ => return Err(TlsError::HalfIdentity),
-    })
+/// SHA-256 of the files that an offer was made from.
+pub(crate) type Fingerprint = [u8; 32];
+
+/// What is offered to an upstream.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) config: Arc<ClientConfig>,
+    /// The end of our certificate; `None` without one.
+    pub(crate) ends: Option<Timestamp>,
 }
 
-/// The moment at which our own certificate ended, if that has passed by this machine's clock.
-///
-/// It is offered all the same: a clock that runs ahead must not hold the link down, so the server
-/// decides. What cannot be read here is reported by [`client_config`].
-pub(crate) fn expired(upstream: &config::Upstream) -> Option<Timestamp> {
-    let path = upstream.certificate.as_ref()?;
-    let chain = credentials::certificates("certificate", path).ok()?;
-    let (_, leaf) = X509Certificate::from_der(&chain[0]).ok()?;
-    let end = Timestamp::from_second(leaf.validity().not_after.timestamp()).ok()?;
-    (end < clock::now().wall).then_some(end)
-}
-
-fn verifier(
-    upstream: &config::Upstream,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
-    let path = upstream.ca.as_ref().ok_or(TlsError::NoAnchors)?;
-    let anchors = credentials::anchors(path)?;
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(anchors), Arc::clone(provider))
-            .build()
-            .map_err(|error| CredentialError::anchors(path, error))?;
-    let Some(name) = &upstream.server_name else {
-        return Ok(verifier);
-    };
-    let name =
-        ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name.clone()))?;
-    Ok(Arc::new(NamedVerifier { verifier, name }))
-}
-
-/// Expects the configured name in the server's certificate, whatever host was connected to.
-///
-/// rumqttc takes one text for both the address and the TLS server name, and resolves the address
-/// itself. So the name is put right here; only the SNI extension still carries the address' host.
+/// Where offers come from.
 #[derive(Debug)]
-struct NamedVerifier {
-    verifier: Arc<WebPkiServerVerifier>,
-    name: ServerName<'static>,
+pub(crate) struct Tls {
+    upstream: config::Upstream,
+    floor: Arc<Floor>,
+    /// The last offer: as long as its files do not change, its sessions can be resumed.
+    last: Mutex<Option<Offer>>,
 }
 
-impl ServerCertVerifier for NamedVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _connected_to: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.verifier
-            .verify_server_cert(end_entity, intermediates, &self.name, ocsp_response, now)
+impl Tls {
+    pub(crate) fn new(upstream: &config::Upstream) -> Tls {
+        Tls {
+            upstream: upstream.clone(),
+            floor: Arc::default(),
+            last: Mutex::new(None),
+        }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls12_signature(message, cert, dss)
+    /// TLS 1.2 and 1.3 with the configured anchors and identity, as their files are now. It reads
+    /// them, so it blocks.
+    ///
+    /// `floor` is a moment that has passed: a board without a clock of its own starts in 1970, where
+    /// every certificate would be one of the future.
+    pub(crate) fn offer(&self, floor: Timestamp) -> Result<Offer, TlsError> {
+        self.floor.0.store(floor.as_second(), Ordering::Relaxed);
+        let fingerprint = self.fingerprint()?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(offer) = &*last
+            && offer.fingerprint == fingerprint
+        {
+            return Ok(offer.clone());
+        }
+        let (config, ends) = self.build()?;
+        let offer = Offer {
+            fingerprint,
+            config: Arc::new(config),
+            ends,
+        };
+        *last = Some(offer.clone());
+        Ok(offer)
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls13_signature(message, cert, dss)
+    /// The next offer resumes nothing: an upstream that ended a handshake may have done so over the
+    /// session that it was to resume.
+    pub(crate) fn forget(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
+    /// What the server's certificate must bear, and its host is told (RFC 6066, 3).
+    pub(crate) fn server_name(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
+        let name = self.upstream.server_name.as_deref().unwrap_or(host);
+        let parsed = ServerName::try_from(name.to_owned());
+        parsed.map_err(|_| TlsError::ServerName(name.to_owned()))
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint, TlsError> {
+        let upstream = &self.upstream;
+        let ca = upstream.ca.as_deref().ok_or(TlsError::NoAnchors)?;
+        let mut hash = digest::Context::new(&digest::SHA256);
+        let mut add = |what, path: &Path| {
+            let found = fs::read(path).and_then(|text| Ok((text, fs::metadata(path)?)));
+            let (text, about) = found.map_err(|source: io::Error| CredentialError::Read {
+                what,
+                path: path.to_owned(),
+                source,
+            })?;
+            // Access that was taken back counts as a change, for it is checked with the key.
+            let mode = std::os::unix::fs::PermissionsExt::mode(&about.permissions());
+            hash.update(digest::digest(&digest::SHA256, &text).as_ref());
+            hash.update(&mode.to_le_bytes());
+            Ok::<_, TlsError>(())
+        };
+        add("ca", ca)?;
+        for (what, path) in [
+            ("certificate", &upstream.certificate),
+            ("key", &upstream.key),
+        ] {
+            if let Some(path) = path {
+                add(what, path)?;
+            }
+        }
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.copy_from_slice(hash.finish().as_ref());
+        Ok(fingerprint)
+    }
+
+    fn build(&self) -> Result<(ClientConfig, Option<Timestamp>), TlsError> {
+        let provider = Arc::new(provider::default_provider());
+        let time = Arc::clone(&self.floor) as Arc<dyn TimeProvider>;
+        let builder = ClientConfig::builder_with_details(Arc::clone(&provider), time)
+            .with_safe_default_protocol_versions()?
+            .with_webpki_verifier(self.verifier(&provider)?);
+        let Some((identity, ends)) = self.identity(&provider)? else {
+            return Ok((builder.with_no_client_auth(), None));
+        };
+        Ok((builder.with_client_cert_resolver(identity), ends))
+    }
+
+    fn verifier(
+        &self,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+        let path = self.upstream.ca.as_deref().ok_or(TlsError::NoAnchors)?;
+        let anchors = Arc::new(credentials::anchors(path)?);
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(anchors, Arc::clone(provider)).build();
+        Ok(verifier.map_err(|error| CredentialError::anchors(path, error))?)
+    }
+
+    fn identity(&self, provider: &CryptoProvider) -> Result<Option<Identity>, TlsError> {
+        match (&self.upstream.certificate, &self.upstream.key) {
+            (Some(certificate), Some(key)) => {
+                let certified = credentials::certified(certificate, key, provider)?;
+                let ends = certified.cert.first().and_then(|leaf| end_of(leaf));
+                Ok(Some((Arc::new(SingleCertAndKey::from(certified)), ends)))
+            }
+            (None, None) => Ok(None),
+            _ => Err(TlsError::HalfIdentity),
+        }
+    }
+}
+
+/// Our certificate with its key, and its end.
+type Identity = (Arc<dyn ResolvesClientCert>, Option<Timestamp>);
+
+/// When a certificate ends.
+pub(crate) fn end_of(certificate: &[u8]) -> Option<Timestamp> {
+    let (_, leaf) = X509Certificate::from_der(certificate).ok()?;
+    Timestamp::from_second(leaf.validity().not_after.timestamp()).ok()
+}
+
+impl Offer {
+    /// The moment at which our own certificate ended, if that has passed by this machine's clock.
+    ///
+    /// It is offered all the same: a clock that runs ahead must not hold the link down, so the
+    /// server decides.
+    pub(crate) fn expired(&self) -> Option<Timestamp> {
+        self.ends.filter(|end| *end < clock::now().wall)
+    }
+}
+
+/// The clock by which certificates are judged, with a floor that rises.
+#[derive(Debug, Default)]
+struct Floor(AtomicI64);
+
+impl TimeProvider for Floor {
+    fn current_time(&self) -> Option<UnixTime> {
+        let floor = Timestamp::from_second(self.0.load(Ordering::Relaxed)).ok()?;
+        FlooredClock::not_before(floor).current_time()
     }
 }

@@ -94,6 +94,7 @@ fn check_upstream(upstream: &Upstream, findings: &mut Findings<'_>) {
         ),
         _ => {}
     }
+    check_proxy(upstream, findings);
     if upstream.retry > upstream.retry_max {
         findings.error(
             "upstream.retry",
@@ -117,6 +118,27 @@ fn check_batch(rule: &Forward, index: usize, findings: &mut Findings<'_>) {
             format!("each topic of {:?} makes batches of its own", rule.filter.as_str()),
             "write one topic for all of them, such as topic = \"{gateway}/batch\"; each entry names its own",
         );
+    }
+}
+
+fn check_proxy(upstream: &Upstream, findings: &mut Findings<'_>) {
+    match (&upstream.proxy_user, &upstream.proxy_password) {
+        (Some(_), None) => findings.error(
+            "upstream.proxy_user",
+            "a user without a password",
+            "write proxy_password = { file = \"/path\" }",
+        ),
+        (None, Some(_)) => findings.error(
+            "upstream.proxy_password",
+            "a password without its user",
+            "write proxy_user = \"NAME\"",
+        ),
+        (Some(_), Some(_)) if upstream.proxy.is_none() => findings.error(
+            "upstream.proxy_user",
+            "a login for no proxy",
+            "write proxy = \"http://HOST:PORT\" or \"socks5://HOST:PORT\", or leave the login out",
+        ),
+        _ => {}
     }
 }
 

@@ -180,14 +180,14 @@ impl Plant {
         let mut config = self.config(&format!("mqtts://127.0.0.1:{}", broker.port));
         config.certificate = Some(certificate);
         config.key = Some(key);
-        let tls = tls::client_config(&config, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let tls = offer(&config).unwrap().config;
         let mut options = v5::MqttOptions::new("observer", "127.0.0.1", broker.port);
         options
             .set_clean_start(false)
             .set_session_expiry_interval(Some(3600))
             .set_keep_alive(Duration::from_secs(5))
             .set_transport(rumqttc::Transport::tls_with_config(
-                rumqttc::TlsConfiguration::Rustls(Arc::new(tls)),
+                rumqttc::TlsConfiguration::Rustls(tls),
             ));
         let (client, mut events) = v5::AsyncClient::new(options, 100);
         let qos = v5::mqttbytes::QoS::AtLeastOnce;
@@ -345,6 +345,10 @@ pub(super) fn forward() -> Forward {
         batch: None,
         compress: None,
     }
+}
+
+pub(super) fn offer(config: &Upstream) -> Result<tls::Offer, TlsError> {
+    tls::Tls::new(config).offer(jiff::Timestamp::UNIX_EPOCH)
 }
 
 pub(super) fn upstream_with_defaults(url: &str) -> Upstream {

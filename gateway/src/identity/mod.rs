@@ -1,0 +1,13 @@
+//! Who the gateway is to the upstream: its key, its certificate, and how both are renewed.
+//!
+//! ```text
+//!  key ──CSR──▶ enrolment ──certificate──▶ directory ──▶ upstream/tls ──▶ tried, then used
+//! ```
+//!
+//! Invariant: nothing here stops the plant side; an identity that cannot be renewed degrades the
+//! link alone. Shell of this room.
+
+mod key;
+
+pub use key::{DeviceKey, POINT_BYTES, SignError};
+pub(crate) use key::{FileKey, TlsKey};
