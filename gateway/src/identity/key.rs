@@ -39,14 +39,17 @@ pub trait DeviceKey: fmt::Debug + Send + Sync {
 }
 
 /// A key in a file, PKCS#8 in PEM.
-pub(crate) struct FileKey {
+pub struct FileKey {
     pair: EcdsaKeyPair,
     random: SystemRandom,
 }
 
 impl FileKey {
     /// Reads a key that only its owner and group may read.
-    pub(crate) fn read(path: &Path) -> Result<FileKey, CredentialError> {
+    ///
+    /// # Errors
+    /// It cannot be read, others may read it, or it is no P-256 key in PKCS#8.
+    pub fn read(path: &Path) -> Result<FileKey, CredentialError> {
         let text = credentials::private_file(path)?;
         let der =
             PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|source| CredentialError::Pem {
@@ -87,10 +90,11 @@ impl fmt::Debug for FileKey {
 
 /// A device's key as rustls wants it.
 #[derive(Debug, Clone)]
-pub(crate) struct TlsKey(Arc<dyn DeviceKey>);
+pub struct TlsKey(Arc<dyn DeviceKey>);
 
 impl TlsKey {
-    pub(crate) fn new(key: Arc<dyn DeviceKey>) -> TlsKey {
+    /// Signs with `key` in handshakes.
+    pub fn new(key: Arc<dyn DeviceKey>) -> TlsKey {
         TlsKey(key)
     }
 }

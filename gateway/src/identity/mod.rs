@@ -9,5 +9,4 @@
 
 mod key;
 
-pub use key::{DeviceKey, POINT_BYTES, SignError};
-pub(crate) use key::{FileKey, TlsKey};
+pub use key::{DeviceKey, FileKey, POINT_BYTES, SignError, TlsKey};
