@@ -106,8 +106,9 @@ impl Plant {
 
     /// A broker that listens.
     pub(super) async fn broker(&self, options: &str) -> Mosquitto {
-        let (certificate, key) = self.pki.issue("server");
         let port = free_port();
+        // Files of its own: it may still be reading them when the next broker is set up.
+        let (certificate, key) = self.pki.issue(&format!("server-{port}"));
         let config = format!(
             "listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {}/\n\
              cafile {}\ncertfile {}\nkeyfile {}\nmax_queued_messages 0\n{options}",
