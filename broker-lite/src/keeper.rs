@@ -20,7 +20,8 @@ pub trait Keeper: Send + Sync + 'static {
 /// What became of a message handed to a keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// The group commit that holds it is on disk.
+    /// The group commit that holds it is on disk; for QoS 0 and what nobody is told of, a keeper may
+    /// have it in memory.
     Committed,
     /// It could not be kept: full, or the disk fails. The publisher is told so where MQTT can.
     Refused,

@@ -25,6 +25,8 @@ pub(crate) mod sys;
 
 pub(crate) mod traffic;
 
+pub mod written;
+
 pub mod http;
 
 pub mod control;

@@ -21,7 +21,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a probe message may take through the broker.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs the appliance until SIGTERM or SIGINT, reloading `path` at SIGHUP.
+/// Runs the appliance until SIGTERM or SIGINT, reloading `path` at SIGHUP; SIGPWR takes to disk
+/// what waits in memory.
 ///
 /// # Errors
 /// The appliance does not start, or signals cannot be caught.
@@ -36,6 +37,7 @@ pub async fn serve(config: Config, path: &Path) -> anyhow::Result<()> {
         tokio::select! {
             _ = probe.tick() => feed_watchdog(&mut appliance).await,
             _ = signals.reload.recv() => reload(&mut appliance, path).await,
+            _ = signals.power_fail.recv() => appliance.power_fails(),
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
         }
@@ -50,6 +52,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reload: Signal,
+    power_fail: Signal,
 }
 
 impl Signals {
@@ -58,6 +61,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             reload: signal(SignalKind::hangup())?,
+            power_fail: signal(SignalKind::from_raw(nix::sys::signal::SIGPWR as i32))?,
         })
     }
 }

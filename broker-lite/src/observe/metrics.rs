@@ -183,7 +183,12 @@ fn about_store(text: &mut Exposition, store: &StoreStatus) {
         (
             "broker_store_written_bytes",
             store.bytes_written,
-            "Bytes written to the store's file and its log.",
+            "Bytes written to the medium for the store's file and its log, in whole pages.",
+        ),
+        (
+            "broker_store_payload_bytes",
+            store.payload_bytes,
+            "Bytes of the payloads of the messages put on disk.",
         ),
     ] {
         text.single(counter(name, help), value as f64);

@@ -89,7 +89,10 @@ pub struct StoreReport {
     pub commits: u64,
     /// Messages put on disk since the start.
     pub messages: u64,
-    /// Bytes written for all of that.
+    /// Bytes of their payloads.
+    #[serde(default)]
+    pub payload_bytes: u64,
+    /// Bytes written to the medium for all of that.
     pub bytes_written: u64,
     /// What was made of a damaged file, if one was found since the start.
     pub salvaged: Option<String>,
@@ -208,6 +211,7 @@ impl StoreReport {
             fault: store.fault.map(|fault| fault.cause),
             commits: store.commits,
             messages: store.messages,
+            payload_bytes: store.payload_bytes,
             bytes_written: store.bytes_written,
             salvaged: store.salvaged.as_ref().map(Salvaged::to_string),
         }

@@ -177,7 +177,9 @@ pub struct StoreStatus {
     pub commits: u64,
     /// Messages that they put on disk.
     pub messages: u64,
-    /// Bytes that were written for it, to the file and its log.
+    /// Bytes of their payloads.
+    pub payload_bytes: u64,
+    /// Bytes that were written to the medium for it: the file and its log, in whole pages.
     pub bytes_written: u64,
     /// What was made of a damaged file, if one was found since the start.
     pub salvaged: Option<Salvaged>,

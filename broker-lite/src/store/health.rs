@@ -5,7 +5,6 @@
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 use std::{
-    fs,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -14,11 +13,11 @@ use std::{
 use crate::{
     broker::Stored,
     journal::{Batch, MessageChange},
-    observe::status::{Salvaged, StoreFault, StoreStatus},
+    observe::{
+        status::{Salvaged, StoreFault, StoreStatus},
+        written,
+    },
 };
-
-/// Bytes that this thread has handed to the kernel, by proc_pid_io(5).
-const WRITTEN: &str = "/proc/thread-self/io";
 
 /// Written by the store's thread, read by anybody.
 #[derive(Debug, Default)]
@@ -31,12 +30,18 @@ impl Health {
 
     /// A batch is on disk; told by the thread that wrote it.
     pub(super) fn committed(&self, batch: &Batch) {
-        let inserts = |change: &&MessageChange| !matches!(change, MessageChange::Delete);
-        let messages = batch.messages.values().filter(inserts).count() as u64;
-        let written = written_by_this_thread();
+        let (mut messages, mut payload_bytes) = (0, 0);
+        for change in batch.messages.values() {
+            if let MessageChange::Insert(new) | MessageChange::Replace(new) = change {
+                messages += 1;
+                payload_bytes += new.message.payload.len() as u64;
+            }
+        }
+        let written = written::by_this_thread();
         let mut status = self.lock();
         status.commits += 1;
         status.messages += messages;
+        status.payload_bytes += payload_bytes;
         status.bytes_written = written.unwrap_or(status.bytes_written);
     }
 
@@ -69,12 +74,4 @@ impl Health {
     fn lock(&self) -> MutexGuard<'_, StoreStatus> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn written_by_this_thread() -> Option<u64> {
-    let text = fs::read_to_string(WRITTEN).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("wchar: "))?
-        .parse()
-        .ok()
 }

@@ -7,7 +7,10 @@ use broker_lite::{
     observe::status,
 };
 
-use super::status::{BufferStatus, UpstreamStatus};
+use super::{
+    status::{BufferStatus, UpstreamStatus},
+    wear,
+};
 
 /// The whole page.
 pub(super) fn render(
@@ -30,6 +33,16 @@ fn about_buffer(text: &mut Exposition, buffer: &BufferStatus) {
             "gateway_buffer_messages",
             buffer.messages,
             "Messages waiting for the upstream.",
+        ),
+        (
+            "gateway_buffer_memory_messages",
+            buffer.in_memory,
+            "Of these, messages in memory.",
+        ),
+        (
+            "gateway_buffer_memory_bytes",
+            buffer.memory_bytes,
+            "What they take there.",
         ),
         (
             "gateway_buffer_bytes",
@@ -57,6 +70,11 @@ fn about_buffer(text: &mut Exposition, buffer: &BufferStatus) {
     for (name, value, help) in [
         ("gateway_buffer_kept", buffer.kept, "Messages kept."),
         (
+            "gateway_buffer_spilled",
+            buffer.spilled,
+            "Messages put on disk after they waited in memory.",
+        ),
+        (
             "gateway_buffer_forwarded",
             buffer.forwarded,
             "Messages that the upstream acknowledged.",
@@ -79,6 +97,7 @@ fn about_buffer(text: &mut Exposition, buffer: &BufferStatus) {
     ] {
         text.single(counter(name, help), value as f64);
     }
+    wear::expose(text, &buffer.wear);
 }
 
 fn about_upstream(text: &mut Exposition, upstream: &UpstreamStatus) {

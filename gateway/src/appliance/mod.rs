@@ -17,6 +17,7 @@ mod publisher;
 mod raw;
 mod status;
 pub mod status_text;
+pub mod wear;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -226,6 +227,11 @@ impl Appliance {
         if let Some(link) = self.link.take() {
             link.stop().await;
         }
+    }
+
+    /// The power is about to fail: nothing waits in memory any more.
+    pub fn power_fails(&self) {
+        self.buffer.power_fails();
     }
 
     /// Whether a message still finds its way through the broker.

@@ -30,6 +30,7 @@ use super::{
     bus_tools,
     field::Field,
     metrics,
+    wear::WearStatus,
 };
 
 /// The appliance at one moment.
@@ -177,6 +178,12 @@ pub struct SerialStatus {
 pub struct BufferStatus {
     /// Messages waiting for the upstream.
     pub messages: u64,
+    /// Of those, in memory: of memory-first rules.
+    #[serde(default)]
+    pub in_memory: u64,
+    /// Bytes that these take there.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// Bytes on disk, log included.
     pub bytes: u64,
     /// Most it may take.
@@ -185,6 +192,9 @@ pub struct BufferStatus {
     pub oldest: Option<String>,
     /// Messages kept since the start.
     pub kept: u64,
+    /// Messages put on disk after they waited in memory, since the start.
+    #[serde(default)]
+    pub spilled: u64,
     /// Messages acknowledged by the upstream since the start.
     pub forwarded: u64,
     /// Messages refused since the start.
@@ -196,6 +206,9 @@ pub struct BufferStatus {
     /// Whether forwarding is paused, until it is resumed or the service starts anew.
     #[serde(default)]
     pub paused: bool,
+    /// What storing costs the medium.
+    #[serde(default)]
+    pub wear: WearStatus,
     /// Why nothing can be written; absent: it can.
     pub fault: Option<String>,
 }
@@ -418,15 +431,19 @@ fn online(state: Option<&DeviceState>) -> (Option<bool>, Option<String>) {
 pub(super) fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
     BufferStatus {
         messages: status.rows,
+        in_memory: status.in_memory,
+        memory_bytes: status.memory_bytes,
         bytes: status.bytes_on_disk,
         max_bytes,
         oldest: status.oldest.map(second),
         kept: status.appended,
+        spilled: status.spilled,
         forwarded: status.forwarded,
         refused: status.refused,
         dropped: status.evicted + status.left_out + status.over_quota + status.expired,
         dead_letters: status.dead_letters,
         paused: status.paused,
+        wear: status.wear.into(),
         fault: status
             .fault
             .map(|fault| format!("{}, since {}", fault.cause, second(fault.since))),

@@ -5,7 +5,10 @@ use std::fmt::Write;
 use broker_lite::observe::report::clients_table;
 use settings::Size;
 
-use super::status::{BufferStatus, BusStatus, SerialStatus, Status, UpstreamStatus};
+use super::{
+    status::{BufferStatus, BusStatus, SerialStatus, Status, UpstreamStatus},
+    wear,
+};
 
 /// Clients listed; the rest is counted.
 const CLIENTS_SHOWN: usize = 20;
@@ -163,6 +166,7 @@ pub(super) fn buffer_lines(buffer: &BufferStatus) -> String {
         buffer.forwarded
     );
     for (count, word) in [
+        (buffer.in_memory, "in memory"),
         (buffer.refused, "refused"),
         (buffer.dropped, "dropped"),
         (buffer.dead_letters, "dead letters"),
@@ -171,6 +175,7 @@ pub(super) fn buffer_lines(buffer: &BufferStatus) -> String {
             let _infallible = write!(text, ", {count} {word}");
         }
     }
+    text += &wear::lines(&buffer.wear);
     if buffer.paused {
         text += "\n    forwarding is paused; `gateway buffer resume` or a restart lets it go on";
     }
@@ -205,6 +210,7 @@ pub(super) fn about(bytes: u64) -> String {
     match bytes {
         0..1_024 => format!("{bytes} B"),
         1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
-        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
     }
 }

@@ -62,6 +62,17 @@ impl Clock {
         &self.boot
     }
 
+    /// The same as a number that stays what it is over versions: FNV-1a of the name.
+    pub(crate) fn boot_number(&self) -> i64 {
+        let hash = self
+            .boot
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        (hash >> 1) as i64
+    }
+
     /// Now.
     pub(crate) fn stamp(&self) -> RowStamp {
         let now = clock::now();

@@ -16,7 +16,7 @@ use powercut::{Call, Ledger as _, Random, Scene, Stage};
 use settings::{Period, Size};
 
 use super::*;
-use crate::config::{Forward, Priority};
+use crate::config::{Forward, Priority, Store};
 
 /// Long enough for the longest pause between two attempts to write, and a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -130,6 +130,7 @@ fn open(path: &Path) -> Buffer {
         quota: None,
         batch: None,
         compress: None,
+        store: Store::Durable,
     };
     Buffer::open(&config, &[rule]).unwrap()
 }

@@ -8,16 +8,17 @@ use std::{
     time::Duration,
 };
 
-use broker_lite::{keeper::Kept, topic::TopicName};
+use broker_lite::{keeper::Kept, message::Message, topic::TopicName};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{
     arrivals::{Arrival, MAX_ARRIVALS},
     clock::RowStamp,
     dead::{self, Corpse},
-    inbox::{Entry, Removal},
+    inbox::{self, Entry, Removal},
+    memory::Staged,
     quota::Usage,
-    retention::{self, RANKS, Rank, Reason, Taken, Verdict},
+    retention::{self, RANKS, Rank, Reason, Span, Taken, Verdict},
     schema::{COST, PAGE_BYTES},
     store::{self, Done, Store, Topic},
 };
@@ -31,6 +32,12 @@ const FORGOTTEN_AT_ONCE: usize = 1000;
 const FLOOR_STEP_US: i64 = 3_600_000_000;
 /// Rows looked at for one message that is over its rule's quota; the next one looks further.
 const MAX_SCANNED: usize = 20_000;
+
+/// Numbers of a topic that are reserved at once for messages that wait in memory. Half of them used
+/// cost one small commit; a crash leaps over what is left.
+const RESERVED_NUMBERS: u64 = 1 << 16;
+/// Topics whose numbers are reserved beside another's.
+const RESERVED_AT_ONCE: usize = 1000;
 
 /// A transaction under way and what it will have changed.
 pub(super) struct Draft<'a> {
@@ -84,7 +91,10 @@ impl<'a> Draft<'a> {
             return Ok(Kept::Refused);
         };
         let seq = (topic.last_seq + 1).max(entry.message.sequence.unwrap_or(0));
-        match self.make_room(entry, &topic)? {
+        if entry.memory {
+            self.reserve(&mut topic, seq);
+        }
+        match self.make_room(entry.rank, cost, &topic)? {
             Place::Found => {}
             Place::Refused => return Ok(Kept::Refused),
             Place::LeftOut(reason) => {
@@ -98,28 +108,127 @@ impl<'a> Draft<'a> {
         let rank = self.rank_in_order(entry.rank, topic.last_row)?;
         topic.last_row = rank.row(self.next_order);
         topic.last_seq = seq;
-        self.insert(entry, &topic)?;
+        self.insert(&Insertion {
+            row: topic.last_row,
+            topic: topic.id,
+            seq,
+            message: &entry.message,
+            properties: entry.properties.as_deref(),
+            stamp: entry.stamp,
+        })?;
         self.next_order += 1;
         self.waiting[rank.index()] += 1;
         self.room -= cost;
         self.weigh(topic.id, cost as i64);
         self.done.appended += 1;
+        self.done.payload_bytes += entry.message.payload.len() as u64;
         self.topics.insert(entry.message.topic.clone(), topic);
         Ok(Kept::Committed)
     }
 
-    fn make_room(&mut self, entry: &Entry, topic: &Topic) -> Result<Place, rusqlite::Error> {
+    /// Writes a row that waited in memory, under the number and in the place that it has.
+    pub(super) fn land(&mut self, row: i64, staged: &Staged) -> Result<(), rusqlite::Error> {
+        let Staged {
+            message,
+            properties,
+            stamp,
+            seq,
+        } = staged;
+        let cost = inbox::cost(message, properties.as_deref()) as u64;
+        let place = match self.topic(&message.topic)? {
+            Some(topic) => Some((topic, self.make_room(Rank::of_row(row), cost, &topic)?)),
+            None => None,
+        };
+        let Some((mut topic, Place::Found)) = place else {
+            // Nobody can be told no any more.
+            let reason = match place {
+                Some((_, Place::LeftOut(reason))) => reason,
+                _ => Reason::Full,
+            };
+            let wall_us = stamp.wall_us;
+            self.done.gaps.enter(&message.topic, reason, *seq, wall_us);
+            return Ok(());
+        };
+        self.insert(&Insertion {
+            row,
+            topic: topic.id,
+            seq: *seq,
+            message,
+            properties: properties.as_deref(),
+            stamp: *stamp,
+        })?;
+        topic.last_row = topic.last_row.max(row);
+        topic.last_seq = topic.last_seq.max(*seq);
+        self.waiting[Rank::of_row(row).index()] += 1;
+        self.room -= cost;
+        self.weigh(topic.id, cost as i64);
+        self.done.spilled += 1;
+        self.topics.insert(message.topic.clone(), topic);
+        Ok(())
+    }
+
+    /// Goes on behind numbers of which it is not known who has them.
+    pub(super) fn leap(&mut self, name: TopicName, topic: Topic, last_seq: u64, reason: Reason) {
+        if last_seq > topic.last_seq {
+            let span = Span {
+                first_seq: topic.last_seq + 1,
+                last_seq,
+                first_us: 0,
+                last_us: 0,
+                count: 0,
+            };
+            self.done.gaps.enter_span(&name, reason, span);
+        }
+        let topic = Topic {
+            last_seq: last_seq.max(topic.last_seq),
+            reserved: 0,
+            ..topic
+        };
+        self.topics.insert(name, topic);
+    }
+
+    /// Numbers for the topic's next messages, which wait in memory: a crash leaps over all of them.
+    fn reserve(&mut self, topic: &mut Topic, seq: u64) {
+        if topic.reserved >= seq + RESERVED_NUMBERS / 2 {
+            return;
+        }
+        topic.reserved = seq + RESERVED_NUMBERS;
+        // Others that will need it soon come along, so that one commit serves them all.
+        let soon = |topic: &Topic| {
+            topic.reserved > 0 && topic.reserved < topic.last_seq + RESERVED_NUMBERS / 2
+        };
+        let others = self.store.topics.iter();
+        let others: Vec<_> = others
+            .filter(|(name, topic)| soon(topic) && !self.is_touched(name))
+            .take(RESERVED_AT_ONCE)
+            .map(|(name, topic)| (name.clone(), *topic))
+            .collect();
+        for (name, mut topic) in others {
+            topic.reserved = topic.last_seq + RESERVED_NUMBERS;
+            self.topics.insert(name, topic);
+        }
+    }
+
+    fn is_touched(&self, name: &TopicName) -> bool {
+        self.topics.contains_key(name) || self.forgotten.contains(name)
+    }
+
+    fn make_room(
+        &mut self,
+        rank: Rank,
+        cost: u64,
+        topic: &Topic,
+    ) -> Result<Place, rusqlite::Error> {
         if let Some(rule) = self.usage.rule_of(topic.id) {
-            let place = self.room_in_quota(entry, rule)?;
+            let place = self.room_in_quota(cost, rule)?;
             if place != Place::Found {
                 return Ok(place);
             }
         }
-        self.room_in_file(entry)
+        self.room_in_file(rank, cost)
     }
 
-    fn room_in_quota(&mut self, entry: &Entry, rule: usize) -> Result<Place, rusqlite::Error> {
-        let cost = entry.cost() as u64;
+    fn room_in_quota(&mut self, cost: u64, rule: usize) -> Result<Place, rusqlite::Error> {
         if !self.usage.can_hold(rule, cost) {
             return Ok(Place::Refused);
         }
@@ -138,10 +247,10 @@ impl<'a> Draft<'a> {
         })
     }
 
-    fn room_in_file(&mut self, entry: &Entry) -> Result<Place, rusqlite::Error> {
-        while entry.cost() as u64 > self.room {
+    fn room_in_file(&mut self, rank: Rank, cost: u64) -> Result<Place, rusqlite::Error> {
+        while cost > self.room {
             let limits = self.store.limits;
-            match retention::verdict(limits.when_full, entry.rank, &self.waiting) {
+            match retention::verdict(limits.when_full, rank, &self.waiting) {
                 Verdict::Evict(rank, rows) => self.evict(rank, rows)?,
                 Verdict::Refuse => return Ok(Place::Refused),
                 Verdict::Drop => return Ok(Place::LeftOut(Reason::Full)),
@@ -150,21 +259,21 @@ impl<'a> Draft<'a> {
         Ok(Place::Found)
     }
 
-    fn insert(&self, entry: &Entry, topic: &Topic) -> Result<(), rusqlite::Error> {
-        let message = &entry.message;
+    fn insert(&self, new: &Insertion<'_>) -> Result<(), rusqlite::Error> {
+        let message = new.message;
         self.transaction
             .prepare_cached("INSERT INTO message VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)")?
             .execute(params![
-                topic.last_row,
-                topic.id,
-                topic.last_seq as i64,
+                new.row,
+                new.topic,
+                new.seq as i64,
                 message.qos as u8,
                 message.retain,
-                entry.stamp.wall_us,
-                entry.stamp.monotonic_ns,
+                new.stamp.wall_us,
+                new.stamp.monotonic_ns,
                 self.store.boot,
-                entry.stamp.clock == ClockState::Synced,
-                entry.properties,
+                new.stamp.clock == ClockState::Synced,
+                new.properties,
                 &message.payload[..],
             ])?;
         Ok(())
@@ -328,17 +437,22 @@ impl<'a> Draft<'a> {
     }
 
     /// Remembers the time now and then, for the next start without a right clock.
-    pub(super) fn raise_floor(&mut self, entries: &[Entry]) -> Result<(), rusqlite::Error> {
-        let synced = |entry: &&Entry| entry.stamp.clock == ClockState::Synced;
-        let Some(entry) = entries.iter().rev().find(synced) else {
-            return Ok(());
-        };
-        if entry.stamp.wall_us >= self.floor_us + FLOOR_STEP_US {
-            self.floor_us = entry.stamp.wall_us;
-            self.transaction.execute(
-                "INSERT OR REPLACE INTO mark VALUES ('clock', ?1)",
-                [self.floor_us],
-            )?;
+    pub(super) fn raise_floor(&mut self, synced_us: Option<i64>) -> Result<(), rusqlite::Error> {
+        match synced_us {
+            Some(wall_us) if wall_us >= self.floor_us + FLOOR_STEP_US => {
+                self.floor_us = wall_us;
+                self.note(&[("clock", wall_us)])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes marks down.
+    pub(super) fn note(&self, marks: &[(&'static str, i64)]) -> Result<(), rusqlite::Error> {
+        for (name, value) in marks {
+            self.transaction
+                .prepare_cached("INSERT OR REPLACE INTO mark VALUES (?1, ?2)")?
+                .execute(params![name, value])?;
         }
         Ok(())
     }
@@ -399,6 +513,7 @@ impl<'a> Draft<'a> {
             id: self.transaction.last_insert_rowid(),
             last_seq: 0,
             last_row: 0,
+            reserved: 0,
         };
         self.topics.insert(name.clone(), topic);
         self.usage.meet(name, topic.id);
@@ -416,7 +531,7 @@ impl<'a> Draft<'a> {
             .transaction
             .prepare_cached(
                 "SELECT id, name FROM topic WHERE bytes = 0
-                 AND NOT EXISTS (SELECT 1 FROM message WHERE row = topic.last_row)
+                 AND reserved_seq = 0 AND NOT EXISTS (SELECT 1 FROM message WHERE row = topic.last_row)
                  ORDER BY last_row LIMIT ?1",
             )?
             .query_map([FORGOTTEN_AT_ONCE as i64], |row| {
@@ -452,8 +567,15 @@ impl<'a> Draft<'a> {
         self.write_weights()?;
         for topic in self.topics.values() {
             self.transaction
-                .prepare_cached("UPDATE topic SET last_seq = ?2, last_row = ?3 WHERE id = ?1")?
-                .execute(params![topic.id, topic.last_seq as i64, topic.last_row])?;
+                .prepare_cached(
+                    "UPDATE topic SET last_seq = ?2, last_row = ?3, reserved_seq = ?4 WHERE id = ?1",
+                )?
+                .execute(params![
+                    topic.id,
+                    topic.last_seq as i64,
+                    topic.last_row,
+                    topic.reserved as i64
+                ])?;
         }
         for rank in Rank::all() {
             let rows = self.waiting[rank.index()];
@@ -468,6 +590,16 @@ impl<'a> Draft<'a> {
         }
         Ok(())
     }
+}
+
+/// A row to be.
+struct Insertion<'a> {
+    row: i64,
+    topic: i64,
+    seq: u64,
+    message: &'a Message,
+    properties: Option<&'a [u8]>,
+    stamp: RowStamp,
 }
 
 /// Where a message goes.

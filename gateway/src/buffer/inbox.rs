@@ -19,15 +19,16 @@ use super::{
     clock::{self, RowStamp},
     retention::Rank,
 };
+use crate::reading::ClockState;
 
 /// Messages that may wait for a commit: a second's worth at the rate the store is built for.
 pub(super) const MAX_QUEUED: usize = 100_000;
 /// Bytes that may wait for a commit; together with a batch this bounds the store's memory.
 pub(super) const MAX_QUEUED_BYTES: usize = 32 << 20;
 /// Messages in one commit: large enough that the disk's flush costs little per message.
-const MAX_BATCH: usize = 8192;
+pub(super) const MAX_BATCH: usize = 8192;
 /// Bytes in one commit: a fraction of the log's usual size.
-const MAX_BATCH_BYTES: usize = 2 << 20;
+pub(super) const MAX_BATCH_BYTES: usize = 2 << 20;
 /// Longest that acknowledged rows stay in the file; after a crash they are sent again.
 const DELETE_DELAY: Duration = Duration::from_millis(200);
 /// Deletions that are worth a commit of their own.
@@ -45,15 +46,21 @@ pub(super) struct Entry {
     pub(super) properties: Option<Vec<u8>>,
     pub(super) rank: Rank,
     pub(super) stamp: RowStamp,
+    /// Its rule lets it wait in memory, and nobody is promised more.
+    pub(super) memory: bool,
     pub(super) receipt: Receipt,
 }
 
 impl Entry {
     /// Bytes it will take in the file, about.
     pub(super) fn cost(&self) -> usize {
-        let properties = self.properties.as_ref().map_or(0, Vec::len);
-        ROW_OVERHEAD + self.message.payload.len() + properties
+        cost(&self.message, self.properties.as_deref())
     }
+}
+
+/// Bytes that a message will take in the file, about.
+pub(super) fn cost(message: &Message, properties: Option<&[u8]>) -> usize {
+    ROW_OVERHEAD + message.payload.len() + properties.map_or(0, <[u8]>::len)
 }
 
 /// What leaves the file.
@@ -76,6 +83,24 @@ pub(super) struct Batch {
     pub(super) entries: Vec<Entry>,
     pub(super) removals: Vec<Removal>,
     pub(super) arrivals: Vec<(Arrival, Receipt)>,
+    /// Marks of the account of wear, when they are due.
+    pub(super) account: Vec<(&'static str, i64)>,
+    /// A moment by a right clock, microseconds since 1970, for a batch without messages.
+    pub(super) synced_us: Option<i64>,
+}
+
+impl Batch {
+    /// Whether there is nothing to commit.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.removals.is_empty() && self.arrivals.is_empty()
+    }
+
+    /// The last moment in it that a right clock told.
+    pub(super) fn synced_us(&self) -> Option<i64> {
+        let synced = |entry: &&Entry| entry.stamp.clock == ClockState::Synced;
+        let last = self.entries.iter().rev().find(synced);
+        last.map(|entry| entry.stamp.wall_us).or(self.synced_us)
+    }
 }
 
 /// What the writer is to do next.
@@ -87,6 +112,8 @@ pub(super) enum Work {
     Idle,
     /// Look whether the file is damaged: a reader says so.
     Inspect,
+    /// Write to disk what waits in memory.
+    Spill,
     /// Nothing more will come.
     Close,
 }
@@ -108,6 +135,8 @@ struct State {
     /// At most one per link, which waits for the answer.
     arrivals: Vec<(Arrival, Receipt)>,
     inspect: bool,
+    spill: bool,
+    nudged: bool,
     closed: bool,
 }
 
@@ -169,6 +198,18 @@ impl Inbox {
         self.changed.notify_one();
     }
 
+    /// Asks the writer to write to disk what waits in memory.
+    pub(super) fn spill(&self) {
+        self.lock().spill = true;
+        self.changed.notify_one();
+    }
+
+    /// Has the writer look anew how long it may wait.
+    pub(super) fn nudge(&self) {
+        self.lock().nudged = true;
+        self.changed.notify_one();
+    }
+
     /// Refuses what comes from now on; what is queued is still handed out.
     pub(super) fn close(&self) {
         self.lock().closed = true;
@@ -184,6 +225,15 @@ impl Inbox {
             if mem::take(&mut state.inspect) {
                 return Work::Inspect;
             }
+            // What is queued is older than the wish, so it comes first.
+            if state.spill
+                && let Some(batch) = state.take_batch()
+            {
+                return Work::Commit(batch);
+            }
+            if mem::take(&mut state.spill) {
+                return Work::Spill;
+            }
             let due = state.due(delay);
             let now = clock::now();
             if state.closed || state.is_full_batch() || due.is_some_and(|due| due <= now) {
@@ -192,7 +242,7 @@ impl Inbox {
                     None => Work::Close,
                 };
             }
-            if until.is_some_and(|until| until <= now) {
+            if mem::take(&mut state.nudged) || until.is_some_and(|until| until <= now) {
                 return Work::Idle;
             }
             let wake = [due, until].into_iter().flatten().min();
@@ -284,6 +334,7 @@ impl State {
             entries,
             removals: mem::take(&mut self.removals),
             arrivals: mem::take(&mut self.arrivals),
+            ..Batch::default()
         })
     }
 }

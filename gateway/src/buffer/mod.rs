@@ -1,4 +1,5 @@
-//! Store and forward: messages that a forward rule matches wait here, on disk, for the upstream.
+//! Store and forward: messages that a forward rule matches wait here for the upstream, on disk, or
+//! in memory where the rule says so.
 //!
 //! ```text
 //!  broker ──keep──▶ inbox ──batch──▶ writer ──commit──▶ buffer.db ──▶ reader ──rows──▶ forwarder
@@ -6,15 +7,18 @@
 //!                                       └───────────────── rows acknowledged ────────────┘
 //! ```
 //!
-//! Invariant: a receipt says `Committed` only when the message is on disk or its loss by policy is;
-//! a row leaves only when the upstream has it, by policy with a gap marker, or as a dead letter.
-//! Driver: what the rest of the gateway sees of it.
+//! Invariant: the receipt of a message that is promised to its publisher says `Committed` only when
+//! it is on disk or its loss by policy is; a row leaves only when the upstream has it, by policy
+//! with a gap marker, or as a dead letter. Driver: what the rest of the gateway sees of it.
 
 mod arrivals;
 mod clock;
 mod dead;
+mod device;
 mod draft;
 mod inbox;
+mod medium;
+mod memory;
 mod properties;
 mod quota;
 mod reader;
@@ -22,7 +26,9 @@ pub(crate) mod retention;
 pub(crate) mod row;
 mod salvage;
 mod schema;
+pub(crate) mod stage;
 mod store;
+mod wear;
 mod writer;
 
 use std::{
@@ -31,14 +37,16 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use broker_lite::{
     keeper::{Keeper, Kept, Receipt},
     message::Message,
+    packet::QoS,
     topic::TopicName,
 };
 use jiff::Timestamp;
@@ -46,10 +54,12 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 pub use dead::{DeadLetter, DeadLetters};
+pub use medium::{DeviceWear, Wear};
 pub use reader::ReadError;
 pub use retention::Reason;
 pub use row::{Gap, Row};
 pub use salvage::Salvaged;
+pub use wear::{OwnEstimate, Spare};
 
 pub(crate) use arrivals::Arrival;
 pub(crate) use retention::Cursor;
@@ -58,9 +68,11 @@ use self::{
     arrivals::Arrivals,
     clock::Clock,
     inbox::{Entry, Inbox, Removal},
+    medium::Medium,
     quota::Rule,
     reader::{Now, Reader},
     retention::Rank,
+    stage::{Stage, StageLimits},
     store::Limits,
     writer::Writer,
 };
@@ -84,8 +96,14 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Shared {
     inbox: Inbox,
+    /// What waits in memory.
+    stage: Mutex<memory::Rows>,
+    /// Until then nothing waits in memory: the power fails.
+    on_disk_until: Mutex<Option<Instant>>,
+    link_up: AtomicBool,
     reader: Reader,
     clock: Clock,
+    medium: Medium,
     rules: RwLock<Arc<[Rule]>>,
     arrivals: Mutex<Arrivals>,
     /// See [`Buffer::clock_floor`]; microseconds since 1970.
@@ -119,8 +137,14 @@ pub struct Status {
     pub oldest: Option<Timestamp>,
     /// Messages that wait for their commit.
     pub queued: u64,
-    /// Messages put on disk since the start.
+    /// Of those that wait, messages in memory.
+    pub in_memory: u64,
+    /// Bytes that these take there.
+    pub memory_bytes: u64,
+    /// Messages kept since the start, on disk or in memory.
     pub appended: u64,
+    /// Messages put on disk after they waited in memory, since the start.
+    pub spilled: u64,
     /// Messages that the upstream acknowledged since the start.
     pub forwarded: u64,
     /// Messages whose publishers were told no since the start.
@@ -141,6 +165,8 @@ pub struct Status {
     pub fault: Option<Fault>,
     /// The file was damaged.
     pub salvaged: Option<Salvaged>,
+    /// What storing costs the medium.
+    pub wear: Wear,
 }
 
 /// Why nothing can be committed, and since when.
@@ -172,8 +198,12 @@ impl Buffer {
         }
         let shared = Arc::new(Shared {
             inbox: Inbox::default(),
+            stage: Mutex::new(Stage::new(stage_limits(config))),
+            on_disk_until: Mutex::default(),
+            link_up: AtomicBool::new(false),
             reader: Reader::new(config.path.clone()),
             clock: Clock::new(),
+            medium: Medium::holding(&config.path, config.endurance.map(|bytes| bytes.as_bytes())),
             rules: RwLock::new(compile(forwards)),
             arrivals: Mutex::default(),
             floor_us: AtomicI64::new(0),
@@ -189,6 +219,8 @@ impl Buffer {
             store: None,
             last_order: 0,
             retry: writer::FIRST_RETRY,
+            account_due: clock::now(),
+            spill_again: None,
         };
         // Here rather than in the thread, so that `sequences` knows the numbers at once.
         if writer.open() {
@@ -235,8 +267,18 @@ impl Buffer {
             stamp: self.0.shared.clock.stamp(),
             boot: self.0.shared.clock.boot(),
         };
+        // Memory first: what moves to disk between the two looks is then seen twice, not never.
+        let (staged, horizon) = self.staged(after, max_rows, now);
         let reader = &self.0.shared.reader;
-        self.checked(reader.rows(after, max_rows, max_bytes, now))
+        let on_disk = self.checked(reader.rows(after, max_rows, max_bytes, now))?;
+        Ok(stage::merge(staged, on_disk, horizon, max_rows, max_bytes))
+    }
+
+    fn staged(&self, after: &Cursor, max_rows: usize, now: Now<'_>) -> (Vec<Row>, i64) {
+        let stage = self.0.shared.stage();
+        let rows = stage.after(after, max_rows);
+        let rows = rows.map(|(id, staged)| staged.row(id, now.stamp)).collect();
+        (rows, stage.horizon())
     }
 
     /// Gaps that no one upstream has been told of. Blocks on the disk.
@@ -246,10 +288,34 @@ impl Buffer {
 
     /// The upstream has these rows; they leave with one of the next commits.
     pub fn delete(&self, rows: impl IntoIterator<Item = i64>) {
-        self.0
-            .shared
-            .inbox
-            .remove(rows.into_iter().map(Removal::Row));
+        let shared = &self.0.shared;
+        let mut from_memory = 0;
+        let mut stage = shared.stage();
+        let on_disk = rows.into_iter().filter(|row| {
+            let gone = stage.forward(*row);
+            from_memory += u64::from(gone);
+            !gone
+        });
+        let on_disk: Vec<_> = on_disk.map(Removal::Row).collect();
+        drop(stage);
+        shared.update(|status| status.forwarded += from_memory);
+        shared.inbox.remove(on_disk);
+    }
+
+    /// Whether the upstream takes messages now; while it does not, what waits in memory goes to disk
+    /// sooner.
+    pub(crate) fn link_is_up(&self, up: bool) {
+        let shared = &self.0.shared;
+        if shared.link_up.swap(up, Ordering::Relaxed) != up {
+            shared.inbox.nudge();
+        }
+    }
+
+    /// The power is about to fail: what waits in memory goes to disk now, and for a minute what comes
+    /// goes there at once.
+    pub fn power_fails(&self) {
+        warn!("power is about to fail; what waits in memory goes to disk");
+        self.0.shared.power_fails();
     }
 
     /// The upstream will never take this row; it moves to the dead letters.
@@ -327,8 +393,10 @@ impl Buffer {
             .sum();
         status.paused = *self.0.shared.paused.borrow();
         status.queued = self.0.shared.inbox.len() as u64;
+        status.wear = self.0.shared.medium.wear(&self.0.shared.clock);
         // While the disk fails this is only not known.
         status.oldest = self.0.shared.reader.oldest().unwrap_or_default();
+        self.0.shared.count_staged(&mut status);
         status
     }
 
@@ -358,11 +426,12 @@ impl Buffer {
 
 impl Keeper for Buffer {
     fn wants(&self, topic: &TopicName) -> bool {
-        self.0.rank(topic).is_some()
+        quota::find(&self.0.shared.rules(), topic).is_some()
     }
 
     fn keep(&self, message: &Message, receipt: Receipt) {
-        let Some(rank) = self.0.rank(&message.topic) else {
+        let rules = self.0.shared.rules();
+        let Some((_, rule)) = quota::find(&rules, &message.topic) else {
             // The rules changed since the broker asked: nothing is to be kept, so nothing failed.
             receipt.answer(Kept::Committed);
             return;
@@ -370,8 +439,9 @@ impl Keeper for Buffer {
         let shared = &self.0.shared;
         let entry = Entry {
             properties: message.properties.as_deref().and_then(properties::encode),
-            rank,
+            rank: rule.rank,
             stamp: shared.clock.stamp(),
+            memory: rule.memory_first && !is_promised(message),
             message: message.clone(),
             receipt,
         };
@@ -382,10 +452,6 @@ impl Keeper for Buffer {
 }
 
 impl Inner {
-    fn rank(&self, topic: &TopicName) -> Option<Rank> {
-        quota::find(&self.shared.rules(), topic).map(|(_, rule)| rule.rank)
-    }
-
     fn close(&self) {
         self.shared.inbox.close();
         let thread = self
@@ -423,6 +489,23 @@ impl Shared {
                 warn!(%error, "a command that the upstream sends again may be executed again");
             }
         }
+    }
+
+    fn link_is_up(&self) -> bool {
+        self.link_up.load(Ordering::Relaxed)
+    }
+
+    fn count_staged(&self, status: &mut Status) {
+        let stage = self.stage();
+        let in_memory = stage.waiting();
+        status.in_memory = in_memory.iter().sum();
+        status.memory_bytes = stage.bytes() as u64;
+        status.rows += status.in_memory;
+        for (waiting, more) in status.waiting.iter_mut().zip(in_memory) {
+            *waiting += more;
+        }
+        let oldest = stage.firsts().map(|staged| staged.received());
+        status.oldest = status.oldest.into_iter().chain(oldest).min();
     }
 
     fn rules(&self) -> Arc<[Rule]> {
@@ -479,8 +562,27 @@ fn compile(forwards: &[config::Forward]) -> Arc<[Rule]> {
             filter: rule.filter.clone(),
             rank: Rank::of(rule.priority),
             quota: rule.quota.map(|quota| quota.as_bytes()),
+            memory_first: rule.store == config::Store::MemoryFirst,
         })
         .collect()
+}
+
+/// Whether an acknowledgement says that the message is on disk. The gateway's own readings, which
+/// alone bear a number, are acknowledged to nobody.
+fn is_promised(message: &Message) -> bool {
+    message.qos != QoS::AtMostOnce && message.sequence.is_none()
+}
+
+fn stage_limits(config: &config::Buffer) -> StageLimits {
+    // What is too old is looked for on disk alone.
+    let oldest = config
+        .max_age
+        .map_or(Duration::MAX, |age| age.as_duration());
+    StageLimits {
+        bytes: usize::try_from(config.memory_size.as_bytes()).unwrap_or(usize::MAX),
+        age: config.spill_after.as_duration().min(oldest),
+        age_offline: config.spill_offline_after.as_duration().min(oldest),
+    }
 }
 
 /// The path with something appended to its file name.

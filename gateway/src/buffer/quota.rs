@@ -18,6 +18,8 @@ pub(crate) struct Rule {
     pub(crate) rank: Rank,
     /// Bytes that its rows may take.
     pub(crate) quota: Option<u64>,
+    /// Rows of which nobody is promised more wait in memory.
+    pub(crate) memory_first: bool,
 }
 
 /// The first rule that matches.
@@ -152,6 +154,7 @@ mod tests {
             filter: TopicFilter::parse(filter).unwrap(),
             rank: Rank::of(Priority::Normal),
             quota,
+            memory_first: false,
         }
     }
 }

@@ -159,6 +159,9 @@ pub enum Reason {
     Damaged,
     /// The log that held the last commits is gone; how many is not known.
     LogLost,
+    /// They may have waited in memory when the process ended; which of them, and how many, is not
+    /// known.
+    MemoryLost,
     /// The upstream will never take them.
     DeadLetter,
 }
@@ -173,6 +176,7 @@ impl Reason {
             Reason::Expired => "expired",
             Reason::Damaged => "damaged",
             Reason::LogLost => "log-lost",
+            Reason::MemoryLost => "memory-lost",
             Reason::DeadLetter => "dead-letter",
         }
     }

@@ -236,6 +236,7 @@ impl<'a> Copier<'a> {
     fn copy(mut self) -> Result<Option<Copied>, rusqlite::Error> {
         self.fresh.execute_batch("BEGIN")?;
         self.copy_topics()?;
+        self.copy_reservations()?;
         if self.topics.is_empty() {
             self.fresh.execute_batch("COMMIT")?;
             return Ok(None);
@@ -248,6 +249,8 @@ impl<'a> Copier<'a> {
         // A file from before schema 4 has no more than these; what is copied already stays.
         self.copy_table("dead_letter", dead)?;
         self.copy_table("arrival", "id, packet_id, digest")?;
+        // The fresh file's own mark about its log is there already and stays.
+        self.copy_table("mark", "name, value")?;
         self.copy_messages()?;
         schema::weigh_topics(self.fresh)?;
         self.announce_lost_tails()?;
@@ -265,6 +268,23 @@ impl<'a> Copier<'a> {
                 self.copy_topic(&values)?;
             }
             if complete {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers that messages in memory may bear, of a file that knows of such.
+    fn copy_reservations(&self) -> Result<(), rusqlite::Error> {
+        for order in ["ASC", "DESC"] {
+            let sql = format!("SELECT id, reserved_seq FROM topic ORDER BY id {order}");
+            let found = read_rows(self.damaged, &sql, 2);
+            for values in found.rows {
+                self.fresh
+                    .prepare_cached("UPDATE topic SET reserved_seq = ?2 WHERE id = ?1")?
+                    .execute(rusqlite::params_from_iter(values))?;
+            }
+            if found.complete {
                 break;
             }
         }

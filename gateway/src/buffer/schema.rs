@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 const APPLICATION_ID: i32 = 0x6777_6266;
 
 /// Step `n` leads from `user_version` n to n + 1.
-const MIGRATIONS: &[&str] = &[TABLES, TOPIC_BYTES, ARRIVALS, BURIALS];
+const MIGRATIONS: &[&str] = &[TABLES, TOPIC_BYTES, ARRIVALS, BURIALS, RESERVATIONS];
 
 /// `message.row` is rank and order in one number, see `Rank`: reading in sending order and
 /// evicting in age order are both a walk along the primary key, with no index to keep.
@@ -84,6 +84,9 @@ const BURIALS: &str = "
 ALTER TABLE dead_letter ADD COLUMN buried_us INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE dead_letter ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
 ";
+
+/// Numbers that messages may bear which wait in memory.
+const RESERVATIONS: &str = "ALTER TABLE topic ADD COLUMN reserved_seq INTEGER NOT NULL DEFAULT 0";
 
 /// Bytes that a row of `message` takes, about; see `Entry::cost`.
 pub(super) const COST: &str = "64 + length(payload) + coalesce(length(properties), 0)";

@@ -17,7 +17,8 @@ use super::{
     clock::RowStamp,
     dead::{DEAD_SHARE, MAX_DEAD_BYTES},
     draft::{Draft, RESERVED_PAGES},
-    inbox::Batch,
+    inbox::{Batch, Entry},
+    memory::Staged,
     quota::{Rule, Usage},
     retention::{self, GapBook, RANKS, Rank, Reason, Span},
     schema::{self, PAGE_BYTES, SchemaError},
@@ -71,6 +72,8 @@ pub(super) struct Topic {
     pub(super) id: i64,
     pub(super) last_seq: u64,
     pub(super) last_row: i64,
+    /// Numbers up to this one may be given to messages that wait in memory; 0: none.
+    pub(super) reserved: u64,
 }
 
 /// See the module's description.
@@ -96,6 +99,10 @@ pub(super) struct Done {
     /// One answer per entry of the batch.
     pub(super) answers: Vec<Kept>,
     pub(super) appended: u64,
+    /// Of their payloads.
+    pub(super) payload_bytes: u64,
+    /// Of those that waited in memory.
+    pub(super) spilled: u64,
     pub(super) forwarded: u64,
     pub(super) buried: u64,
     pub(super) gaps: GapBook,
@@ -115,7 +122,7 @@ impl Store {
         let mut store = Store {
             topics: load_topics(&connection)?,
             usage: Usage::default(),
-            floor_us: load_floor(&connection)?,
+            floor_us: mark(&connection, "clock")?.unwrap_or(0),
             waiting: load_tally(&connection)?,
             next_order: next_order(&connection)?,
             boot: enter_boot(&connection, boot)?,
@@ -124,12 +131,9 @@ impl Store {
             limits,
             squeeze: 0,
         };
-        let was_open: bool = store.connection.query_row(
-            "SELECT value <> 0 FROM mark WHERE name = 'open'",
-            [],
-            |row| row.get(0),
-        )?;
-        let log_lost = was_open && log_missing;
+        let log_lost =
+            log_missing && mark(&store.connection, "open")?.is_some_and(|open| open != 0);
+        store.leap_over_lost_memory()?;
         if log_lost {
             store.leap_over_lost_log()?;
         }
@@ -145,6 +149,11 @@ impl Store {
     /// The order that the last row got.
     pub(super) fn last_order(&self) -> i64 {
         self.next_order - 1
+    }
+
+    /// What was written down under a name.
+    pub(super) fn mark(&self, name: &str) -> Result<Option<i64>, rusqlite::Error> {
+        mark(&self.connection, name)
     }
 
     /// Rows that wait for the upstream, per priority.
@@ -179,12 +188,36 @@ impl Store {
                 let answer = draft.append(entry)?;
                 draft.done.answers.push(answer);
             }
-            draft.raise_floor(&batch.entries)?;
+            draft.raise_floor(batch.synced_us())?;
             for (arrival, _) in &batch.arrivals {
                 draft.remember(arrival)?;
             }
-            Ok(())
+            draft.note(&batch.account)
         })
+    }
+
+    /// Puts rows that waited in memory on disk, or none of them.
+    pub(super) fn land(&mut self, rows: &[(i64, Arc<Staged>)]) -> Result<Done, rusqlite::Error> {
+        self.transact(|draft| {
+            draft.measure()?;
+            rows.iter()
+                .try_for_each(|(row, staged)| draft.land(*row, staged))
+        })
+    }
+
+    /// The row and the number of a message that waits in memory. `None` when that has to go to disk:
+    /// no numbers are reserved for its topic, or rows of another rank may wait there.
+    pub(super) fn number_in_memory(&mut self, entry: &Entry) -> Option<(i64, u64)> {
+        let topic = self.topics.get_mut(&entry.message.topic)?;
+        let seq = (topic.last_seq + 1).max(entry.message.sequence.unwrap_or(0));
+        if seq > topic.reserved || Rank::of_row(topic.last_row) != entry.rank {
+            return None;
+        }
+        let row = entry.rank.row(self.next_order);
+        self.next_order += 1;
+        topic.last_row = row;
+        topic.last_seq = seq;
+        Some((row, seq))
     }
 
     /// Takes out a step of the rows that are too old; `None` when there is none.
@@ -284,8 +317,23 @@ impl Store {
         schema::quick_check(&schema::open_reader(&self.path)?)
     }
 
-    /// Copies the log into the file and says that nothing is missing.
-    pub(super) fn close(self) -> Result<(), rusqlite::Error> {
+    /// Copies the log into the file and says that nothing is missing, of memory neither unless rows
+    /// are left there.
+    pub(super) fn close(
+        mut self,
+        account: &[(&'static str, i64)],
+        memory_is_empty: bool,
+    ) -> Result<(), rusqlite::Error> {
+        let mut reserved = self.reserved();
+        self.transact(|draft| {
+            if memory_is_empty {
+                reserved
+                    .iter_mut()
+                    .for_each(|(_, topic)| topic.reserved = 0);
+                draft.topics.extend(reserved);
+            }
+            draft.note(account)
+        })?;
         self.mark_open(false)?;
         self.connection.close().map_err(|(_, error)| error)
     }
@@ -310,20 +358,37 @@ impl Store {
             .is_ok_and(|pages: u64| pages + RESERVED_PAGES >= self.limits.pages())
     }
 
+    /// Topics of which messages may wait in memory.
+    fn reserved(&self) -> Vec<(TopicName, Topic)> {
+        let topics = self.topics.iter();
+        let reserved = topics.filter(|(_, topic)| topic.reserved > 0);
+        reserved
+            .map(|(name, topic)| (name.clone(), *topic))
+            .collect()
+    }
+
+    /// Numbers that were reserved and not given back were given to messages that waited in memory when
+    /// the process ended. Which of them the upstream has is not known.
+    fn leap_over_lost_memory(&mut self) -> Result<(), rusqlite::Error> {
+        let reserved = self.reserved();
+        if reserved.is_empty() {
+            return Ok(());
+        }
+        self.transact(|draft| {
+            for (name, topic) in reserved {
+                draft.leap(name, topic, topic.reserved, Reason::MemoryLost);
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
     fn leap_over_lost_log(&mut self) -> Result<(), rusqlite::Error> {
         let topics = self.topics.clone();
         self.transact(|draft| {
             for (name, topic) in topics {
                 let last_seq = topic.last_seq + LOG_LOST_LEAP;
-                let span = Span {
-                    first_seq: topic.last_seq + 1,
-                    last_seq,
-                    first_us: 0,
-                    last_us: 0,
-                    count: 0,
-                };
-                draft.done.gaps.enter_span(&name, Reason::LogLost, span);
-                draft.topics.insert(name, Topic { last_seq, ..topic });
+                draft.leap(name, topic, last_seq, Reason::LogLost);
             }
             Ok(())
         })
@@ -362,17 +427,19 @@ pub(super) fn enter_gap(
 }
 
 fn load_topics(connection: &Connection) -> Result<HashMap<TopicName, Topic>, rusqlite::Error> {
-    let mut statement = connection.prepare("SELECT id, name, last_seq, last_row FROM topic")?;
+    let mut statement =
+        connection.prepare("SELECT id, name, last_seq, last_row, reserved_seq FROM topic")?;
     let mut rows = statement.query([])?;
     let mut topics = HashMap::new();
     while let Some(row) = rows.next()? {
         let name: String = row.get(1)?;
-        let last_seq: i64 = row.get(2)?;
+        let (last_seq, reserved): (i64, i64) = (row.get(2)?, row.get(4)?);
         if let Ok(name) = TopicName::parse(&name) {
             let topic = Topic {
                 id: row.get(0)?,
                 last_seq: last_seq as u64,
                 last_row: row.get(3)?,
+                reserved: reserved as u64,
             };
             topics.insert(name, topic);
         }
@@ -405,18 +472,24 @@ fn next_order(connection: &Connection) -> Result<i64, rusqlite::Error> {
             [first, end],
             |row| row.get(0),
         )?;
-        greatest = greatest.max(row.map_or(0, retention::order_of));
+        let waits: Option<i64> = connection.query_row(
+            "SELECT max(row) FROM message WHERE row BETWEEN ?1 AND ?2",
+            [first, end],
+            |row| row.get(0),
+        )?;
+        for row in [row, waits].into_iter().flatten() {
+            greatest = greatest.max(retention::order_of(row));
+        }
     }
     Ok(greatest + 1)
 }
 
-fn load_floor(connection: &Connection) -> Result<i64, rusqlite::Error> {
+fn mark(connection: &Connection, name: &str) -> Result<Option<i64>, rusqlite::Error> {
     connection
-        .query_row("SELECT value FROM mark WHERE name = 'clock'", [], |row| {
+        .query_row("SELECT value FROM mark WHERE name = ?1", [name], |row| {
             row.get(0)
         })
         .optional()
-        .map(Option::unwrap_or_default)
 }
 
 fn enter_boot(connection: &Connection, boot: &str) -> Result<i64, rusqlite::Error> {

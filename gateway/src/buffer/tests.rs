@@ -6,6 +6,7 @@ mod failures;
 mod keeping;
 mod letters;
 mod limits;
+mod memory;
 
 use std::{
     fs,
@@ -24,7 +25,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    config::{Forward, Priority, WhenFull},
+    config::{Forward, Priority, Store, WhenFull},
     reading::ClockState,
 };
 
@@ -106,6 +107,7 @@ fn rule(filter: &str, priority: Priority) -> Forward {
         quota: None,
         batch: None,
         compress: None,
+        store: Store::Durable,
     }
 }
 
@@ -167,6 +169,7 @@ fn entry(buffer: &Buffer, topic: &str) -> Entry {
         properties: None,
         rank: Rank::of(Priority::Normal),
         stamp: buffer.0.shared.clock.stamp(),
+        memory: false,
         receipt: Receipt::new(|_| {}),
     }
 }

@@ -20,6 +20,7 @@ use super::{
     schema,
     store::{Done, Limits, Store},
 };
+use crate::reading::ClockState;
 
 /// First pause after a failed commit; it doubles.
 const RETRY: Duration = Duration::from_millis(100);
@@ -27,6 +28,12 @@ const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Pause between two steps of giving pages back.
 const VACUUM_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the account of wear is written down, with a commit that takes place anyway.
+const ACCOUNT_INTERVAL: Duration = Duration::from_secs(900);
+
+/// How much longer it may wait when nothing else is committed.
+const LONGEST_WITHOUT_ACCOUNT: Duration = Duration::from_secs(2700);
 
 /// How often rows are looked at for their age: often enough that `max_age` means what it says.
 const AGE_CHECK: Duration = Duration::from_secs(1);
@@ -42,6 +49,10 @@ pub(super) struct Writer {
     /// The greatest order that any file of this run has used.
     pub(super) last_order: i64,
     pub(super) retry: Duration,
+    /// When the account of wear is due again.
+    pub(super) account_due: Instant,
+    /// Before this, memory that could not be written to disk is not tried again.
+    pub(super) spill_again: Option<Instant>,
 }
 
 impl Writer {
@@ -70,20 +81,28 @@ impl Writer {
                 vacuum |= more;
                 age_due = clock::now() + if more { VACUUM_PAUSE } else { AGE_CHECK };
             }
-            let at_most = self.pause_at_most(vacuum, age_due);
+            let spill_due = self.spill_due();
+            if spill_due.is_some_and(|due| due <= clock::now()) {
+                self.spill();
+                continue;
+            }
+            let at_most = self.pause_at_most(vacuum, age_due, spill_due);
             match self.shared.inbox.wait(self.commit_delay, at_most) {
                 Work::Commit(batch) => {
+                    let batch = self.stage(batch);
                     vacuum |= !batch.removals.is_empty();
-                    if !self.commit(batch) {
+                    if self.needs_disk(&batch) && !self.commit(batch) {
                         break;
                     }
                 }
                 Work::Idle if vacuum => vacuum = self.give_back(),
                 Work::Idle => {}
                 Work::Inspect => self.inspect(),
+                Work::Spill => self.spill_now(),
                 Work::Close => break,
             }
         }
+        self.spill();
         self.close();
     }
 
@@ -94,12 +113,23 @@ impl Writer {
     }
 
     /// With nothing to give back and nothing that ages, an idle buffer sleeps.
-    fn pause_at_most(&self, vacuum: bool, age_due: Instant) -> Option<Duration> {
+    fn pause_at_most(
+        &self,
+        vacuum: bool,
+        age_due: Instant,
+        spill_due: Option<Instant>,
+    ) -> Option<Duration> {
         let vacuum = vacuum.then_some(VACUUM_PAUSE);
-        let age = self
-            .ages()
-            .then(|| age_due.saturating_duration_since(clock::now()));
-        vacuum.into_iter().chain(age).min()
+        let age_due = self.ages().then_some(age_due);
+        let until = |due: Instant| due.saturating_duration_since(clock::now());
+        let due = age_due.into_iter().chain(spill_due).map(until);
+        vacuum.into_iter().chain(due).min()
+    }
+
+    /// Whether there is anything to commit; where everything waits in memory, the clock and the
+    /// account of wear are, now and then.
+    fn needs_disk(&self, batch: &Batch) -> bool {
+        !batch.is_empty() || self.account_due + LONGEST_WITHOUT_ACCOUNT <= clock::now()
     }
 
     /// Takes a step of rows out that are too old; tells whether there were any.
@@ -126,7 +156,13 @@ impl Writer {
 
     /// Tries until the batch is on disk; false when the buffer was closed before, and the batch
     /// with it is refused.
-    fn commit(&mut self, batch: Batch) -> bool {
+    fn commit(&mut self, mut batch: Batch) -> bool {
+        if self.account_due <= clock::now() {
+            let now = self.shared.clock.stamp();
+            batch.synced_us = (now.clock == ClockState::Synced).then_some(now.wall_us);
+            batch.account = self.shared.medium.account(&self.shared.clock);
+            self.account_due = clock::now() + ACCOUNT_INTERVAL;
+        }
         let mut closing = false;
         loop {
             if let Some(done) = self.try_commit(&batch) {
@@ -167,7 +203,7 @@ impl Writer {
         }
     }
 
-    fn committed(&mut self) {
+    pub(super) fn committed(&mut self) {
         if let Some(store) = &self.store {
             self.last_order = store.last_order();
             if let Err(error) = store.bound_log() {
@@ -177,12 +213,15 @@ impl Writer {
         self.recovered();
     }
 
-    fn publish(&self, done: &Done) {
+    pub(super) fn publish(&self, done: &Done) {
         let waiting = self
             .store
             .as_ref()
             .map_or_else(Default::default, Store::waiting);
         self.show_clock_floor();
+        self.show_horizon();
+        self.shared.medium.kept(done.payload_bytes);
+        self.shared.medium.wrote();
         let evicted = done.gaps.count(Reason::Evicted);
         let full = done.gaps.count(Reason::Full);
         let over_quota = done.gaps.count(Reason::Quota);
@@ -199,6 +238,7 @@ impl Writer {
             status.rows = waiting.iter().sum();
             status.waiting = waiting;
             status.appended += done.appended;
+            status.spilled += done.spilled;
             status.forwarded += done.forwarded;
             status.refused += refused;
             status.evicted += evicted;
@@ -215,14 +255,23 @@ impl Writer {
         self.shared.floor_us.store(floor_us, Ordering::Relaxed);
     }
 
+    /// All orders given so far are on disk or in memory.
+    fn show_horizon(&self) {
+        if let Some(store) = &self.store {
+            self.shared.stage().set_horizon(store.last_order() + 1);
+        }
+    }
+
     fn give_back(&mut self) -> bool {
         let Some(store) = &self.store else {
             return false;
         };
-        store.vacuum_step().unwrap_or_else(|error| {
+        let more = store.vacuum_step().unwrap_or_else(|error| {
             warn!(%error, "cannot give the buffer's free pages back; it is tried again later");
             false
-        })
+        });
+        self.shared.medium.wrote();
+        more
     }
 
     fn inspect(&mut self) {
@@ -234,7 +283,7 @@ impl Writer {
         }
     }
 
-    fn salvage(&mut self, damage: &str) {
+    pub(super) fn salvage(&mut self, damage: &str) {
         self.store = None;
         let opened = salvage::salvage(&self.path, self.limits.pages(), damage);
         self.shared.reader.forget();
@@ -260,6 +309,9 @@ impl Writer {
         ) {
             Ok((mut store, log_lost)) => {
                 store.continue_after(self.last_order);
+                self.shared
+                    .medium
+                    .recall(|name| store.mark(name).ok().flatten());
                 if log_lost {
                     error!(path = %self.path.display(), "the buffer's log is gone, and with it the last commits; numbering leaps on");
                 }
@@ -270,6 +322,7 @@ impl Writer {
                 });
                 self.store = Some(store);
                 self.show_clock_floor();
+                self.show_horizon();
                 if let Some(salvaged) = opened.salvaged {
                     self.announce(salvaged);
                 }
@@ -304,7 +357,7 @@ impl Writer {
             .update(|status| status.salvaged = Some(salvaged));
     }
 
-    fn failed(&self, what: &str) {
+    pub(super) fn failed(&self, what: &str) {
         if self.shared.fail(what) {
             error!(path = %self.path.display(), cause = what, "the buffer cannot be written; trying again");
         }
@@ -325,8 +378,10 @@ impl Writer {
     }
 
     fn close(self) {
+        let account = self.shared.medium.account(&self.shared.clock);
+        let memory_is_empty = self.shared.stage().bytes() == 0;
         if let Some(store) = self.store
-            && let Err(error) = store.close()
+            && let Err(error) = store.close(&account, memory_is_empty)
         {
             warn!(path = %self.path.display(), %error, "the buffer was not closed in order; nothing committed is lost");
         }

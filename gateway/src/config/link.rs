@@ -26,6 +26,19 @@ pub struct Buffer {
     /// Longest wait of an acknowledgement for its group commit.
     #[schemars(extend("x-maximum" = "1s"))]
     pub commit_delay: Period,
+    /// Most that messages of memory-first rules may take in memory, with what holds them.
+    #[schemars(extend("x-minimum" = "64KiB", "x-maximum" = "1GiB"))]
+    pub memory_size: Size,
+    /// Longest that such a message waits in memory, and is lost with the power, while the link is up.
+    #[schemars(extend("x-maximum" = "1h"))]
+    pub spill_after: Period,
+    /// The same while the link is down.
+    #[schemars(extend("x-maximum" = "1h"))]
+    pub spill_offline_after: Period,
+    /// Bytes that can be written to the medium, by its data sheet (TBW); by default 300 times its
+    /// size. Only the projection of its life depends on it.
+    #[schemars(extend("x-minimum" = "1GiB"))]
+    pub endurance: Option<Size>,
 }
 
 impl Default for Buffer {
@@ -36,6 +49,10 @@ impl Default for Buffer {
             max_age: None,
             when_full: WhenFull::DropOldest,
             commit_delay: Period::from_millis(10),
+            memory_size: Size::from_mib(8),
+            spill_after: Period::from_secs(30),
+            spill_offline_after: Period::from_secs(5),
+            endurance: None,
         }
     }
 }
@@ -189,6 +206,9 @@ pub struct Forward {
     pub batch: Option<Batch>,
     /// Compression of what is sent; by default none.
     pub compress: Option<Compression>,
+    /// Whether each message is on disk before it goes up, or waits in memory for a while.
+    #[serde(default)]
+    pub store: Store,
 }
 
 /// When a batch is full; what is reached first ends it.
@@ -222,6 +242,18 @@ impl Default for Batch {
 pub enum Compression {
     /// A zstd frame (RFC 8878) that `zstd -d` reads.
     Zstd,
+}
+
+/// Where the messages of a forward rule wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Store {
+    /// On disk: what a kill or the power takes is still sent.
+    #[default]
+    Durable,
+    /// QoS 0 and the gateway's own readings in memory while the upstream takes them; on disk once it
+    /// does not. What was published with QoS 1 or 2 is on disk before it is acknowledged.
+    MemoryFirst,
 }
 
 /// A `[[receive]]`: upstream messages that are published locally.

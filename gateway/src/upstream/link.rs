@@ -341,6 +341,7 @@ impl Pump {
         self.gave_up = false;
         self.returns = false;
         self.board.set(State::Connected);
+        self.buffer.link_is_up(true);
         let mut connection = Connection {
             session,
             unnumbered: VecDeque::new(),
@@ -360,6 +361,7 @@ impl Pump {
             }
             () = cancel.cancelled() => None,
         };
+        self.buffer.link_is_up(false);
         self.input(Input::LinkDown {
             by_upstream: ended.as_ref().is_some_and(Cause::is_by_upstream) && !self.gave_up,
         });

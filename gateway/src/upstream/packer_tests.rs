@@ -165,6 +165,7 @@ fn rows_under_way_follow_the_largest_batch_within_bounds() {
         qos: QoS::AtLeastOnce,
         priority: crate::config::Priority::Normal,
         quota: None,
+        store: crate::config::Store::Durable,
         batch: Some(Batch {
             messages,
             ..Batch::default()

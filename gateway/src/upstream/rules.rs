@@ -242,7 +242,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::config::Priority;
+    use crate::config::{Priority, Store};
 
     #[test]
     fn the_first_rule_that_matches_names_the_upstream_topic() {
@@ -370,6 +370,7 @@ mod tests {
             quota: None,
             batch: None,
             compress: None,
+            store: Store::Durable,
         }
     }
 

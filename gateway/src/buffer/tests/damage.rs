@@ -189,11 +189,19 @@ fn damage_that_shows_while_running_is_salvaged_too() {
 fn a_file_of_the_first_schema_is_taken_over_with_its_rows() {
     let fixture = filled(100);
     let old = rusqlite::Connection::open(&fixture.config.path).unwrap();
-    old.execute_batch("ALTER TABLE topic DROP COLUMN bytes; PRAGMA user_version = 1")
-        .unwrap();
+    old.execute_batch(
+        "ALTER TABLE topic DROP COLUMN bytes;
+         ALTER TABLE topic DROP COLUMN reserved_seq;
+         DROP TABLE arrival;
+         ALTER TABLE dead_letter DROP COLUMN buried_us;
+         ALTER TABLE dead_letter DROP COLUMN bytes;
+         PRAGMA user_version = 1",
+    )
+    .unwrap();
     drop(old);
     let buffer = fixture.open();
-    assert_eq!(buffer.status().salvaged, None);
+    let status = buffer.status();
+    assert_eq!((status.salvaged, status.fault), (None, None));
     assert_eq!(read_all(&buffer).len(), 100);
     let taken: i64 = rusqlite::Connection::open(&fixture.config.path)
         .and_then(|file| file.query_row("SELECT bytes FROM topic", [], |row| row.get(0)))

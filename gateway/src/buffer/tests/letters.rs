@@ -125,6 +125,7 @@ fn as_schema_3(path: &Path) {
         .execute_batch(
             "ALTER TABLE dead_letter DROP COLUMN buried_us;
              ALTER TABLE dead_letter DROP COLUMN bytes;
+             ALTER TABLE topic DROP COLUMN reserved_seq;
              PRAGMA user_version = 3;
              INSERT INTO dead_letter VALUES (1, 'telemetry/b', 7, 0, 'refused', x'010203');",
         )

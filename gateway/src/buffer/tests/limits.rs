@@ -143,7 +143,7 @@ fn names_of_which_no_row_waits_are_forgotten_when_there_are_too_many() {
         let batch = inbox::Batch {
             entries: vec![entry(&buffer, &topic)],
             removals: gone.into_iter().map(Removal::Row).collect(),
-            arrivals: Vec::new(),
+            ..inbox::Batch::default()
         };
         store.commit(&batch).unwrap().answers[0]
     };
@@ -158,7 +158,7 @@ fn names_of_which_no_row_waits_are_forgotten_when_there_are_too_many() {
     assert_eq!(commit("t/12".to_owned(), vec![]), Kept::Committed);
     assert_eq!(commit("t/13".to_owned(), vec![]), Kept::Refused);
     assert_eq!(commit("t/9".to_owned(), vec![]), Kept::Committed);
-    store.close().unwrap();
+    store.close(&[], true).unwrap();
     let buffer = fixture.open();
     assert_eq!(buffer.sequences().len(), 10);
     assert_eq!(read_all(&buffer).last().map(|row| row.seq), Some(2));

@@ -345,6 +345,7 @@ pub(super) fn forward() -> Forward {
         quota: None,
         batch: None,
         compress: None,
+        store: config::Store::Durable,
     }
 }
 
