@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The libraries whose files are read.
-const CRATES: [&str; 4] = ["settings", "broker-lite", "tpm", "gateway"];
+const CRATES: [&str; 5] = ["settings", "broker-lite", "tpm", "tuf", "gateway"];
 
 /// Words that belong to drivers and the shell.
 const DRIVER_WORDS: [&str; 16] = [
