@@ -76,11 +76,11 @@ pub(crate) fn broker(options: &Options, consent: Consent) -> Result<()> {
     let built = build(options.broker.as_deref(), "release")?;
     let bench = Bench::new(built, Some(rumqttd), options.broker_cores.clone())?;
     let folder = root().join("docs/benchmarks");
-    let mut results = Results::load(&folder.join("broker.json"))?;
+    let mut results: Results = results::load(&folder.join("broker.json"))?;
     results.describe(&bench.peers, &options.broker_cores)?;
     for workload in &chosen {
         bench.measure(workload, extent, &mut results)?;
-        results.save(&folder.join("broker.json"))?;
+        results::save(&results, &folder.join("broker.json"))?;
         report::write(&results, &folder.join("broker.md"))?;
     }
     println!("written: {}", folder.join("broker.md").display());
@@ -96,9 +96,9 @@ pub(crate) fn smoke() -> Result<()> {
         bench.measure(&workload, Extent::Smoke, &mut results)?;
     }
     let path = target_dir().join("bench/smoke.json");
-    results.save(&path)?;
+    results::save(&results, &path)?;
     ensure!(
-        results.rows == Results::load(&path)?.rows,
+        results.rows == results::load::<Results>(&path)?.rows,
         "{} does not read back",
         path.display()
     );

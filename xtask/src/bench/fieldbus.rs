@@ -26,6 +26,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::brokers::{free_port, machine};
+use super::results::{load, save};
 use crate::command::{cargo, output, root, run, target_dir};
 use crate::packages::{self, BUILD, Consent, TEST};
 use crate::tools;
@@ -70,7 +71,7 @@ pub(crate) fn fieldbus(options: &Options, consent: Consent) -> Result<()> {
         return Ok(());
     }
     let folder = root().join("docs/benchmarks");
-    let mut results = Results::load(&folder.join("fieldbus.json"))?;
+    let mut results: Results = load(&folder.join("fieldbus.json"))?;
     if options.page {
         return report::write(&results, &folder.join("fieldbus.md"));
     }
@@ -82,7 +83,7 @@ pub(crate) fn fieldbus(options: &Options, consent: Consent) -> Result<()> {
     results.versions = bench.versions()?;
     for run in &chosen {
         bench.measure(run, options.rounds, options.seconds, &mut results)?;
-        results.save(&folder.join("fieldbus.json"))?;
+        save(&results, &folder.join("fieldbus.json"))?;
         report::write(&results, &folder.join("fieldbus.md"))?;
     }
     println!("written: {}", folder.join("fieldbus.md").display());
@@ -97,9 +98,9 @@ pub(crate) fn smoke(consent: Consent) -> Result<()> {
         bench.measure(&run, 1, 1, &mut results)?;
     }
     let folder = target_dir().join("bench");
-    results.save(&folder.join("fieldbus.json"))?;
+    save(&results, &folder.join("fieldbus.json"))?;
     report::write(&results, &folder.join("fieldbus.md"))?;
-    let read_back = Results::load(&folder.join("fieldbus.json"))?;
+    let read_back: Results = load(&folder.join("fieldbus.json"))?;
     ensure!(
         read_back.rows == results.rows,
         "the results do not read back"

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::brokers::{self, Peer};
@@ -21,6 +21,25 @@ const FAULTS: [(&str, &str); 3] = [
     ("misordered", "twice or out of order"),
     ("refused", "refused"),
 ];
+
+/// What was measured in earlier runs; nothing where there is no file.
+pub(crate) fn load<T: Default + DeserializeOwned>(path: &Path) -> Result<T> {
+    if !path.exists() {
+        return Ok(T::default());
+    }
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is not what this command wrote", path.display()))
+}
+
+/// Keeps what was measured for later runs.
+pub(crate) fn save(results: &impl Serialize, path: &Path) -> Result<()> {
+    let folder = path.parent().context("a file is in a folder")?;
+    fs::create_dir_all(folder)?;
+    let text = serde_json::to_string_pretty(results)? + "\n";
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
 
 /// All that was measured so far.
 #[derive(Default, Serialize, Deserialize)]
@@ -45,23 +64,6 @@ pub(crate) struct Row {
 }
 
 impl Results {
-    pub(crate) fn load(path: &Path) -> Result<Results> {
-        if !path.exists() {
-            return Ok(Results::default());
-        }
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_str(&text)
-            .with_context(|| format!("{} is not what this command wrote", path.display()))
-    }
-
-    pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        let folder = path.parent().context("a file is in a folder")?;
-        fs::create_dir_all(folder)?;
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-    }
-
     /// Says where and with what this run measures.
     pub(crate) fn describe(&mut self, peers: &[Peer], broker_cores: &str) -> Result<()> {
         self.machine = brokers::machine()?;

@@ -61,9 +61,13 @@ this page are in [fieldbus.json](fieldbus.json).
 const LIMITS: &str = "\
 Where registers are scattered or many units share a connection, what counts is how few requests are sent, and how many at
 once. Of one device with contiguous registers ours is held by its shortest interval, not by its processor: 1,000 polls a
-second, in which a client that only reads and keeps nothing is several times faster. Lifting that would not bring five
-times such a client's rate: a value costs ours about a microsecond of one core to decode, compare and judge, and two to five
-more to publish. Beside the other gateway, which does the same work, the goal is met on each row.
+second, in which a client that only reads and keeps nothing is several times faster.
+
+An interval that means \"as fast as it answers\" would not reach five times such a client's rate, and is not offered. That client has
+one request of the greatest length under way at any moment: its rate is the device's own, which nobody exceeds who does not send
+several at once, and devices answer those one after the other. At best ours would come level with it, at about a microsecond of
+one core for each value to decode, compare and judge, and two to five more to publish: most of a core spent on
+values that no process changes that often. Beside the other gateway, which does the same work, the goal is met on each row.
 ";
 
 pub(crate) fn write(results: &Results, path: &Path) -> Result<()> {
