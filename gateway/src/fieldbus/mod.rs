@@ -14,6 +14,8 @@ pub mod register;
 
 pub(crate) mod decimal;
 mod number;
+
+mod crc;
 pub(crate) mod transaction;
 
 mod wire;

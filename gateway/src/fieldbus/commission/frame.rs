@@ -7,10 +7,10 @@ use std::{fmt, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::fieldbus::crc::{SHORTEST, crc};
+
 use super::pdu_text;
 
-/// Bytes of a unit identifier, a function code and a CRC: the shortest RTU frame.
-const RTU_MIN: usize = 4;
 /// Bytes of an MBAP header with the unit identifier (Modbus TCP 3.1.3).
 const MBAP: usize = 7;
 
@@ -181,7 +181,7 @@ impl fmt::Display for Direction {
 }
 
 fn rtu_verdict(bytes: &[u8]) -> Verdict {
-    let (RTU_MIN.., Some((body, found))) = (bytes.len(), bytes.split_last_chunk::<2>()) else {
+    let (SHORTEST.., Some((body, found))) = (bytes.len(), bytes.split_last_chunk::<2>()) else {
         return Verdict::WrongLength;
     };
     let (found, expected) = (u16::from_le_bytes(*found), crc(body));
@@ -201,26 +201,6 @@ fn tcp_verdict(bytes: &[u8]) -> Verdict {
         }
         _ => Verdict::WrongLength,
     }
-}
-
-/// CRC-16/MODBUS (Modbus over serial line 6.2.2).
-pub(crate) fn crc(bytes: &[u8]) -> u16 {
-    bytes.iter().copied().fold(CRC_START, crc_after)
-}
-
-/// The CRC of no bytes at all.
-pub(crate) const CRC_START: u16 = 0xffff;
-
-/// The CRC with one byte more.
-pub(crate) fn crc_after(crc: u16, byte: u8) -> u16 {
-    (0..8).fold(crc ^ u16::from(byte), |crc: u16, _| {
-        let shifted = crc >> 1;
-        if crc & 1 == 1 {
-            shifted ^ 0xa001
-        } else {
-            shifted
-        }
-    })
 }
 
 /// `01 03 00 00`.

@@ -8,12 +8,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::frame::{CRC_START, Direction, crc, crc_after};
+use crate::fieldbus::crc::{is_sealed, sealed_length};
+
+use super::frame::Direction;
 
 /// Longest RTU frame (Modbus over serial line 2.5.1.1).
 const FRAME_MAX: usize = 256;
-/// Shortest: unit identifier, function code and CRC.
-const FRAME_MIN: usize = 4;
 /// More bytes are not kept: two frames in a lump, and noise.
 const BUFFER_MAX: usize = 4 * FRAME_MAX;
 
@@ -169,15 +169,10 @@ fn fit(bytes: &[u8], length: Length, direction: Direction) -> Fit {
     match length {
         Length::Known(length) if length > FRAME_MAX => Fit::None,
         Length::Known(length) if length > bytes.len() => Fit::Incomplete,
-        Length::Known(length) if has_crc(&bytes[..length]) => Fit::Whole(length, direction),
+        Length::Known(length) if is_sealed(&bytes[..length]) => Fit::Whole(length, direction),
         Length::Untold => Fit::Incomplete,
         Length::Known(_) | Length::Unknown => Fit::None,
     }
-}
-
-fn has_crc(frame: &[u8]) -> bool {
-    let parts = frame.split_last_chunk::<2>();
-    parts.is_some_and(|(body, found)| crc(body) == u16::from_le_bytes(*found))
 }
 
 /// A frame of a function that the specification does not know: any length with the right CRC.
@@ -186,15 +181,9 @@ fn unknown_function(bytes: &[u8]) -> Fit {
     if known(request_length(bytes)) && known(response_length(bytes)) {
         return Fit::None;
     }
-    let mut crc = CRC_START;
-    for (index, byte) in bytes.iter().take(FRAME_MAX).enumerate() {
-        crc = crc_after(crc, *byte);
-        // The CRC of a frame with its CRC is zero.
-        if crc == 0 && index + 1 >= FRAME_MIN {
-            return Fit::Whole(index + 1, Direction::Stray);
-        }
-    }
-    Fit::None
+    let bytes = &bytes[..bytes.len().min(FRAME_MAX)];
+    let whole = |length| Fit::Whole(length, Direction::Stray);
+    sealed_length(bytes).map_or(Fit::None, whole)
 }
 
 /// Length of a request, unit identifier and CRC included (application protocol 6).
@@ -253,6 +242,8 @@ fn identification_length(bytes: &[u8]) -> Length {
 #[expect(clippy::disallowed_methods, reason = "moments to count from")]
 mod tests {
     use proptest::prelude::*;
+
+    use crate::fieldbus::crc::crc;
 
     use super::*;
 

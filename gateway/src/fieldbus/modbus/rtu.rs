@@ -7,13 +7,13 @@
 
 use std::ops::Range;
 
+use crate::fieldbus::crc::{SHORTEST, is_sealed};
+
 use super::echo::Expected;
 
 /// Most bytes that are kept of one exchange: an echo, an answer and more noise than any line that
 /// works brings (Modbus over serial line 2.5.1: a frame has up to 256 bytes).
 const RECEIVED_MAX: usize = 1_024;
-/// The shortest frame: unit, function and CRC.
-const SHORTEST: usize = 4;
 /// Unit, function, exception code and CRC.
 const EXCEPTION: usize = 5;
 /// Bytes before an answer that a transceiver may make of its own, when it turns around.
@@ -209,24 +209,6 @@ fn length(frame: &[u8]) -> Length {
         0x18 => known(at(2).zip(at(3)).map(|(high, low)| 6 + 256 * high + low)),
         _ => Length::AtItsCrc,
     }
-}
-
-/// Whether the last two bytes are the CRC of those before.
-pub(crate) fn is_sealed(frame: &[u8]) -> bool {
-    match frame.split_last_chunk() {
-        Some((body, seal)) if frame.len() >= SHORTEST => crc(body).to_le_bytes() == *seal,
-        _ => false,
-    }
-}
-
-/// CRC-16/MODBUS (Modbus over serial line 6.2.2); it travels low byte first.
-pub(crate) fn crc(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0xffff, |crc, byte| {
-        (0..8).fold(crc ^ u16::from(*byte), |crc: u16, _| {
-            let carry = if crc & 1 == 1 { 0xa001 } else { 0 };
-            crc >> 1 ^ carry
-        })
-    })
 }
 
 #[cfg(test)]

@@ -134,7 +134,8 @@ fn rtu_length(received: &[u8]) -> Option<usize> {
     Some(length.min(FRAME_MAX))
 }
 
-/// CRC-16/MODBUS (Modbus over serial line 6.2.2).
+/// CRC-16/MODBUS (Modbus over serial line 6.2.2), written a second time: a mistake of the client's
+/// must not pass unseen between the two ends.
 pub(super) fn crc(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0xffff, |crc, byte| {
         (0..8).fold(crc ^ u16::from(*byte), |crc: u16, _| {

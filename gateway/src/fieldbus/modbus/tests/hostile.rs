@@ -6,7 +6,7 @@ use tokio::{
 };
 use tokio_serial::{SerialPort, SerialStream};
 
-use crate::fieldbus::modbus::rtu::crc;
+use crate::fieldbus::crc::crc;
 
 use super::*;
 
@@ -173,7 +173,9 @@ async fn a_spoilt_answer_ends_its_request_without_waiting_for_the_time_out() {
     let read = rig.reading("level").await.value;
     assert_eq!(read, Some(Value::Integer(7)));
     let status = rig.handle.status();
-    assert_eq!((status.time_outs, status.garbled), (0, 2));
+    assert_eq!(status.time_outs, 0);
+    // More only where this machine itself paused within an answer.
+    assert!(status.garbled >= 2, "{}", status.garbled);
     rig.stop().await;
 }
 
