@@ -12,14 +12,12 @@ use tracing::{info, warn};
 
 use crate::{
     fieldbus::{
-        Command, CommandResult, Outcome,
+        Command, CommandResult, Outcome, Sender,
         commission::adhoc::{Ask, Told},
         raw::RawOutcome,
     },
-    payload::raw::word,
+    payload::raw::{Envelope, word},
 };
-
-use super::raw::Asked;
 
 mod catalog;
 
@@ -35,6 +33,22 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Audit {
     refused: Flood,
+}
+
+/// A request that somebody wrote down himself, and what has come of it so far.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) envelope: Envelope,
+    pub(super) payload: bytes::Bytes,
+    pub(super) sender: Option<Sender>,
+    pub(super) outcome: RawOutcome,
+}
+
+impl Asked {
+    /// The same with what came of it in the end.
+    pub(super) fn ended(self, outcome: RawOutcome) -> Asked {
+        Asked { outcome, ..self }
+    }
 }
 
 /// Entries of one kind in the minute that runs.

@@ -1,28 +1,21 @@
-//! The appliance as OpenMetrics text, beside what its broker says: statuses in, text out. Shell.
+//! The appliance as OpenMetrics text, beside what its broker says. Shell.
 //!
 //! Invariant: the number of series does not depend on what others send or name.
 
-use broker_lite::{
-    observe::metrics::{self, Exposition, counter, gauge},
-    observe::status,
-};
+use broker_lite::observe::metrics::{self, Exposition, counter, gauge};
 
 use super::{
-    status::{BufferStatus, UpstreamStatus},
+    status::{BufferStatus, StatusSource, UpstreamStatus},
     wear,
 };
 
-/// The whole page.
-pub(super) fn render(
-    broker: &status::Status,
-    buffer: &BufferStatus,
-    upstream: Option<&UpstreamStatus>,
-) -> String {
+/// The whole page, as it is now.
+pub(super) fn page(source: &StatusSource) -> String {
     let mut text = Exposition::default();
-    metrics::about(&mut text, broker);
-    about_buffer(&mut text, buffer);
-    if let Some(upstream) = upstream {
-        about_upstream(&mut text, upstream);
+    metrics::about(&mut text, &source.broker());
+    about_buffer(&mut text, &source.buffer());
+    if let Some(upstream) = source.upstream() {
+        about_upstream(&mut text, &upstream);
     }
     text.end()
 }

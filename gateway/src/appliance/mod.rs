@@ -296,7 +296,8 @@ async fn serve_metrics(
         return Ok(None);
     };
     let status = status.clone();
-    let server = http::Server::start(*address, http::metrics_page(move || status.metrics())).await;
+    let server =
+        http::Server::start(*address, http::metrics_page(move || metrics::page(&status))).await;
     Ok(Some(server.with_context(|| {
         format!("cannot serve metrics on {address}")
     })?))

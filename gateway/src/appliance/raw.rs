@@ -23,15 +23,16 @@ use tracing::warn;
 use crate::{
     clock,
     fieldbus::{
-        Sender,
         modbus::BusHandle,
+        poll::schedule::AdhocOutcome,
         raw::{RawOutcome, RawRequest},
+        transaction::Reply,
     },
-    payload::raw::{self, Envelope},
+    payload::raw,
 };
 
 use super::{
-    audit::{self, Audit},
+    audit::{self, Asked, Audit},
     commands,
     field::Field,
 };
@@ -45,6 +46,8 @@ const UNDER_WAY_MAX: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest time that a unit may be given to answer.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// What is said of a request that the bus no longer took.
+const STOPPING: &str = "the bus is being stopped";
 
 /// Serves requests until cancelled.
 pub(super) async fn serve(mut client: LocalClient, field: Arc<Field>, cancel: CancellationToken) {
@@ -82,21 +85,6 @@ pub(super) async fn serve(mut client: LocalClient, field: Arc<Field>, cancel: Ca
     }
 }
 
-/// A request on its way.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) envelope: Envelope,
-    pub(super) payload: bytes::Bytes,
-    pub(super) sender: Option<Sender>,
-    pub(super) outcome: RawOutcome,
-}
-
-impl Asked {
-    fn ended(self, outcome: RawOutcome) -> Asked {
-        Asked { outcome, ..self }
-    }
-}
-
 fn accept(
     delivery: &Delivery,
     field: &Field,
@@ -121,7 +109,7 @@ fn accept(
         envelope,
         payload: delivery.message.payload.clone(),
         sender: delivery.publisher.as_ref().map(commands::sender),
-        outcome: RawOutcome::of(None),
+        outcome: RawOutcome::Refused(STOPPING.to_owned()),
     };
     (asked, accepted)
 }
@@ -130,7 +118,28 @@ async fn ask(asked: Asked, bus: BusHandle, request: RawRequest) -> Asked {
     let timeout = request.timeout.map(|timeout| timeout.min(TIMEOUT_MAX));
     let timeout = timeout.unwrap_or_else(|| bus.response_timeout());
     let outcome = bus.ask(request.unit, request.request, timeout, PATIENCE);
-    asked.ended(RawOutcome::of(outcome.await))
+    asked.ended(in_words(outcome.await))
+}
+
+/// What came of a request; `None`: the bus has stopped.
+fn in_words(outcome: Option<AdhocOutcome>) -> RawOutcome {
+    let doubtful = |what: &str| {
+        RawOutcome::Failed(format!(
+            "{what}; if it writes, it may or may not have been executed"
+        ))
+    };
+    match outcome {
+        Some(AdhocOutcome::Replied(Reply::Answer(answer))) => RawOutcome::Answered(answer),
+        Some(AdhocOutcome::Replied(Reply::Exception(exception))) => {
+            RawOutcome::Exception(exception.0, exception.to_string())
+        }
+        Some(AdhocOutcome::Replied(Reply::TimedOut)) => doubtful("no answer"),
+        Some(AdhocOutcome::Replied(Reply::Garbled(what)) | AdhocOutcome::Lost(what)) => {
+            doubtful(&what)
+        }
+        Some(AdhocOutcome::Refused(refusal)) => RawOutcome::Refused(refusal.to_string()),
+        None => RawOutcome::Refused(STOPPING.to_owned()),
+    }
 }
 
 fn answer(client: &LocalClient, audit: &mut Audit, asked: &Asked) {

@@ -29,7 +29,6 @@ use super::{
     buffer_stats::{self, BufferStats},
     bus_tools,
     field::Field,
-    metrics,
     wear::WearStatus,
 };
 
@@ -295,15 +294,6 @@ impl StatusSource {
         })
     }
 
-    /// The appliance now, as OpenMetrics text.
-    pub(super) fn metrics(&self) -> String {
-        metrics::render(
-            &self.0.broker.status(),
-            &self.buffer(),
-            self.upstream().as_ref(),
-        )
-    }
-
     /// The appliance now.
     pub fn status(&self) -> Status {
         let now = clock::now();
@@ -331,11 +321,18 @@ impl StatusSource {
         self.buffer_stats()
     }
 
-    fn buffer(&self) -> BufferStatus {
+    /// The local broker now, as it tells of itself.
+    pub(super) fn broker(&self) -> broker_lite::observe::status::Status {
+        self.0.broker.status()
+    }
+
+    /// The buffer now.
+    pub(super) fn buffer(&self) -> BufferStatus {
         buffer(self.0.buffer.status(), self.0.max_bytes)
     }
 
-    fn upstream(&self) -> Option<UpstreamStatus> {
+    /// The upstream link now, where one is configured.
+    pub(super) fn upstream(&self) -> Option<UpstreamStatus> {
         let link = self.0.link.read().unwrap_or_else(PoisonError::into_inner);
         let link = link.clone()?;
         Some(upstream(link.status(), clock::now()))

@@ -5,9 +5,8 @@
 use std::time::Duration;
 
 use crate::fieldbus::{
-    poll::schedule::AdhocOutcome,
     register::{Register, Table},
-    transaction::{Answer, PDU_MAX, Reply, Request, Span},
+    transaction::{Answer, PDU_MAX, Request, Span},
 };
 
 /// Most registers of a read and of a write (application protocol 6.3, 6.12).
@@ -115,29 +114,6 @@ impl Answer {
                 Some(("pdu", digits.into()))
             }
             Answer::Written | Answer::Broadcast => None,
-        }
-    }
-}
-
-impl RawOutcome {
-    /// In words for who asked; `None`: the bus has stopped.
-    pub(crate) fn of(outcome: Option<AdhocOutcome>) -> RawOutcome {
-        let doubtful = |what: &str| {
-            RawOutcome::Failed(format!(
-                "{what}; if it writes, it may or may not have been executed"
-            ))
-        };
-        match outcome {
-            Some(AdhocOutcome::Replied(Reply::Answer(answer))) => RawOutcome::Answered(answer),
-            Some(AdhocOutcome::Replied(Reply::Exception(exception))) => {
-                RawOutcome::Exception(exception.0, exception.to_string())
-            }
-            Some(AdhocOutcome::Replied(Reply::TimedOut)) => doubtful("no answer"),
-            Some(AdhocOutcome::Replied(Reply::Garbled(what)) | AdhocOutcome::Lost(what)) => {
-                doubtful(&what)
-            }
-            Some(AdhocOutcome::Refused(refusal)) => RawOutcome::Refused(refusal.to_string()),
-            None => RawOutcome::Refused("the bus is being stopped".to_owned()),
         }
     }
 }
