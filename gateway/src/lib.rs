@@ -12,6 +12,8 @@ pub mod config;
 
 pub mod clock;
 
+mod wording;
+
 mod credentials;
 
 pub mod fieldbus;

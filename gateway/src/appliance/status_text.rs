@@ -5,6 +5,8 @@ use std::fmt::Write;
 use broker_lite::observe::report::clients_table;
 use settings::Size;
 
+use crate::wording::counted;
+
 use super::{
     status::{BufferStatus, BusStatus, SerialStatus, Status, UpstreamStatus},
     wear,
@@ -126,14 +128,14 @@ fn serial_line(line: &SerialStatus) -> String {
 fn broker_lines(status: &Status) -> String {
     let broker = &status.broker;
     let mut text = format!(
-        "{} broker on {}: {} clients, {} received, {} delivered, {} refused\n",
+        "{} broker on {}: {}, {} received, {} delivered, {} refused\n",
         good(true),
         if broker.listeners.is_empty() {
             "no address".to_owned()
         } else {
             broker.listeners.join(", ")
         },
-        broker.clients.len(),
+        counted(broker.clients.len(), "client", "clients"),
         broker.received,
         broker.delivered,
         broker.refused

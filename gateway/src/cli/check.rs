@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     fieldbus::{self, lessons, poll::memory::Memories},
     reading::ClockState,
+    wording::counted,
 };
 
 use super::{ConfigPath, Exit, Failure, load, plan, print};
@@ -42,7 +43,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("{:#}\n", problems.to_json()))?;
             return Err(Failure::new(
                 Exit::Usage,
-                anyhow!("{} problems", problems.len()),
+                anyhow!(counted(problems.len(), "problem", "problems")),
             ));
         }
         Err(_) => return load(&args.config).map(drop),
@@ -80,30 +81,35 @@ fn report(findings: &[Problem], config: &Config, json: bool) -> anyhow::Result<(
     for finding in findings {
         writeln!(text, "{finding}")?;
     }
-    writeln!(text, "{}: {}", counted(config), verdict(findings))?;
+    writeln!(text, "{}: {}", contents(config), verdict(findings.len()))?;
     print(&text)
 }
 
-fn counted(config: &Config) -> String {
+fn contents(config: &Config) -> String {
     let points: usize = config
         .devices
         .iter()
         .map(|device| device.points.len())
         .sum();
     format!(
-        "{} buses, {} devices with {points} points, {} other serial lines, {} forward rules",
-        config.buses.len(),
-        config.devices.len(),
-        config.serials.len(),
-        config.forwards.len()
+        "{}, {} with {}, {}, {}",
+        counted(config.buses.len(), "bus", "buses"),
+        counted(config.devices.len(), "device", "devices"),
+        counted(points, "point", "points"),
+        counted(
+            config.serials.len(),
+            "other serial line",
+            "other serial lines"
+        ),
+        counted(config.forwards.len(), "forward rule", "forward rules")
     )
 }
 
-fn verdict(findings: &[Problem]) -> String {
-    match findings.len() {
+/// What comes of so many findings.
+pub(super) fn verdict(findings: usize) -> String {
+    match findings {
         0 => "all is well".to_owned(),
-        1 => "1 finding".to_owned(),
-        count => format!("{count} findings"),
+        count => counted(count, "finding", "findings"),
     }
 }
 

@@ -348,6 +348,8 @@ fn percent(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
         0.05.. => format!("{percent:.1} %"),
-        _ => format!("{percent:.3} %"),
+        0.001.. => format!("{percent:.3} %"),
+        0.0 => "0 %".to_owned(),
+        _ => "< 0.001 %".to_owned(),
     }
 }

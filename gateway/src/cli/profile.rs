@@ -18,9 +18,10 @@ use crate::{
         library::{self, Library},
     },
     fieldbus::example,
+    wording::counted,
 };
 
-use super::{Exit, Failure, print};
+use super::{Exit, Failure, check::verdict, print};
 
 /// Arguments of `profile`.
 #[derive(Debug, clap::Args)]
@@ -210,37 +211,41 @@ fn check(files: &[PathBuf], json: bool) -> Result<(), Failure> {
     let mut problems = Vec::new();
     let mut text = String::new();
     for file in files {
-        match findings(file) {
-            Ok((loaded, found)) => {
-                let profile = &loaded.value;
-                let _infallible = writeln!(
-                    text,
-                    "{}: {} {}, {} points, {} examples",
-                    file.display(),
-                    profile.maker,
-                    profile.model,
-                    profile.points.len(),
-                    profile.examples.len()
-                );
-                problems.extend(found);
-            }
-            Err(LoadError::Problems(found)) => problems.extend(found.iter().cloned()),
+        let (what, found) = match findings(file) {
+            Ok((loaded, found)) => (contents(&loaded.value), found),
+            Err(LoadError::Problems(found)) => (String::new(), found.iter().cloned().collect()),
             Err(other) => return Err(usage(other)),
+        };
+        for problem in &found {
+            let _infallible = writeln!(text, "{problem}");
         }
+        let verdict = verdict(found.len());
+        let _infallible = writeln!(text, "{}: {what}{verdict}", file.display());
+        problems.extend(found);
     }
     if json {
         print(&format!("{:#}\n", json!(problems)))?;
     } else {
-        for problem in &problems {
-            let _infallible = writeln!(text, "{problem}");
-        }
         print(&text)?;
     }
     match problems.len() {
         0 => Ok(()),
-        1 => Err(Failure::new(Exit::Usage, anyhow!("1 finding"))),
-        count => Err(Failure::new(Exit::Usage, anyhow!("{count} findings"))),
+        _ => Err(Failure::new(
+            Exit::Usage,
+            anyhow!("a profile with findings is not ready to be used"),
+        )),
     }
+}
+
+/// `Acme M-1, 3 points, 1 example: `.
+fn contents(profile: &Profile) -> String {
+    format!(
+        "{} {}, {}, {}: ",
+        profile.maker,
+        profile.model,
+        counted(profile.points.len(), "point", "points"),
+        counted(profile.examples.len(), "example", "examples")
+    )
 }
 
 /// A profile in a file, and what is to be said of it: warnings, and examples that do not hold.
