@@ -67,7 +67,7 @@ pub(crate) enum WriteError {
     #[error("the point is a part of several registers, which cannot be written alone")]
     PartOfSeveral,
     /// More digits than any register has, or a scale that cannot be undone.
-    #[error("{0} cannot be turned into a register value exactly")]
+    #[error("{0} cannot be turned into what the device takes exactly")]
     NotExact(String),
     /// Text or bytes of another length.
     #[error("{given} bytes do not fit: the point takes {wanted}")]

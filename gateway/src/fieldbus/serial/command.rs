@@ -11,7 +11,9 @@ use serde_json::Value as Json;
 use crate::{
     config::{Access, SerialPoint, SerialSensor, TextType},
     fieldbus::{
-        Command, number,
+        Command,
+        decode::WriteError,
+        number,
         serial::{checksum::Check, shape::Shape, template::Template},
     },
     reading::Value,
@@ -60,33 +62,9 @@ pub(crate) enum Refusal {
         /// The point.
         point: String,
     },
-    /// The value's kind is another one.
-    #[error("{given} is not {wanted}")]
-    Kind {
-        /// As it came.
-        given: String,
-        /// What it has to be.
-        wanted: &'static str,
-    },
-    /// Below `min`.
-    #[error("{value} is below the least permitted value {min}")]
-    BelowMin {
-        /// As it came.
-        value: String,
-        /// The point's key.
-        min: f64,
-    },
-    /// Above `max`.
-    #[error("{value} is above the greatest permitted value {max}")]
-    AboveMax {
-        /// As it came.
-        value: String,
-        /// The point's key.
-        max: f64,
-    },
-    /// Scale and offset cannot be undone.
-    #[error("{0} cannot be turned into what the instrument takes exactly")]
-    NotExact(String),
+    /// The value does not fit the point.
+    #[error(transparent)]
+    Value(#[from] WriteError),
     /// Nothing would show whether it was executed.
     #[error("{0:?} has not been read yet, so that it could not be read back; try again")]
     NotReadYet(String),
@@ -129,8 +107,8 @@ impl Writable {
     }
 
     /// The value as the sender meant it.
-    fn value(&self, given: &Json) -> Result<Value, Refusal> {
-        let kind = |wanted| Refusal::Kind {
+    fn value(&self, given: &Json) -> Result<Value, WriteError> {
+        let kind = |wanted| WriteError::Kind {
             given: given.to_string(),
             wanted,
         };
@@ -151,16 +129,16 @@ impl Writable {
         }
     }
 
-    fn within_range(&self, value: &Value) -> Result<(), Refusal> {
+    fn within_range(&self, value: &Value) -> Result<(), WriteError> {
         let Some(size) = value.as_f64() else {
             return Ok(());
         };
         match (self.min, self.max) {
-            (Some(min), _) if size < min => Err(Refusal::BelowMin {
+            (Some(min), _) if size < min => Err(WriteError::BelowMin {
                 value: value.to_string(),
                 min,
             }),
-            (_, Some(max)) if size > max => Err(Refusal::AboveMax {
+            (_, Some(max)) if size > max => Err(WriteError::AboveMax {
                 value: value.to_string(),
                 max,
             }),
@@ -225,7 +203,7 @@ fn rendered<'a>(
         Value::Text(_) | Value::Bool(_) => point.template.render(Some(&value), check),
         number => {
             let raw = point.shape.undo(number);
-            let raw = raw.ok_or_else(|| Refusal::NotExact(number.to_string()))?;
+            let raw = raw.ok_or_else(|| WriteError::NotExact(number.to_string()))?;
             point.template.render(Some(&raw), check)
         }
     };
