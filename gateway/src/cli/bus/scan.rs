@@ -2,14 +2,17 @@
 //!
 //! Invariant: it only reads, and what was found is printed however it ends.
 
-use std::{fmt::Write, ops::RangeInclusive, time::Duration};
+use std::{cmp::Reverse, fmt::Write, ops::RangeInclusive, time::Duration};
 
 use anyhow::anyhow;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    config::{Bus, Parity},
+    config::{
+        Bus, Parity,
+        profile::{DIRECTORY, library::Library},
+    },
     fieldbus::{
         commission::{
             identity::{self, Identity},
@@ -363,7 +366,11 @@ fn settings(args: &Args, bus: &Bus) -> Result<Vec<Setting>, Failure> {
         (true, true) => all.to_vec(),
         (true, false) => vec![own],
     };
-    let bauds = or(&wire.baud, &scan::BAUDS, own.baud);
+    let bauds = or(
+        &wire.baud,
+        &bauds(&Library::new(DIRECTORY.as_ref())),
+        own.baud,
+    );
     let given: Result<Vec<Parity>, Failure> = wire.parity.iter().map(|word| parity(word)).collect();
     let parities = match (given?, free) {
         (given, _) if !given.is_empty() => given,
@@ -379,6 +386,23 @@ fn settings(args: &Args, bus: &Bus) -> Result<Vec<Setting>, Failure> {
         (given, _) => given.to_vec(),
     };
     Ok(scan::settings(&bauds, &parities, &stop_bits))
+}
+
+/// The rates that are tried: first those at which most of the described devices leave the factory.
+fn bauds(library: &Library) -> Vec<u32> {
+    let names = library.names();
+    let profiles = names.keys().filter_map(|name| library.read(name).ok()?);
+    let factory: Vec<u32> = profiles
+        .filter_map(|loaded| loaded.value.line?.baud.first().copied())
+        .collect();
+    let mut bauds = scan::BAUDS.to_vec();
+    for baud in &factory {
+        if !bauds.contains(baud) {
+            bauds.push(*baud);
+        }
+    }
+    bauds.sort_by_key(|baud| Reverse(factory.iter().filter(|one| *one == baud).count()));
+    bauds
 }
 
 fn parity(word: &str) -> Result<Parity, Failure> {
