@@ -85,6 +85,25 @@ fn at_the_bus(file: &str, way: &str, setpoint: u16) -> Result<()> {
         "{guessed}"
     );
 
+    let all = [
+        "-c",
+        file,
+        "rs485-0",
+        "--unit",
+        "0",
+        "holding:100",
+        &setpoint,
+    ];
+    let (all, _) = bus(&[&["write"], &all[..]].concat())?;
+    ensure!(all.contains("none answers a broadcast"), "{all}");
+    let all = ["-c", file, "rs485-0", "--unit", "0", "holding:100"];
+    refused(2, &[&["read"], &all[..]].concat())?;
+
+    let (forgotten, _) = bus(&["forget", "-c", file, "meter-1"])?;
+    ensure!(forgotten.starts_with("meter-1: "), "{forgotten}");
+    let unknown = refused(2, &["forget", "-c", file, "meter-9"])?;
+    ensure!(unknown.contains("no device \"meter-9\""), "{unknown}");
+
     let missing = refused(1, &[&["read"], &meter[..], &["input:50"]].concat())?;
     ensure!(
         missing.contains("exception 02 illegal data address"),

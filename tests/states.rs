@@ -150,3 +150,19 @@ fn a_reload_ends_the_state_of_a_removed_device_and_leaves_that_of_its_neighbour(
         Ok(())
     });
 }
+
+#[test]
+fn a_gateway_that_is_stopped_says_so_of_its_devices() {
+    promise(|scene| {
+        let site = Site::new(scene)?;
+        let mut gateway = Gateway::start(scene, &site.config(scene, &["plc"]), site.port)?;
+        let panel = site.listener(scene, "panel")?;
+        panel.message("state/plc", online)?;
+        let (status, _) = gateway.stop()?;
+        ensure!(status.success(), "{status}");
+        panel.message("state/plc", |payload| {
+            payload.contains(r#""state":"offline","reason":"the gateway was stopped""#)
+        })?;
+        Ok(())
+    });
+}

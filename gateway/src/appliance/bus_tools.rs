@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!  bus NAME         ─▶ {"bus":…,"port":…,"down":…}
+//!  forget DEVICE    ─▶ {"forgotten":…} or {"error":…}   what it has taught, here and on the disk
 //!  transact {ASK}   ─▶ {"reply":…} or {"error":…}       one request, in turn among the polls
 //!  trace NAME       ─▶ {"what":…,"bytes":…} per line     until the asker closes the connection
 //! ```
 //!
 //! Invariant: every request that may change something in a unit is logged with who asked for it.
+
+use std::sync::Arc;
 
 use nix::unistd::{Uid, User};
 use serde_json::{Value as Json, json};
@@ -30,14 +33,15 @@ use super::{audit, field::Field};
 const FRAMES_MAX: usize = 64;
 
 /// Answers a question about a bus.
-pub(super) fn answer(field: &Field, question: Question<'_>) -> Answer {
+pub(super) fn answer(field: &Arc<Field>, question: Question<'_>) -> Answer {
     let (word, rest) = question.text.split_once(' ').unwrap_or((question.text, ""));
     match word {
         "bus" => with(field, rest, |bus| about(&bus).into()),
         "trace" => with(field, rest, follow),
+        "forget" => forget(Arc::clone(field), rest.to_owned()),
         "transact" => transact(field, rest, question.user),
         other => error(format!(
-            "{other:?} is no question; ask: status, buffer [pause|resume], bus NAME, transact REQUEST, trace NAME"
+            "{other:?} is no question; ask: status, buffer [pause|resume], bus NAME, forget DEVICE, transact REQUEST, trace NAME"
         )),
     }
 }
@@ -58,6 +62,15 @@ fn error(what: String) -> Answer {
 fn about(bus: &BusHandle) -> Json {
     let status = bus.status();
     json!({ "bus": status.name, "port": status.port, "down": status.down })
+}
+
+fn forget(field: Arc<Field>, device: String) -> Answer {
+    Answer::Later(Box::pin(async move {
+        match field.forget(&device).await {
+            true => json!({ "forgotten": device }),
+            false => json!({ "error": format!("no bus reads a device {device:?}") }),
+        }
+    }))
 }
 
 fn transact(field: &Field, text: &str, user: Option<u32>) -> Answer {

@@ -196,21 +196,42 @@ impl Field {
         }
         let memories: Memories = buses.iter().flat_map(BusHandle::memories).collect();
         let lessons = Arc::clone(&self.lessons);
-        let written = spawn_blocking(move || locked(&lessons).write(memories)).await;
+        // What keeps it from being written is logged there.
+        let written = spawn_blocking(move || drop(locked(&lessons).write(memories))).await;
         if let Err(error) = written {
             warn!(%error, "what devices have taught was not written down");
         }
     }
 
-    /// Stops every line, and waits a moment until what they told has been taken.
+    /// Forgets what a device has taught, here and on the disk; `false` where no bus has it.
+    pub(crate) async fn forget(&self, device: &str) -> bool {
+        let buses = self.routes().buses.clone();
+        let known = buses.iter().any(|bus| bus.forget(device));
+        if known {
+            info!(device, "forgot what the device has taught");
+            self.remember().await;
+        }
+        known
+    }
+
+    /// Stops every line, tells so of its devices, and waits a moment until that has been taken.
     pub(crate) async fn stop(&self) {
         self.remember().await;
+        let mut silent = Vec::new();
         for (_, line) in self.lines.lock().await.drain() {
+            silent.extend(line.spec.devices().into_iter().map(presence::stopped));
             line.stop().await;
         }
         let everything = self.events.max_capacity();
-        // All places are free only when nothing waits. Who takes events may be gone already.
-        let _late = timeout(LAST_EVENTS, self.events.reserve_many(everything)).await;
+        let told = async {
+            for event in silent {
+                self.tell(event).await;
+            }
+            // All places are free only when nothing waits.
+            self.events.reserve_many(everything).await.map(drop)
+        };
+        // Who takes events may be gone already.
+        let _late = timeout(LAST_EVENTS, told).await;
     }
 
     /// Hands a command to the line of its device.

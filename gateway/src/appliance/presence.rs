@@ -1,4 +1,5 @@
-//! What `state/<device>` says before a device was heard, and once it is no longer configured. Shell.
+//! What `state/<device>` says before a device was heard, once the gateway has stopped, and once it is
+//! no longer configured. Shell.
 //!
 //! Invariant: a retained state is of this run and of a configured device, or it is ended.
 
@@ -16,12 +17,24 @@ use crate::{
 /// What is told of a device until it is heard, or known not to answer.
 const UNHEARD: &str = "not heard yet since the gateway began to read it";
 
+/// What is told of every device when the gateway ends.
+const STOPPED: &str = "the gateway was stopped";
+
 /// Tells that what an earlier run, or another line, said of a device no longer counts.
 pub(super) fn unheard(device: &str) -> Event {
+    offline(device, UNHEARD)
+}
+
+/// Tells that nobody reads a device any more.
+pub(super) fn stopped(device: &str) -> Event {
+    offline(device, STOPPED)
+}
+
+fn offline(device: &str, reason: &str) -> Event {
     Event::Device {
         device: device.into(),
         state: DeviceState::Offline {
-            reason: UNHEARD.to_owned(),
+            reason: reason.to_owned(),
         },
         stamp: clock::now(),
     }

@@ -79,20 +79,24 @@ impl LessonsFile {
         &self.written
     }
 
-    /// Writes what devices have taught, if any of it is news. Blocks.
-    pub(crate) fn write(&mut self, memories: Memories) {
+    /// Writes what devices have taught, if any of it is news. Blocks. A failure is logged once.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn write(&mut self, memories: Memories) -> io::Result<()> {
         let is_news = |(name, memory): (&String, &Memory)| {
             let written = self.written.get(name);
             written.is_none_or(|written| memory.is_news(written))
         };
         let gone = self.written.keys().any(|name| !memories.contains_key(name));
         if !gone && !memories.iter().any(is_news) {
-            return;
+            return Ok(());
         }
         match replace(&self.path, &memories) {
             Ok(()) => {
                 self.written = memories;
                 self.fault = None;
+                Ok(())
             }
             Err(error) => {
                 let fault = error.to_string();
@@ -100,6 +104,7 @@ impl LessonsFile {
                     warn!(path = %self.path.display(), %error, "cannot write down what devices have taught");
                 }
                 self.fault = Some(fault);
+                Err(error)
             }
         }
     }
@@ -185,7 +190,9 @@ mod tests {
     fn what_was_written_is_there_at_the_next_start() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lessons.json");
-        LessonsFile::open(&path).write(memories("p"));
+        LessonsFile::open(&path)
+            .write(memories("p"))
+            .expect("written");
         assert_eq!(*LessonsFile::open(&path).memories(), memories("p"));
         let files = fs::read_dir(folder.path()).expect("the folder").count();
         assert_eq!(files, 1, "nothing is left beside it");
@@ -196,16 +203,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lessons.json");
         let mut file = LessonsFile::open(&path);
-        file.write(Memories::new());
+        file.write(Memories::new()).expect("nothing to do");
         assert!(!path.exists());
-        file.write(memories("p"));
+        file.write(memories("p")).expect("written");
         fs::remove_file(&path).expect("it was there");
         let mut same = memories("p");
         same.entry("meter".to_owned())
             .and_modify(|one| one.turnaround_us = Some(3_100));
-        file.write(same);
+        file.write(same).expect("nothing to do");
         assert!(!path.exists());
-        file.write(memories("q"));
+        file.write(memories("q")).expect("written");
         assert!(path.exists());
     }
 

@@ -173,6 +173,11 @@ impl BusHandle {
         lock(&self.schedule).memories().collect()
     }
 
+    /// Plans as if a device had taught nothing yet; `false` where it is not on this bus.
+    pub(crate) fn forget(&self, device: &str) -> bool {
+        lock(&self.schedule).forget(device, Instant::now())
+    }
+
     /// Whether the bus' task still runs.
     pub fn is_running(&self) -> bool {
         !self.done.is_cancelled()

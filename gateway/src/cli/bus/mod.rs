@@ -3,6 +3,7 @@
 //! Invariant: while the service runs it keeps its buses; what is asked here takes its turn among
 //! the polls.
 
+mod forget;
 mod guess;
 mod progress;
 mod read;
@@ -29,6 +30,8 @@ pub(super) enum Command {
     Guess(guess::Args),
     /// Show the frames on a bus, or keep them in a file for Wireshark
     Trace(trace::Args),
+    /// Forget what a device has taught, and learn it anew
+    Forget(forget::Args),
 }
 
 /// Runs the command.
@@ -40,6 +43,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         Command::Write(args) => runtime.block_on(write::run(args)),
         Command::Guess(args) => runtime.block_on(guess::run(args)),
         Command::Trace(args) => runtime.block_on(trace::run(args)),
+        Command::Forget(args) => runtime.block_on(forget::run(args)),
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use settings::Period;
 
 use crate::{
-    config::Bus,
+    config::{Bus, Framing},
     control::Answers,
     fieldbus::{
         commission::{
@@ -30,6 +30,8 @@ use super::{ConfigPath, Exit, Failure, load, note, usage, value};
 
 /// Units on a serial line (Modbus over serial line 2.2).
 const SERIAL_UNITS: std::ops::RangeInclusive<u8> = 1..=247;
+/// The unit identifier that means all of them.
+const ALL_UNITS: u8 = 0;
 
 /// The wire: a bus of the configuration by its name, or a port or address of its own.
 #[derive(Debug, clap::Args)]
@@ -195,7 +197,7 @@ impl Target {
         let Some(socket) = &self.socket else {
             return Ok(None);
         };
-        let answer = match ask(socket, &format!("bus {}", self.bus.name)).await {
+        let answer = match asked(socket, &format!("bus {}", self.bus.name)).await {
             Ok(answer) => answer,
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => {
@@ -280,6 +282,13 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a request to this unit goes to all units of a line, and none answers (Modbus over
+    /// serial line 2.1).
+    pub(super) fn is_broadcast(&self, unit: u8) -> bool {
+        let line = self.bus.port.is_some() || self.bus.framing == Some(Framing::Rtu);
+        line && unit == ALL_UNITS
+    }
+
     /// Sends a request and waits for what comes of it.
     pub(super) async fn transact(&mut self, unit: u8, request: &Request) -> Result<Reply, Failure> {
         self.transact_within(unit, request, self.timeout).await
@@ -332,7 +341,7 @@ impl Session {
 
 async fn through(socket: &Path, question: &Ask) -> Result<Told, Failure> {
     let question = json!(question);
-    let answer = ask(socket, &format!("transact {question}")).await;
+    let answer = asked(socket, &format!("transact {question}")).await;
     let told = answer
         .with_context(|| format!("the service at {} went away", socket.display()))
         .map_err(|error| Failure::new(Exit::Unreachable, error))?;
@@ -341,14 +350,15 @@ async fn through(socket: &Path, question: &Ask) -> Result<Told, Failure> {
     Ok(told)
 }
 
-/// One question, one answer.
-async fn ask(socket: &Path, question: &str) -> io::Result<Json> {
+/// One question to the service, one answer.
+pub(super) async fn asked(socket: &Path, question: &str) -> io::Result<Json> {
     let mut answers = Answers::ask(socket, question).await?;
     let answer = answers.next().await?;
     answer.ok_or_else(|| io::Error::other("it closed the connection without an answer"))
 }
 
-fn is_absent(error: &io::Error) -> bool {
+/// Whether nobody serves the control socket.
+pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused

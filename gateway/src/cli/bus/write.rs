@@ -72,14 +72,32 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
         .collect();
     let write = Write::new(&point, &values, args.function).map_err(usage)?;
     let mut session = args.wire.target(bus)?.open(args.wire.timeout).await?;
+    if session.is_broadcast(args.unit) {
+        return broadcast(args, &write, &mut session).await;
+    }
     session.check_unit(args.unit)?;
     let before = read(args, &point, &write, &mut session).await?;
-    if !confirmed(args, &before, &write)? {
-        return Err(Failure::new(Exit::Failed, anyhow!("nothing was written")));
-    }
+    confirm(args, &before, &write)?;
     session.answer(args.unit, &write.request).await?;
     let after = read(args, &point, &write, &mut session).await?;
     report(args, &write, before, after)
+}
+
+/// Writes to all units of a line, of which none answers.
+async fn broadcast(args: &Args, write: &Write, session: &mut Session) -> Result<(), Failure> {
+    if !write.request.is_plain_write() {
+        return Err(usage(
+            "unit 0 means all units of the line, and none of them answers: it takes plain writes",
+        ));
+    }
+    confirm(args, &None, write)?;
+    session.answer(args.unit, &write.request).await?;
+    if args.json {
+        return report(args, write, None, None);
+    }
+    Ok(print(
+        "sent to all units; none answers a broadcast, so that nothing shows who took it\n",
+    )?)
 }
 
 /// What stands there; `None` where that is not wanted or cannot be read.
@@ -105,12 +123,8 @@ async fn read(
     }
 }
 
-/// Asks on a terminal; a script has decided already.
-fn confirmed(
-    args: &Args,
-    before: &Option<(Vec<Row>, bool)>,
-    write: &Write,
-) -> Result<bool, Failure> {
+/// Asks on a terminal; a script has decided already. Fails where the answer is no.
+fn confirm(args: &Args, before: &Option<(Vec<Row>, bool)>, write: &Write) -> Result<(), Failure> {
     let now = before
         .as_ref()
         .map(|(rows, _)| format!(", which now says {}", said(rows)));
@@ -122,13 +136,16 @@ fn confirmed(
     );
     if args.yes || !io::stdin().is_terminal() {
         note(what);
-        return Ok(true);
+        return Ok(());
     }
     note(format!("{what}\nWrite it? [y/N]"));
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     read.context("cannot read the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::Failed, anyhow!("nothing was written"))),
+    }
 }
 
 fn report(
