@@ -19,6 +19,7 @@ use crate::fieldbus::{
         memory::{self, Memory},
         overload::Booking,
         pace::Pace,
+        patience::Patience,
         plan::{self, Cost, Item, Lessons, Limits, Place, Planned, Turn},
         point::{self, Parked, Point},
         turnaround::Turnaround,
@@ -44,8 +45,12 @@ pub(crate) struct Device {
     pub(crate) points: Vec<Point>,
     pub(crate) polls: Vec<Poll>,
     pub(crate) health: Health,
+    /// How long it is waited for.
+    pub(crate) patience: Patience,
     /// How it is written.
     pub(crate) functions: Functions,
+    /// The same before it has taught anything.
+    configured_functions: Functions,
     /// What was last told of it, and when.
     pub(crate) told: Option<(DeviceState, Stamp)>,
     /// No value is too old before then; `None` while there is none that could be.
@@ -140,7 +145,9 @@ impl Device {
             points: device.points.iter().map(point).collect(),
             polls: Vec::new(),
             health: Health::Unproven,
+            patience: Patience::default(),
             functions: Functions::of(device),
+            configured_functions: Functions::of(device),
             told: None,
             stale_at: None,
             limits: Limits::of(device),
@@ -185,7 +192,15 @@ impl Device {
     pub(crate) fn memory(&self) -> Memory {
         let parked = self.points.iter().filter(|point| point.parked.is_some());
         let parked = parked.map(|point| point.name.to_string()).collect();
-        Memory::of(&self.fingerprint, self.turnaround(), &self.lessons, parked)
+        let unknown = self.functions.unknown(self.configured_functions);
+        let turnaround = self.turnaround();
+        Memory::of(
+            &self.fingerprint,
+            turnaround,
+            &self.lessons,
+            parked,
+            unknown,
+        )
     }
 
     /// Plans with what it taught before a restart, unless it is another device by now. Points that
@@ -195,6 +210,7 @@ impl Device {
             return;
         }
         self.lessons = memory.lessons();
+        self.functions = self.configured_functions.without(&memory.unknown_functions);
         if let Some(turnaround) = memory.turnaround() {
             self.turnaround = Turnaround::remembered(turnaround);
             self.cost = self.cost.with_turnaround(turnaround);
@@ -211,6 +227,18 @@ impl Device {
         self.replan(now);
     }
 
+    /// Plans as if it had taught nothing yet. Who answers is waited for as before.
+    pub(crate) fn forget(&mut self, now: Instant) {
+        self.lessons = Lessons::default();
+        self.functions = self.configured_functions;
+        self.cost = self.cost.untaught();
+        self.turnaround = Turnaround::assumed(self.cost.turnaround());
+        for point in &mut self.points {
+            point.parked = None;
+        }
+        self.replan(now);
+    }
+
     /// The turnaround, once it has been measured.
     pub(crate) fn turnaround(&self) -> Option<Duration> {
         self.turnaround.measured()
@@ -220,6 +248,7 @@ impl Device {
     /// the wire. The plan changes with it where that saves enough of the bus' time.
     pub(crate) fn answered_after(&mut self, time: Duration, now: Instant) {
         self.turnaround.answered(time);
+        self.patience.took(time);
         let counted_on = self.cost.turnaround();
         let Some(turnaround) = self.turnaround.worth_planning_with(counted_on, now) else {
             return;
@@ -384,7 +413,12 @@ impl Device {
     /// The request by which the point with this index is read alone, as the device allows it.
     pub(crate) fn alone(&self, point: usize) -> Option<Span> {
         let point = self.points.get(point)?;
-        Some(self.limits.request_for(point.span))
+        Some(self.least_read(point.span))
+    }
+
+    /// The least request that the device allows to read `span`.
+    pub(crate) fn least_read(&self, span: Span) -> Span {
+        self.limits.request_for(span)
     }
 
     /// A read as the device usually gets it; the start of its first point if nothing is planned.

@@ -39,8 +39,9 @@ pub(crate) struct Silence {
     pub(crate) probe_at: Instant,
     /// When to ask even if they do not.
     pub(crate) overdue_at: Instant,
-    /// The read that was not answered; the next one must be of another length.
-    unanswered: Option<Span>,
+    /// The last two reads that were not answered, without a pause between them; the next one must
+    /// be of another length than both.
+    unanswered: [Option<Span>; 2],
     /// It answered until now: one short read, in the order of the polls, tells a lost frame from
     /// a unit that is gone.
     in_order: bool,
@@ -60,11 +61,13 @@ impl Health {
         jitter: &mut Jitter,
         now: Instant,
     ) {
-        let before = match self {
-            Health::Silent(silence) => silence.failures,
-            Health::Unproven | Health::Online => 0,
+        let (before, owed) = match self {
+            Health::Silent(silence) => (silence.failures, silence.unanswered[0]),
+            Health::Unproven | Health::Online => (0, None),
         };
         let failures = before.saturating_add(1);
+        // Before a pause the line is drained of what is older.
+        let owed = owed.filter(|_| failures < OFFLINE_AFTER);
         let in_order = self.is_online();
         let pause = match failures.checked_sub(OFFLINE_AFTER) {
             None => Duration::ZERO,
@@ -75,7 +78,7 @@ impl Health {
             failures,
             probe_at,
             overdue_at: probe_at + pause.max(timeout),
-            unanswered,
+            unanswered: [unanswered, owed],
             in_order,
         });
     }
@@ -84,13 +87,16 @@ impl Health {
     /// another length, before its polls go on.
     pub(crate) fn suspect(&mut self, unanswered: Option<Span>, now: Instant) {
         match self {
-            Health::Silent(silence) => silence.unanswered = unanswered.or(silence.unanswered),
+            Health::Silent(silence) if unanswered.is_some() => {
+                silence.unanswered = [unanswered, silence.unanswered[0]];
+            }
+            Health::Silent(_) => {}
             Health::Unproven | Health::Online => {
                 *self = Health::Silent(Silence {
                     failures: 0,
                     probe_at: now,
                     overdue_at: now,
-                    unanswered,
+                    unanswered: [unanswered, None],
                     in_order: true,
                 });
             }
@@ -103,11 +109,14 @@ impl Health {
         matches!(self, Health::Silent(silence) if silence.in_order)
     }
 
-    /// The read whose answer may still come.
-    pub(crate) fn unanswered(&self) -> Option<Span> {
+    /// Whether an answer as long as this read's may still come to another one.
+    pub(crate) fn owes(&self, read: Span) -> bool {
         match self {
-            Health::Silent(silence) => silence.unanswered,
-            Health::Unproven | Health::Online => None,
+            Health::Silent(silence) => {
+                let mut owed = silence.unanswered.into_iter().flatten();
+                owed.any(|one| one.table == read.table && one.data_bytes() == read.data_bytes())
+            }
+            Health::Unproven | Health::Online => false,
         }
     }
 
@@ -124,19 +133,24 @@ impl Health {
 
 impl Silence {
     /// A read at a usual place that shows whether the unit is back. Its answer differs in length
-    /// from the one that did not come, which may still come.
+    /// from the two that did not come, which may still come.
     pub(crate) fn probe(&self, usual: Span) -> Span {
-        let unanswered = self.unanswered.unwrap_or(usual);
-        let more = if usual.table.is_bits() { 9 } else { 2 };
-        let shortest = Span { count: 1, ..usual };
-        if shortest.data_bytes() != unanswered.data_bytes() {
-            return shortest;
-        }
-        Span {
-            start: usual.start.min(u16::MAX - more),
-            count: more,
+        let counts = if usual.table.is_bits() {
+            [1, 9, 17]
+        } else {
+            [1, 2, 3]
+        };
+        let probes = counts.map(|count| Span {
+            start: usual.start.min(u16::MAX - (count - 1)),
+            count,
             ..usual
-        }
+        });
+        let owed = |probe: &Span| {
+            let mut owed = self.unanswered.into_iter().flatten();
+            owed.any(|one| one.data_bytes() == probe.data_bytes())
+        };
+        let free = probes.into_iter().find(|probe| !owed(probe));
+        free.unwrap_or(probes[0])
     }
 }
 
@@ -187,16 +201,18 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_never_has_the_length_of_the_answer_that_may_still_come() {
+    fn a_probe_never_has_the_length_of_an_answer_that_may_still_come() {
         for table in [Table::Coil, Table::Discrete, Table::Input, Table::Holding] {
-            for count in 1..=125 {
+            for (count, before) in (1..=125).flat_map(|count| (1..=20).map(move |one| (count, one)))
+            {
                 let unanswered = span(table, count);
                 let silence = Silence {
-                    unanswered: Some(unanswered),
+                    unanswered: [Some(unanswered), Some(span(table, before))],
                     ..silent(1).0
                 };
                 let probe = silence.probe(unanswered);
                 assert_ne!(probe.data_bytes(), unanswered.data_bytes());
+                assert_ne!(probe.data_bytes(), span(table, before).data_bytes());
                 assert!(probe.end() <= 65_536);
             }
         }

@@ -39,6 +39,9 @@ pub(crate) struct Memory {
     /// Names of points that answer with an exception.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) parked: Vec<String>,
+    /// Function codes of writes that it answered not to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unknown_functions: Vec<u8>,
 }
 
 impl Memory {
@@ -48,6 +51,7 @@ impl Memory {
         turnaround: Option<Duration>,
         lessons: &Lessons,
         parked: Vec<String>,
+        unknown_functions: Vec<u8>,
     ) -> Memory {
         let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
         let holes = ranges(lessons.holes.iter().copied());
@@ -62,6 +66,7 @@ impl Memory {
                 lessons.cuts.iter().copied().collect()
             },
             parked,
+            unknown_functions,
         }
     }
 
@@ -162,7 +167,7 @@ mod tests {
             cuts: [register("coil:7")].into(),
         };
         let turnaround = Some(Duration::from_micros(3_210));
-        let memory = Memory::of("f", turnaround, &lessons, vec!["p".to_owned()]);
+        let memory = Memory::of("f", turnaround, &lessons, vec!["p".to_owned()], vec![6, 22]);
         let text = serde_json::to_string(&memory).expect("JSON");
         assert!(text.contains("input:3..4"), "{text}");
         let read: Memory = serde_json::from_str(&text).expect("a memory");

@@ -12,6 +12,7 @@ mod jitter;
 pub(crate) mod memory;
 pub(crate) mod overload;
 mod pace;
+mod patience;
 pub mod plan;
 mod point;
 pub(crate) mod schedule;

@@ -139,8 +139,12 @@ struct UnderWay {
     purpose: Purpose,
     /// The unit may not answer.
     doubtful: bool,
+    /// It went before others although there was no slack.
+    overdue: bool,
     read: Option<Span>,
     sent: Instant,
+    /// How long the unit may take for itself.
+    patience: Duration,
     /// From when its answer can be timed; `None`: others are under way, which it may have to wait for.
     timed_from: Option<Instant>,
 }
@@ -197,6 +201,13 @@ impl Schedule {
                 device.recall(memory, now);
             }
         }
+    }
+
+    /// Plans as if a device had taught nothing yet; `false` where there is no such device.
+    pub(crate) fn forget(&mut self, device: &str, now: Instant) -> bool {
+        let mut devices = self.devices.iter_mut();
+        let found = devices.find(|one| &*one.name == device);
+        found.map(|device| device.forget(now)).is_some()
     }
 
     /// What each device has taught so far.
@@ -293,6 +304,7 @@ impl Schedule {
         }
         self.wire = Wire::Up;
         self.counters.since = now;
+        self.load.rested_at = now.monotonic;
         for device in &mut self.devices {
             device.health = Health::Unproven;
             device.recheck_parked(now.monotonic);

@@ -38,6 +38,8 @@ pub(crate) struct Write {
     /// Index of the device.
     pub(crate) device: usize,
     span: Span,
+    /// What the device allows to be read to see that; it holds the span.
+    reads: Span,
     content: Content,
     functions: Functions,
     /// Writes that the device does not know.
@@ -63,6 +65,7 @@ impl Write {
             command,
             device,
             span: checked.span,
+            reads: checked.reads,
             content: checked.content,
             functions: checked.functions,
             unknown: Vec::new(),
@@ -120,7 +123,7 @@ impl Write {
     pub(crate) fn request(&self) -> Request {
         match &self.stage {
             Stage::Writing(request) => request.clone(),
-            Stage::Preparing | Stage::Confirming { .. } => Request::Read(self.span),
+            Stage::Preparing | Stage::Confirming { .. } => Request::Read(self.reads),
         }
     }
 
@@ -138,7 +141,9 @@ impl Write {
                 let request = request.clone();
                 self.written(&request, reply, device, now)
             }
-            Stage::Confirming { tries_left, .. } => self.read_back(reply, device, *tries_left, now),
+            Stage::Confirming { tries_left, .. } => {
+                self.read_back(reply, self.reads, device, *tries_left, now)
+            }
         }
     }
 
@@ -147,7 +152,9 @@ impl Write {
         let problem = match (reply, &self.content) {
             (Reply::Answer(Answer::Registers(words)), Content::Mask { and, or }) => {
                 let masked = |word: &u16| word & and | or & !and;
-                self.content = Content::Registers(words.iter().map(masked).collect());
+                let before = usize::from(self.span.start - self.reads.start);
+                let own = words.iter().skip(before).take(self.span.count.into());
+                self.content = Content::Registers(own.map(masked).collect());
                 self.prepare();
                 return None;
             }
@@ -171,7 +178,7 @@ impl Write {
         let failure = match reply {
             // Function code 23 has read it already.
             Reply::Answer(Answer::Registers(_)) => {
-                return self.read_back(reply, device, READ_BACK_TRIES - 1, now);
+                return self.read_back(reply, self.span, device, READ_BACK_TRIES - 1, now);
             }
             Reply::Answer(_) => {
                 self.stage = Stage::Confirming {
@@ -213,12 +220,13 @@ impl Write {
     fn read_back(
         &mut self,
         reply: &Reply,
+        span: Span,
         device: &Device,
         tries_left: u32,
         now: Instant,
     ) -> Option<Outcome> {
         let problem = match reply {
-            Reply::Answer(answer) => match self.difference(device, answer) {
+            Reply::Answer(answer) => match self.difference(device, span, answer) {
                 None => return Some(self.expected.executed()),
                 Some(_) if tries_left > 0 => {
                     self.stage = Stage::Confirming {
@@ -237,15 +245,15 @@ impl Write {
         Some(Outcome::Failed(failure))
     }
 
-    /// What is not as it was written, if anything.
-    fn difference(&self, device: &Device, answer: &Answer) -> Option<String> {
+    /// What is not as it was written, if anything, by the answer to a read of `span`.
+    fn difference(&self, device: &Device, span: Span, answer: &Answer) -> Option<String> {
         self.expected.values().iter().find_map(|(name, expected)| {
             let point = device.points.iter().find(|point| point.name == *name);
             let of = match self.expected {
                 Expected::One(..) => String::new(),
                 Expected::All(_) => format!(" for {name}"),
             };
-            match point?.read_back(self.span, answer) {
+            match point?.read_back(span, answer) {
                 Ok(value) if value == *expected => None,
                 Ok(value) => Some(format!("it reads back {value}{of}, not {expected}")),
                 Err(bad) => Some(format!("it reads back no value{of}: {bad}")),

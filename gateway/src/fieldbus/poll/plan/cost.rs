@@ -67,6 +67,19 @@ impl Cost {
         Cost { turnaround, ..self }
     }
 
+    /// The same for a device that has not been measured.
+    pub(crate) fn untaught(self) -> Cost {
+        match self.medium {
+            Medium::Line(rate) => Cost::line(rate),
+            Medium::Network => Cost::network(),
+        }
+    }
+
+    /// Whether units share one line, on which nothing but their answers takes time.
+    pub(crate) fn is_line(self) -> bool {
+        matches!(self.medium, Medium::Line(_))
+    }
+
     /// Time between a request and its answer: the device's own, and a network's round trip.
     pub(crate) fn turnaround(self) -> Duration {
         self.turnaround

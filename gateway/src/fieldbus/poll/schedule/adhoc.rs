@@ -168,8 +168,7 @@ impl Schedule {
             return false;
         };
         let device = device.and_then(|index| self.devices.get(index));
-        let owed = device.and_then(|device| device.health.unanswered());
-        owed.is_some_and(|owed| owed.table == span.table && owed.data_bytes() == span.data_bytes())
+        device.is_some_and(|device| device.health.owes(*span))
     }
 
     /// Takes the next one to be sent; its unit, request and response time-out.

@@ -32,7 +32,24 @@ struct Waiting {
 }
 
 /// Who is asked next, and what for.
-type Next = (Option<usize>, Purpose);
+#[derive(Debug)]
+struct Next {
+    /// Index of the configured device, if the unit is one.
+    device: Option<usize>,
+    purpose: Purpose,
+    /// It goes before the others, which may become late by it.
+    overdue: bool,
+}
+
+impl Next {
+    fn to((device, purpose): (usize, Purpose)) -> Next {
+        Next {
+            device: Some(device),
+            purpose,
+            overdue: false,
+        }
+    }
+}
 
 impl Schedule {
     /// Starts as many transactions as are due and the bus takes.
@@ -45,23 +62,35 @@ impl Schedule {
         self.refuse_late_adhoc(now);
         self.decided_at = now;
         while self.under_way.len() < self.window {
-            let Some((device, purpose)) = self.next(now) else {
+            let Some(next) = self.next(now) else {
+                self.note_rest(now);
                 return;
             };
-            if !self.transmit(device, purpose, now) {
+            if !self.transmit(&next, now) {
                 return;
             }
         }
     }
 
     fn next(&mut self, now: Instant) -> Option<Next> {
-        let of_device = |(device, purpose)| (Some(device), purpose);
+        let adhoc = |(device, purpose)| Next {
+            device,
+            purpose,
+            overdue: false,
+        };
         self.write_due(now)
+            .map(Next::to)
             .or_else(|| self.unanswering_overdue(now))
-            .map(of_device)
-            .or_else(|| self.adhoc_due(now))
-            .or_else(|| self.poll_due(now).map(of_device))
-            .or_else(|| self.unanswering_with_slack(now).map(of_device))
+            .or_else(|| self.adhoc_due(now).map(adhoc))
+            .or_else(|| self.poll_due(now).map(Next::to))
+            .or_else(|| self.unanswering_with_slack(now).map(Next::to))
+    }
+
+    /// Nothing is left to send.
+    fn note_rest(&mut self, now: Instant) {
+        if self.under_way.is_empty() {
+            self.load.rested_at = now;
+        }
     }
 
     fn refuse_expired(&mut self, now: Stamp) {
@@ -90,16 +119,17 @@ impl Schedule {
     }
 
     /// A unit that may not answer and has waited for too long.
-    fn unanswering_overdue(&mut self, now: Instant) -> Option<(usize, Purpose)> {
+    fn unanswering_overdue(&self, now: Instant) -> Option<Next> {
         if now < self.unanswering_at {
             return None;
         }
         let waiting = self.unanswering(now);
         let overdue = waiting.filter(|waiting| waiting.overdue_at <= now);
         let first = overdue.min_by_key(|waiting| waiting.overdue_at)?;
-        let next = (first.device, first.purpose);
-        self.unanswering_at = now + self.response_timeout * SHARE_OF_UNANSWERING;
-        Some(next)
+        Some(Next {
+            overdue: true,
+            ..Next::to((first.device, first.purpose))
+        })
     }
 
     /// The poll or recheck of an answering unit whose deadline is nearest.
@@ -126,8 +156,31 @@ impl Schedule {
     fn unanswering_with_slack(&self, now: Instant) -> Option<(usize, Purpose)> {
         let waiting = self.unanswering(now);
         let first = waiting.min_by_key(|waiting| waiting.since)?;
+        let wait = self.patience(first.device, first.purpose, now);
         let next = (first.device, first.purpose);
-        self.has_slack(self.response_timeout, now).then_some(next)
+        self.has_slack(wait, now).then_some(next)
+    }
+
+    /// How long an answer is waited for: as configured, or briefly where the unit did not answer
+    /// lately and waiting as configured would make others late.
+    fn patience(&self, device: usize, purpose: Purpose, now: Instant) -> Duration {
+        let configured = self.response_timeout;
+        let Some(device) = self.devices.get(device) else {
+            return configured;
+        };
+        if purpose == Purpose::Write || !self.cost.is_line() {
+            return configured;
+        }
+        let slowest = || self.online().filter_map(|one| one.patience.slowest()).max();
+        match device.patience.brief(slowest) {
+            Some(brief) if brief < configured && !self.has_slack(configured, now) => brief,
+            _ => configured,
+        }
+    }
+
+    fn online(&self) -> impl Iterator<Item = &Device> {
+        let devices = self.devices.iter();
+        devices.filter(|device| device.health.is_online())
     }
 
     /// Units that may not answer and that it is time to ask; none while one is being asked.
@@ -163,18 +216,16 @@ impl Schedule {
         if self.load.gives_way {
             return false;
         }
-        let devices = self.devices.iter();
-        let online = devices.filter(|device| device.health.is_online());
-        let polls: Vec<&Poll> = online.flat_map(|device| &device.polls).collect();
+        let polls: Vec<&Poll> = self.online().flat_map(|device| &device.polls).collect();
         slack::lasts(&polls, blocked, now)
     }
 
     /// Sends the next request for a purpose; `false` when there is none.
-    fn transmit(&mut self, index: Option<usize>, purpose: Purpose, now: Instant) -> bool {
-        let Some((unit, request, response_timeout)) = self.request(index, purpose) else {
+    fn transmit(&mut self, next: &Next, now: Instant) -> bool {
+        let Some((unit, request, patience)) = self.request(next, now) else {
             return false;
         };
-        let device = index.and_then(|index| self.devices.get(index));
+        let device = next.device.and_then(|index| self.devices.get(index));
         let doubtful = device.is_none_or(|device| !device.health.is_online());
         let read = match &request {
             Request::Read(span) => Some(*span),
@@ -186,14 +237,19 @@ impl Schedule {
         let id = TransactionId(self.transactions);
         self.under_way.push(UnderWay {
             id,
-            device: index,
-            purpose,
+            device: next.device,
+            purpose: next.purpose,
             doubtful,
+            overdue: next.overdue,
             read,
             sent: now,
+            patience,
             timed_from: alone.then_some(now.max(self.silent_at)),
         });
-        let timeout = response_timeout + self.cost.transfer(&request);
+        if next.overdue {
+            self.unanswering_at = now + patience * SHARE_OF_UNANSWERING;
+        }
+        let timeout = patience + self.cost.transfer(&request);
         let transaction = Transaction {
             unit,
             request,
@@ -203,15 +259,13 @@ impl Schedule {
         true
     }
 
-    fn request(
-        &mut self,
-        index: Option<usize>,
-        purpose: Purpose,
-    ) -> Option<(u8, Request, Duration)> {
+    fn request(&mut self, next: &Next, now: Instant) -> Option<(u8, Request, Duration)> {
+        let purpose = next.purpose;
         if purpose == Purpose::Adhoc {
             return self.take_adhoc();
         }
-        let device = self.devices.get_mut(index?)?;
+        let patience = self.patience(next.device?, purpose, now);
+        let device = self.devices.get_mut(next.device?)?;
         let read = match purpose {
             Purpose::Poll(id) => Some(device.ask(device.poll(id)?)?),
             Purpose::Recheck(point) => Some(device.alone(point)?),
@@ -222,7 +276,7 @@ impl Schedule {
             Some(span) => Request::Read(span),
             None => self.writes.front()?.request(),
         };
-        Some((device.unit, request, self.response_timeout))
+        Some((device.unit, request, patience))
     }
 
     fn is_under_way(&self, device: usize, purpose: Purpose) -> bool {

@@ -1,6 +1,10 @@
 //! Watches whether a bus keeps its intervals, and lets slow points give way. A core; part of the
 //! schedule.
 //!
+//! An overload is more than there is time for: more is booked than the bus carries, or polls are late
+//! and the bus has not come to rest for [`LASTING`]. Who is late after a burst of time-outs alone is
+//! caught up with in a rest, and is no overload.
+//!
 //! Invariant: an overload is told once when it begins and once when it has ended.
 
 use std::{
@@ -24,6 +28,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 const TOLD_AFTER: u32 = 10;
 /// The load below which none do any more.
 const ENDS: f64 = 0.95;
+/// A bus on which something has been due for so long without a rest is behind for good: a third of
+/// it left over makes up for what twenty time-outs of a second took.
+const LASTING: Duration = Duration::from_secs(60);
 
 /// Whether the bus keeps its intervals.
 #[derive(Debug)]
@@ -35,6 +42,8 @@ pub(super) struct Load {
     told: bool,
     /// Looks in a row that found it otherwise.
     otherwise: u32,
+    /// When nothing was due for the last time.
+    pub(super) rested_at: Instant,
 }
 
 impl Load {
@@ -44,6 +53,7 @@ impl Load {
             gives_way: false,
             told: false,
             otherwise: 0,
+            rested_at: now,
         }
     }
 }
@@ -86,12 +96,14 @@ impl Schedule {
         for (poll, factor) in polls.zip(factors) {
             poll.stretch(factor, now);
         }
-        self.tell_load(load);
+        self.tell_load(load, now);
     }
 
-    fn tell_load(&mut self, load: f64) {
+    fn tell_load(&mut self, load: f64, now: Instant) {
         let late = self.late();
-        let overloaded = self.load.gives_way || !late.is_empty();
+        // What was told ends only when nothing is late any more.
+        let behind = self.load.told || now >= self.load.rested_at + LASTING;
+        let overloaded = self.load.gives_way || behind && !late.is_empty();
         if overloaded == self.load.told {
             self.load.otherwise = 0;
             return;

@@ -15,9 +15,7 @@ use crate::fieldbus::{
     transaction::{Exception, Reply, Request},
 };
 
-use super::{
-    Notice, Output, Purpose, Schedule, TransactionId, UnderWay, choice::SHARE_OF_UNANSWERING,
-};
+use super::{Notice, Output, Purpose, Schedule, TransactionId, UnderWay};
 
 impl Schedule {
     /// Takes the reply to a transaction under way; one to any other is ignored.
@@ -30,8 +28,7 @@ impl Schedule {
             .ended(self.under_way.is_empty(), now.monotonic);
         self.counters.replied(&reply, now.monotonic);
         self.silent_at = now.monotonic + self.cost.silence();
-        let its_share = under_way.sent + self.response_timeout * SHARE_OF_UNANSWERING;
-        if its_share == self.unanswering_at && silence(&reply, self.response_timeout).is_none() {
+        if under_way.overdue && silence(&reply, under_way.patience).is_none() {
             // It took what a poll takes, so the next one that may not answer need not wait for its share.
             self.unanswering_at = now.monotonic;
         }
@@ -98,8 +95,10 @@ impl Schedule {
         let Some(device) = self.devices.get_mut(index) else {
             return;
         };
-        if let Some(reason) = silence(reply, self.response_timeout) {
+        if let Some(reason) = silence(reply, under_way.patience) {
             let was_offline = device.health.is_offline();
+            let brief = under_way.patience < self.response_timeout;
+            device.patience.failed(brief);
             device.health.failed(
                 under_way.read,
                 self.response_timeout,
@@ -113,6 +112,7 @@ impl Schedule {
             return;
         }
         device.health.answered();
+        device.patience.answered();
         self.tell(index, DeviceState::Online, now);
     }
 

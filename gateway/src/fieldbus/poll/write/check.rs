@@ -26,6 +26,7 @@ const COILS_MAX: u16 = 1_968;
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(super) span: Span,
+    pub(super) reads: Span,
     pub(super) content: Content,
     pub(super) functions: Functions,
     pub(super) expected: Expected,
@@ -143,6 +144,7 @@ fn check_point(name: &str, value: &Json, device: &Device) -> Result<Checked, Ref
     let part = part(writable(name, device)?, value)?;
     Ok(Checked {
         span: part.point.span,
+        reads: device.least_read(part.point.span),
         content: match part.encoded {
             Encoded::Coil(on) => Content::Coils(vec![on]),
             Encoded::Registers(words) => Content::Registers(words),
@@ -197,6 +199,7 @@ fn check_structure(value: &Json, device: &Device) -> Result<Checked, Refusal> {
     let expected = |part: Part<'_>| (Arc::clone(&part.point.name), part.expected);
     Ok(Checked {
         span,
+        reads: device.least_read(span),
         content,
         functions: device.functions,
         expected: Expected::All(parts.into_iter().map(expected).collect()),

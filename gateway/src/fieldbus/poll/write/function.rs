@@ -65,6 +65,31 @@ impl Functions {
         }
     }
 
+    /// Function codes that it knew as `configured` and does not any more.
+    pub(crate) fn unknown(self, configured: Functions) -> Vec<u8> {
+        let lost = [
+            (5, configured.single_coil, self.single_coil),
+            (6, configured.single_register, self.single_register),
+            (22, configured.mask, self.mask),
+            (23, configured.read_write, self.read_write),
+        ];
+        let lost = lost.into_iter().filter(|(_, before, now)| *before && !now);
+        lost.map(|(code, ..)| code).collect()
+    }
+
+    /// The same without these function codes, as far as the configuration leaves that open.
+    pub(crate) fn without(self, codes: &[u8]) -> Functions {
+        let knows = |code| !codes.contains(&code);
+        let may_change = self.configured == WriteSingle::Auto;
+        Functions {
+            configured: self.configured,
+            single_coil: self.single_coil && (knows(5) || !may_change),
+            single_register: self.single_register && (knows(6) || !may_change),
+            mask: self.mask && knows(22),
+            read_write: self.read_write && knows(23),
+        }
+    }
+
     /// Whether more than one register or coil can be written at once.
     pub(super) fn writes_several(self) -> bool {
         self.configured != WriteSingle::Always || self.read_write

@@ -116,6 +116,62 @@ fn a_device_that_knows_one_way_to_write_is_asked_the_other_way_once() {
 }
 
 #[test]
+fn function_codes_that_a_device_does_not_know_are_remembered_over_a_restart_until_forgotten() {
+    let mut before = started(&[1, 3, 15, 16], |_| {});
+    assert_eq!(sent_for(&mut before, "p0", json!(5)).0, [6, 16, 3]);
+    assert_eq!(sent_for(&mut before, "p2", json!(5)).0, [22, 3, 16, 3]);
+    let memories: Memories = before.schedule.memories().collect();
+    assert_eq!(memories["a"].unknown_functions, [6, 22]);
+    let mut after = started(&[1, 3, 15, 16], |_| {});
+    after.schedule.recall(&memories, after.now.monotonic);
+    assert_eq!(sent_for(&mut after, "p0", json!(6)).0, [16, 3]);
+    assert_eq!(sent_for(&mut after, "p2", json!(6)).0, [3, 16, 3]);
+    // What the configuration demands is done.
+    let mut always = started(&[1, 3, 6], |device| {
+        device.write_single = WriteSingle::Always
+    });
+    always.schedule.recall(&memories, always.now.monotonic);
+    assert_eq!(sent_for(&mut always, "p0", json!(6)).0, [6, 3]);
+    assert!(after.schedule.forget("a", after.now.monotonic));
+    assert!(!after.schedule.forget("b", after.now.monotonic));
+    assert!(
+        after
+            .schedule
+            .memories()
+            .all(|(_, memory)| memory.unknown_functions.is_empty())
+    );
+    assert_eq!(sent_for(&mut after, "p0", json!(7)).0, [6, 16, 3]);
+}
+
+#[test]
+fn a_coil_is_read_back_as_the_device_lets_its_coils_be_read() {
+    let mut device = device("a", 1, 60_000, &["coil:12"]);
+    device.points[0].max = None;
+    device.bits_from_zero = true;
+    let mut on = false;
+    let world = move |one: &Transaction, _| match &one.request {
+        Request::Read(span) if span.start == 0 => {
+            let mut bits = vec![false; usize::from(span.count)];
+            bits[12] = on;
+            (Duration::from_millis(20), Reply::Answer(Answer::Bits(bits)))
+        }
+        Request::Read(_) => refused(2),
+        Request::WriteCoil { on: wanted, .. } => {
+            on = *wanted;
+            healthy(one)
+        }
+        _ => refused(1),
+    };
+    let mut sim = Sim::new(&[device], Box::new(world));
+    sim.run_until(secs(1));
+    let (sent, outcome) = sent_for(&mut sim, "p0", json!(true));
+    assert_eq!(
+        (sent, outcome),
+        (vec![5, 1], Outcome::Executed(Value::Bool(true)))
+    );
+}
+
+#[test]
 fn what_no_function_writes_has_failed_after_each_was_tried_once() {
     let mut sim = started(&[1, 3], |_| {});
     let reason = "the device answered exception 01 illegal function";

@@ -103,6 +103,26 @@ fn overload_is_told_once_when_it_begins_and_once_when_it_has_ended() {
 }
 
 #[test]
+fn what_holds_a_bus_up_for_long_is_told_and_what_does_so_for_a_moment_is_not() {
+    // 13 % booked; the slow one says that it is busy, and takes nine tenths of a second for it.
+    let world = |busy: std::ops::Range<u64>| {
+        move |one: &Transaction, at: Duration| match one.unit {
+            2 if busy.contains(&at.as_secs()) => (Duration::from_millis(1_900), refused(6).1),
+            _ => healthy(one),
+        }
+    };
+    let devices = [far_apart("fast", 1, 500, 3), far_apart("slow", 2, 2_000, 1)];
+    let mut long = Sim::new(&devices, Box::new(world(100..400)));
+    long.run_until(secs(390));
+    assert_eq!(overloads(&long), [true], "{:?}", long.notices);
+    long.run_until(secs(800));
+    assert_eq!(overloads(&long), [true, false], "{:?}", long.notices);
+    let mut short = Sim::new(&devices, Box::new(world(100..140)));
+    short.run_until(secs(800));
+    assert!(overloads(&short).is_empty(), "{:?}", short.notices);
+}
+
+#[test]
 fn a_bus_just_at_its_limit_is_not_told_again_and_again() {
     // 98 to 102 % in turn, by how long the device takes.
     let world = |one: &Transaction, at: Duration| {

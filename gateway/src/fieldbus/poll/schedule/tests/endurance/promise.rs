@@ -3,8 +3,9 @@
 //! last idle. Unforeseen are, and nothing else:
 //!
 //! - what is first asked of a unit after the wire came up, where everything is due at once,
-//! - the time-out of a unit that answered until then, and of one retry in the order of the polls,
-//! - a probe that found no slack for as long as its pause: one in ten time-outs,
+//! - the time-out of a unit that answered until then, and of one retry in the order of the polls, for
+//!   which it is waited for only as long as the others can wait, or briefly,
+//! - a probe that found no slack for as long as its pause: a tenth of the time at most,
 //! - commands, which go before polls, and what tools ask.
 //!
 //! A probe that goes earlier goes at the schedule's own risk.
@@ -33,7 +34,8 @@ pub(super) struct Promise {
     asked: HashSet<u8>,
     total: Duration,
     idle_total: Duration,
-    forced_at: Option<Duration>,
+    /// When a unit last went before others in vain, and how long it was waited for.
+    forced_at: Option<(Duration, Duration)>,
     pub(super) forced: usize,
     pub(super) probes: usize,
     pub(super) early: usize,
@@ -145,11 +147,14 @@ impl Promise {
     }
 
     /// A unit went before others although there was no slack, and did not answer.
-    pub(super) fn in_vain(&mut self, unit: u8, at: Duration) {
-        let apart = self.forced_at.replace(at).map(|before| at - before);
+    pub(super) fn in_vain(&mut self, unit: u8, at: Duration, patience: Duration) {
+        let Some((before, waited)) = self.forced_at.replace((at, patience)) else {
+            return;
+        };
         assert!(
-            apart.is_none_or(|apart| apart >= self.timeout * 10),
-            "unit {unit} takes more than its share: {apart:?} after another"
+            at - before >= waited * 10,
+            "unit {unit} takes more than its share: {:?} after another",
+            at - before
         );
     }
 }
