@@ -214,7 +214,7 @@ impl Field {
         known
     }
 
-    /// Stops every line, tells so of its devices, and waits a moment until that has been taken.
+    /// Stops every line, tells so of its devices, and waits a moment until that is published.
     pub(crate) async fn stop(&self) {
         self.remember().await;
         let mut silent = Vec::new();
@@ -227,6 +227,8 @@ impl Field {
             for event in silent {
                 self.tell(event).await;
             }
+            // What was taken is published for certain once what came after it is taken.
+            self.tell(Event::Readings(Vec::new())).await;
             // All places are free only when nothing waits.
             self.events.reserve_many(everything).await.map(drop)
         };
