@@ -113,4 +113,13 @@ fn about_upstream(text: &mut Exposition, upstream: &UpstreamStatus) {
     ] {
         text.single(gauge(name, help), value as f64);
     }
+    if let Some(certificate) = &upstream.certificate {
+        let name = "gateway_upstream_certificate_ends_timestamp_seconds";
+        let help = "When our certificate for the upstream ends.";
+        text.single(gauge(name, help), certificate.ends_s as f64);
+        let name = "gateway_upstream_certificate_trouble";
+        let help = "Whether a newer certificate cannot be used (1).";
+        let trouble = u8::from(certificate.trouble.is_some());
+        text.single(gauge(name, help), f64::from(trouble));
+    }
 }

@@ -159,6 +159,7 @@ impl Appliance {
         self.link = self.config.upstream.as_ref().map(|config| {
             upstream::start(
                 config,
+                &self.config.identity,
                 &self.id,
                 &self.config.forwards,
                 &self.config.receives,
@@ -200,12 +201,17 @@ impl Appliance {
         if config.gateway != self.config.gateway {
             changes.note("gateway (takes effect at the next start)");
         }
-        let link_changed = (&config.upstream, &config.forwards, &config.receives)
-            != (
-                &self.config.upstream,
-                &self.config.forwards,
-                &self.config.receives,
-            );
+        let link_changed = (
+            &config.upstream,
+            &config.identity,
+            &config.forwards,
+            &config.receives,
+        ) != (
+            &self.config.upstream,
+            &self.config.identity,
+            &self.config.forwards,
+            &self.config.receives,
+        );
         self.config = Config {
             buffer: self.config.buffer.clone(),
             gateway: self.config.gateway.clone(),

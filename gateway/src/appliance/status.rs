@@ -225,6 +225,40 @@ pub struct UpstreamStatus {
     pub since_s: u64,
     /// Messages under way.
     pub in_flight: usize,
+    /// Our certificate that it let in last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateStatus>,
+}
+
+/// Our certificate for the upstream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// When it ends.
+    pub ends: String,
+    /// The same, in seconds since 1970.
+    pub ends_s: i64,
+    /// Whole days until then by this machine's clock; negative when it has ended.
+    pub days_left: i64,
+    /// Its generation, where `[identity]` keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
+    /// Why a newer one is not in use; absent: there is none, or it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl CertificateStatus {
+    /// One line: `certificate until 2027-02-20T10:00:00Z (89 days)`.
+    pub fn summary(&self) -> String {
+        let trouble = self.trouble.as_ref();
+        let trouble = trouble.map_or_else(String::new, |why| {
+            format!("; a newer one cannot be used: {why}")
+        });
+        format!(
+            "certificate until {} ({} days){trouble}",
+            self.ends, self.days_left
+        )
+    }
 }
 
 impl UpstreamStatus {
@@ -457,6 +491,20 @@ fn upstream(status: upstream::Status, now: Stamp) -> UpstreamStatus {
             .saturating_duration_since(status.since.monotonic)
             .as_secs(),
         in_flight: status.in_flight,
+        certificate: status
+            .certificate
+            .map(|certificate| shown(certificate, now)),
+    }
+}
+
+fn shown(certificate: upstream::Certificate, now: Stamp) -> CertificateStatus {
+    let ends_s = certificate.ends.as_second();
+    CertificateStatus {
+        ends: certificate.ends.to_string(),
+        ends_s,
+        days_left: (ends_s - now.wall.as_second()).div_euclid(86_400),
+        generation: certificate.generation,
+        trouble: certificate.trouble,
     }
 }
 

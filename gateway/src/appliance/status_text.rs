@@ -190,7 +190,17 @@ pub(super) fn buffer_lines(buffer: &BufferStatus) -> String {
 fn upstream_line(upstream: Option<&UpstreamStatus>) -> String {
     match upstream {
         None => "– upstream: none configured\n".to_owned(),
-        Some(link) => format!("{} upstream {}\n", good(link.connected), link.summary()),
+        Some(link) => {
+            let certificate = link.certificate.as_ref();
+            let certificate = certificate.map_or_else(String::new, |certificate| {
+                format!("    {}\n", certificate.summary())
+            });
+            format!(
+                "{} upstream {}\n{certificate}",
+                good(link.connected),
+                link.summary()
+            )
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     clock,
     config::Config,
     fieldbus::{self, lessons, poll::memory::Memories},
+    identity::{Directory, IdentityError},
     reading::ClockState,
     wording::counted,
 };
@@ -211,9 +212,35 @@ fn credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>
             findings.extend(preflight::certificate(file, &path, document));
         }
     }
+    if upstream.identity.is_some() {
+        findings.extend(identity(config, document));
+    }
     if let Some(file) = &upstream.key {
         findings.extend(preflight::key(file, "upstream.key", document));
     }
+}
+
+/// The identity that is offered to the upstream.
+fn identity(config: &Config, document: &Document) -> Vec<Problem> {
+    let directory = Directory::new(&config.identity.directory);
+    let path = "identity.directory";
+    let error = |error: IdentityError| document.error(path, error.to_string(), "");
+    let inventory = match directory.inventory() {
+        Ok(inventory) => inventory,
+        Err(why) => return vec![error(why)],
+    };
+    let Some(in_use) = inventory.in_use() else {
+        return vec![document.error(
+            path,
+            "there is no certificate for the upstream yet",
+            "run gateway identity csr, have it signed, then gateway identity enrol",
+        )];
+    };
+    let mut findings = Vec::new();
+    findings.extend(directory.certified(in_use).err().map(error));
+    let file = directory.certificate_path(in_use);
+    findings.extend(preflight::certificate(&file, path, document));
+    findings
 }
 
 fn disk(config: &Config, document: &Document, findings: &mut Vec<Problem>) {

@@ -7,6 +7,7 @@ mod bus;
 mod check;
 mod demo;
 mod failure;
+mod identity;
 mod plan;
 mod profile;
 mod run;
@@ -54,6 +55,9 @@ enum Command {
     Status(status::Args),
     /// Show what waits for the upstream, and pause or resume forwarding
     Buffer(buffer::Args),
+    /// The gateway's own key and its certificate for the upstream
+    #[command(subcommand)]
+    Identity(identity::Command),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Print a completion script for a shell
@@ -106,6 +110,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Bus(command) => bus::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Buffer(args) => buffer::run(&args),
+        Command::Identity(command) => identity::run(&command),
         Command::Schema => Ok(print(&format!("{:#}\n", config::schema()))?),
         Command::Completions { shell } => Ok(print(&completions(shell))?),
     }

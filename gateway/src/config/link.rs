@@ -82,6 +82,8 @@ pub struct Upstream {
     pub protocol: Protocol,
     /// Trust anchors for the server's certificate, PEM. Needed with `mqtts`.
     pub ca: Option<PathBuf>,
+    /// In the place of `certificate` and `key`: the identity that `[identity]` keeps and renews.
+    pub identity: Option<KeyPlace>,
     /// The gateway's certificate for mutual TLS, PEM, followed by its intermediates.
     pub certificate: Option<PathBuf>,
     /// The private key of that certificate, PEM.
@@ -116,6 +118,14 @@ pub struct Upstream {
     #[serde(default = "default_retry_max")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1d"))]
     pub retry_max: Period,
+}
+
+/// Where the key of the gateway's own identity is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyPlace {
+    /// In a file of `[identity] directory`.
+    File,
 }
 
 /// One address of the upstream, or several in the order in which they are tried.

@@ -12,6 +12,8 @@ pub mod profile;
 
 mod link;
 
+mod identity;
+
 pub mod url;
 
 mod check;
@@ -24,9 +26,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use bus::{Bus, BusTls, Device, Echo, Framing, Parity, Publish, Rs485, WriteSingle};
+pub use identity::Identity;
 pub use link::{
-    Batch, Buffer, Compression, Forward, Priority, Protocol, Receive, Store, Upstream, Url, Urls,
-    WhenFull,
+    Batch, Buffer, Compression, Forward, KeyPlace, Priority, Protocol, Receive, Store, Upstream, Url,
+    Urls, WhenFull,
 };
 pub use load::{Loaded, load, parse, schema};
 pub use order::WordOrder;
@@ -65,6 +68,8 @@ pub struct Config {
     pub serials: Vec<SerialSensor>,
     /// Where messages wait for the upstream.
     pub buffer: Buffer,
+    /// The gateway's own key and certificate, where `[upstream] identity` names them.
+    pub identity: Identity,
     /// The broker in the cloud or the control room; none: the plant keeps to itself.
     pub upstream: Option<Upstream>,
     /// What is sent upstream.

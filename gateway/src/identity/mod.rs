@@ -9,4 +9,17 @@
 
 mod key;
 
+mod rotation;
+
+mod directory;
+
+mod request;
+
+mod listing;
+
+pub(crate) use directory::Directory;
+pub use directory::IdentityError;
 pub use key::{DeviceKey, FileKey, POINT_BYTES, SignError, TlsKey};
+pub(crate) use listing::{Generation, generations};
+pub(crate) use request::request;
+pub(crate) use rotation::Next;

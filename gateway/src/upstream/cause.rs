@@ -35,6 +35,18 @@ impl Cause {
         matches!(self, Cause::Closed(_))
     }
 
+    /// Whether another identity might fare better.
+    pub(crate) fn is_about_us(&self) -> bool {
+        matches!(
+            self,
+            Cause::OurCertificate(_)
+                | Cause::NotAuthorised(_)
+                | Cause::Credentials(_)
+                | Cause::Closed(_)
+                | Cause::Protocol(_)
+        )
+    }
+
     /// Finds the TLS or socket error inside another one.
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Cause {
         let mut next = Some(error);

@@ -10,7 +10,7 @@ mod incoming;
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use broker_lite::{keeper::Kept, topic::TopicName};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinHandle, spawn_blocking},
+    task::JoinHandle,
     time::{sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,7 @@ use super::{
     cause::Cause,
     endpoints::{Endpoints, Next},
     forwarder::{Allowance, Answer, Forwarder, Input, Output},
+    identities::Identities,
     outbound::{Key, Outbound},
     packer::{self, Packer, Ticket},
     proxy::Proxy,
@@ -38,7 +39,7 @@ use super::{
     rules::Rules,
     session::{Event, INCOMING_WINDOW, Options, Received, Session, Stream},
     status::{Board, State},
-    tls::{Offer, Tls, TlsError},
+    tls::{Offer, Tls},
 };
 use crate::{
     buffer::{Buffer, Cursor},
@@ -80,17 +81,17 @@ pub(super) struct Link {
     rows: u16,
     stand_ins: TopicName,
     reach: Reach,
-    tls: Arc<Tls>,
-    /// The end of our certificate that was warned of.
-    expiry: Mutex<Option<Timestamp>>,
+    identities: Identities,
 }
 
 impl Link {
     pub(super) fn new(
         config: &config::Upstream,
+        identity: &config::Identity,
         gateway: &str,
         forwards: &[config::Forward],
         receives: &[config::Receive],
+        board: &Arc<Board>,
     ) -> Result<Link, Cause> {
         let urls = config.url.iter().map(|text| {
             let wrong = |why| Cause::Configuration(format!("[upstream] url = {text:?}: {why}"));
@@ -107,10 +108,16 @@ impl Link {
             ))
         })?;
         let proxy = Proxy::of(config).map_err(Cause::Configuration)?;
+        let reach = Reach { proxy };
         Ok(Link {
             config: config.clone(),
-            reach: Reach { proxy },
-            tls: Arc::new(Tls::new(config)),
+            identities: Identities::new(
+                Tls::new(config, identity),
+                reach.clone(),
+                Arc::clone(board),
+                config.connect_timeout.as_duration(),
+            ),
+            reach,
             endpoints,
             client_id: config
                 .client_id
@@ -119,7 +126,6 @@ impl Link {
             rules: Arc::new(rules),
             rows: packer::rows_under_way(config.in_flight, forwards),
             stand_ins,
-            expiry: Mutex::new(None),
         })
     }
 
@@ -150,7 +156,7 @@ impl Link {
             connection: 0,
             answered_on_link: false,
             gave_up: false,
-            returns: false,
+            leaves: None,
             board,
             fetch: None,
         };
@@ -161,7 +167,7 @@ impl Link {
                 .update(|status| status.endpoint = url.to_string());
             pump.board.set(State::Connecting);
             pump.answered_on_link = false;
-            pump.returns = false;
+            pump.leaves = None;
             let started = Instant::now();
             let ended = tokio::select! {
                 () = cancel.cancelled() => break,
@@ -170,17 +176,22 @@ impl Link {
                         info!(upstream = %url, "connected to the upstream");
                         last_cause = None;
                         self.endpoints.connected();
-                        let back = is_back(&self.reach, self.endpoints.preferred());
-                        pump.serve(session, allowance, back, &cancel).await
+                        let floor = pump.buffer.clock_floor();
+                        let leave = self.reason_to_leave(&url, floor);
+                        pump.serve(session, allowance, leave, &cancel).await
                     }
                     Err(cause) => Some(cause),
                 },
             };
             let Some(cause) = ended else { break };
-            if pump.returns {
-                info!(upstream = %url, "the first upstream can be reached again; returning to it");
-                self.endpoints.restart();
-                continue;
+            match pump.leaves {
+                Some(Leave::ForTheFirst) => {
+                    info!(upstream = %url, "the first upstream can be reached again; returning to it");
+                    self.endpoints.restart();
+                    continue;
+                }
+                Some(Leave::ForTheNewIdentity) => continue,
+                None => {}
             }
             if let Next::AtOnce(next) = self.endpoints.failed() {
                 warn!(upstream = %url, kind = cause.as_str(), %cause, %next, "no link to this upstream; trying the next");
@@ -205,14 +216,40 @@ impl Link {
         url: &UpstreamUrl,
         floor: Timestamp,
     ) -> Result<(Session, Allowance), Cause> {
+        if !url.tls {
+            return self.open(url, None).await;
+        }
+        let offer = self.identities.offer(url, floor).await?;
+        let opened = self.open(url, Some(&offer)).await;
+        match &opened {
+            Ok(_) => self.identities.let_in(&offer).await,
+            Err(cause) => self.identities.failed(&offer, cause),
+        }
+        opened
+    }
+
+    async fn open(
+        &self,
+        url: &UpstreamUrl,
+        offer: Option<&Offer>,
+    ) -> Result<(Session, Allowance), Cause> {
         let limit = self.config.connect_timeout.as_duration();
         let deadline = tokio::time::Instant::now() + limit;
-        let stream = self.stream(url, floor, deadline).await?;
+        let tcp = self.reach.tcp(url, deadline).await?;
+        let stream: Box<dyn Stream> = match offer {
+            None => Box::new(tcp),
+            Some(offer) => {
+                let name = self.identities.tls().server_name(&url.host);
+                let name = name.map_err(|error| Cause::Credentials(error.to_string()))?;
+                let config = Arc::clone(&offer.config);
+                Box::new(reach::handshake(tcp, config, name, deadline).await?)
+            }
+        };
         let mut session = Session::open(self.options(), stream);
         let first = timeout_at(deadline, session.next()).await.map_err(|_| {
             Cause::Unreachable(format!("no answer within {} s", limit.as_secs_f32()))
         })?;
-        let Event::Connected(allowance) = first.inspect_err(|_| self.tls.forget())? else {
+        let Event::Connected(allowance) = first? else {
             return Err(Cause::Protocol("it did not begin with CONNACK".to_owned()));
         };
         session
@@ -221,26 +258,18 @@ impl Link {
         Ok((session, allowance))
     }
 
-    /// What MQTT is spoken over.
-    async fn stream(
-        &self,
-        url: &UpstreamUrl,
-        floor: Timestamp,
-        deadline: tokio::time::Instant,
-    ) -> Result<Box<dyn Stream>, Cause> {
-        if !url.tls {
-            return Ok(Box::new(self.reach.tcp(url, deadline).await?));
+    /// Waits until another link is to be preferred to the one in use.
+    async fn reason_to_leave(&self, url: &UpstreamUrl, floor: Timestamp) -> Leave {
+        let renewed = async {
+            match url.tls {
+                true => self.identities.renewed(url, floor).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = is_back(&self.reach, self.endpoints.preferred()) => Leave::ForTheFirst,
+            () = renewed => Leave::ForTheNewIdentity,
         }
-        let unusable = |error: TlsError| Cause::Credentials(error.to_string());
-        let name = self.tls.server_name(&url.host).map_err(unusable)?;
-        let tls = Arc::clone(&self.tls);
-        let offer = spawn_blocking(move || tls.offer(floor)).await;
-        let offer = offer.map_err(|error| Cause::Credentials(error.to_string()))?;
-        let offer = offer.map_err(unusable)?;
-        self.warn_of_expiry(&offer);
-        let tcp = self.reach.tcp(url, deadline).await?;
-        let stream = reach::handshake(tcp, offer.config, name, deadline).await;
-        Ok(Box::new(stream.inspect_err(|_| self.tls.forget())?))
     }
 
     fn options(&self) -> Options {
@@ -250,18 +279,6 @@ impl Link {
             window: self.config.in_flight.max(1),
             version: self.config.protocol,
         }
-    }
-
-    /// Once for each certificate.
-    fn warn_of_expiry(&self, offer: &Offer) {
-        let expired = offer.expired();
-        let mut told = self.expiry.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(end) = expired
-            && *told != expired
-        {
-            warn!(%end, "our certificate for the upstream has expired by this machine's clock; it is offered all the same, the upstream decides; renew it");
-        }
-        *told = expired;
     }
 }
 
@@ -277,6 +294,15 @@ fn report(url: &UpstreamUrl, cause: &Cause, retry: Duration, last: &mut Option<C
 }
 
 type Fetched = Vec<Outbound>;
+
+/// Why a link that works is given up.
+#[derive(Debug, Clone, Copy)]
+enum Leave {
+    /// The first upstream of the list is back.
+    ForTheFirst,
+    /// The upstream takes another identity.
+    ForTheNewIdentity,
+}
 
 /// Why a wait has ended.
 enum Woken {
@@ -310,8 +336,8 @@ struct Pump {
     answered_on_link: bool,
     /// The forwarder wanted the link to end.
     gave_up: bool,
-    /// The link has ended in favour of the first upstream.
-    returns: bool,
+    /// The link has ended in favour of another one.
+    leaves: Option<Leave>,
     board: Arc<Board>,
     fetch: Option<JoinHandle<Fetched>>,
 }
@@ -334,12 +360,12 @@ impl Pump {
         &mut self,
         session: Session,
         allowance: Allowance,
-        back: impl Future<Output = ()>,
+        leave: impl Future<Output = Leave>,
         cancel: &CancellationToken,
     ) -> Option<Cause> {
         self.connection += 1;
         self.gave_up = false;
-        self.returns = false;
+        self.leaves = None;
         self.board.set(State::Connected);
         self.buffer.link_is_up(true);
         let mut connection = Connection {
@@ -354,10 +380,10 @@ impl Pump {
         self.input(Input::LinkUp(allowance));
         let ended = tokio::select! {
             cause = self.exchange(&mut connection) => Some(cause),
-            () = back => {
-                self.returns = true;
+            leave = leave => {
+                self.leaves = Some(leave);
                 self.gave_up = true;
-                Some(Cause::Closed("the first upstream is back".to_owned()))
+                Some(Cause::Closed("another link takes its place".to_owned()))
             }
             () = cancel.cancelled() => None,
         };
@@ -369,7 +395,7 @@ impl Pump {
         // Acknowledgements that came before the end still count.
         let _outputs = self.drain();
         self.show_in_flight();
-        if ended.is_none() || self.returns {
+        if ended.is_none() || self.leaves.is_some() {
             self.acknowledge_the_last(&connection.session);
             say_goodbye(connection.session).await;
         }

@@ -30,6 +30,8 @@ mod reach;
 
 mod proxy;
 
+mod candidate;
+mod identities;
 mod tls;
 
 mod session;
@@ -44,7 +46,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use cause::Cause;
-pub use status::{State, Status};
+pub use status::{Certificate, State, Status};
 pub use tls::TlsError;
 
 use self::{link::Link, status::Board};
@@ -130,6 +132,7 @@ impl LinkHandle {
 /// since the plant side must run in any case.
 pub fn start(
     config: &config::Upstream,
+    identity: &config::Identity,
     gateway: &str,
     forwards: &[config::Forward],
     receives: &[config::Receive],
@@ -138,7 +141,7 @@ pub fn start(
     cancel: CancellationToken,
 ) -> LinkHandle {
     let board = Arc::new(Board::new(config.url.iter().next().unwrap_or_default()));
-    let task = match Link::new(config, gateway, forwards, receives) {
+    let task = match Link::new(config, identity, gateway, forwards, receives, &board) {
         Ok(link) => {
             let run = link.run(buffer, incoming, Arc::clone(&board), cancel.clone());
             Some(tokio::spawn(run))

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+
 use super::cause::Cause;
 use crate::{clock, reading::Stamp};
 
@@ -74,6 +76,19 @@ pub struct Status {
     pub received: u64,
     /// From sending to acknowledgement, smoothed over some ten messages.
     pub latency: Option<Duration>,
+    /// Our certificate that the upstream let in last.
+    pub certificate: Option<Certificate>,
+}
+
+/// Our certificate for the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// When it ends.
+    pub ends: Timestamp,
+    /// Its generation, where `[identity]` keeps it.
+    pub generation: Option<u32>,
+    /// Why a newer one is not in use; absent: there is none, or it is.
+    pub trouble: Option<String>,
 }
 
 impl Status {
@@ -99,6 +114,7 @@ impl Board {
             buried: 0,
             received: 0,
             latency: None,
+            certificate: None,
         }))
     }
 

@@ -4,6 +4,7 @@
 mod plant;
 mod proxies;
 mod reaching;
+mod rotation;
 
 use std::{
     collections::BTreeMap,

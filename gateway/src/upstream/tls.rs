@@ -4,10 +4,11 @@
 //! under the identity that began them, and a key that others may read is not used. Layer: driver.
 
 use std::{
+    collections::VecDeque,
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -16,7 +17,7 @@ use jiff::Timestamp;
 use ring::digest;
 use rustls::{
     ClientConfig,
-    client::{ResolvesClientCert, WebPkiServerVerifier},
+    client::{ResolvesClientCert, Resumption, WebPkiServerVerifier},
     crypto::{CryptoProvider, ring as provider},
     pki_types::{ServerName, UnixTime},
     sign::SingleCertAndKey,
@@ -25,8 +26,10 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
-    clock, config,
+    clock,
+    config::{self, KeyPlace},
     credentials::{self, CredentialError, FlooredClock},
+    identity::{Directory, IdentityError},
 };
 
 /// Why our side of TLS cannot be set up.
@@ -43,6 +46,14 @@ pub enum TlsError {
     /// The files cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+    /// The identity of `[identity]` cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// There is none yet.
+    #[error(
+        "there is no certificate in {0} yet; `gateway identity csr` and `enrol` get one, as does [identity] renew"
+    )]
+    NotEnrolled(PathBuf),
     /// The name cannot be that of a server.
     #[error("[upstream] server_name = {0:?} is no host name and no address")]
     ServerName(String),
@@ -51,6 +62,11 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
+/// The one in use and a new one.
+const OFFERS: usize = 2;
+/// Servers of which a session is remembered: the endpoints of a list.
+const SESSIONS: usize = 8;
+
 /// SHA-256 of the files that an offer was made from.
 pub(crate) type Fingerprint = [u8; 32];
 
@@ -58,69 +74,147 @@ pub(crate) type Fingerprint = [u8; 32];
 #[derive(Debug, Clone)]
 pub(crate) struct Offer {
     pub(crate) fingerprint: Fingerprint,
+    /// The generation of `[identity]`, where that is what is offered.
+    pub(crate) generation: Option<u32>,
     pub(crate) config: Arc<ClientConfig>,
     /// The end of our certificate; `None` without one.
     pub(crate) ends: Option<Timestamp>,
 }
 
+/// Where our certificate and key come from.
+#[derive(Debug)]
+enum Source {
+    Nobody,
+    Files { certificate: PathBuf, key: PathBuf },
+    Half,
+    Directory(Directory),
+}
+
 /// Where offers come from.
 #[derive(Debug)]
 pub(crate) struct Tls {
-    upstream: config::Upstream,
+    ca: Option<PathBuf>,
+    server_name: Option<String>,
+    source: Source,
     floor: Arc<Floor>,
-    /// The last offer: as long as its files do not change, its sessions can be resumed.
-    last: Mutex<Option<Offer>>,
+    /// The last offers: as long as their files do not change, their sessions can be resumed.
+    last: Mutex<VecDeque<Offer>>,
 }
 
 impl Tls {
-    pub(crate) fn new(upstream: &config::Upstream) -> Tls {
+    pub(crate) fn new(upstream: &config::Upstream, identity: &config::Identity) -> Tls {
+        let source = match (&upstream.identity, &upstream.certificate, &upstream.key) {
+            (Some(KeyPlace::File), None, None) => {
+                Source::Directory(Directory::new(&identity.directory))
+            }
+            (None, Some(certificate), Some(key)) => Source::Files {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            },
+            (None, None, None) => Source::Nobody,
+            _ => Source::Half,
+        };
         Tls {
-            upstream: upstream.clone(),
+            ca: upstream.ca.clone(),
+            server_name: upstream.server_name.clone(),
+            source,
             floor: Arc::default(),
-            last: Mutex::new(None),
+            last: Mutex::default(),
         }
     }
 
-    /// TLS 1.2 and 1.3 with the configured anchors and identity, as their files are now. It reads
-    /// them, so it blocks.
+    /// TLS 1.2 and 1.3 with the configured anchors and the newest identity, as their files are now.
+    /// It reads them, so it blocks.
     ///
     /// `floor` is a moment that has passed: a board without a clock of its own starts in 1970, where
     /// every certificate would be one of the future.
-    pub(crate) fn offer(&self, floor: Timestamp) -> Result<Offer, TlsError> {
-        self.floor.0.store(floor.as_second(), Ordering::Relaxed);
-        let fingerprint = self.fingerprint()?;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(offer) = &*last
-            && offer.fingerprint == fingerprint
-        {
-            return Ok(offer.clone());
+    pub(crate) fn newest(&self, floor: Timestamp) -> Result<Offer, TlsError> {
+        let generation = match &self.source {
+            Source::Directory(directory) => {
+                let inventory = directory.inventory()?;
+                let newest = inventory.candidate().or(inventory.in_use());
+                let none = || TlsError::NotEnrolled(directory.path().to_owned());
+                Some(newest.ok_or_else(none)?)
+            }
+            _ => None,
+        };
+        self.offer(generation, floor)
+    }
+
+    /// What was in use when the process began, if that is another one than `newest`.
+    pub(crate) fn in_use_before(&self, newest: &Offer, floor: Timestamp) -> Option<Offer> {
+        let Source::Directory(directory) = &self.source else {
+            return None;
+        };
+        let in_use = directory.inventory().ok()?.in_use()?;
+        (newest.generation != Some(in_use))
+            .then(|| self.offer(Some(in_use), floor).ok())
+            .flatten()
+    }
+
+    /// Notes that an upstream has let `offer` in.
+    pub(crate) fn commit(&self, offer: &Offer) -> Result<(), IdentityError> {
+        let (Source::Directory(directory), Some(generation)) = (&self.source, offer.generation)
+        else {
+            return Ok(());
+        };
+        if directory.inventory()?.current == Some(generation) {
+            return Ok(());
         }
-        let (config, ends) = self.build()?;
+        directory.commit(generation)
+    }
+
+    /// The next offers resume nothing: an upstream that ended a handshake may have done so over the
+    /// session that it was to resume.
+    pub(crate) fn forget(&self) {
+        self.last().clear();
+    }
+
+    fn offer(&self, generation: Option<u32>, floor: Timestamp) -> Result<Offer, TlsError> {
+        self.floor.0.store(floor.as_second(), Ordering::Relaxed);
+        let fingerprint = self.fingerprint(generation)?;
+        let mut last = self.last();
+        if let Some(known) = last.iter().find(|known| known.fingerprint == fingerprint) {
+            return Ok(known.clone());
+        }
+        let (config, ends) = self.build(generation)?;
         let offer = Offer {
             fingerprint,
+            generation,
             config: Arc::new(config),
             ends,
         };
-        *last = Some(offer.clone());
+        last.truncate(OFFERS - 1);
+        last.push_front(offer.clone());
         Ok(offer)
     }
 
-    /// The next offer resumes nothing: an upstream that ended a handshake may have done so over the
-    /// session that it was to resume.
-    pub(crate) fn forget(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    fn last(&self) -> MutexGuard<'_, VecDeque<Offer>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the server's certificate must bear, and its host is told (RFC 6066, 3).
     pub(crate) fn server_name(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
-        let name = self.upstream.server_name.as_deref().unwrap_or(host);
+        let name = self.server_name.as_deref().unwrap_or(host);
         let parsed = ServerName::try_from(name.to_owned());
         parsed.map_err(|_| TlsError::ServerName(name.to_owned()))
     }
 
-    fn fingerprint(&self) -> Result<Fingerprint, TlsError> {
-        let upstream = &self.upstream;
-        let ca = upstream.ca.as_deref().ok_or(TlsError::NoAnchors)?;
+    /// The certificate's and the key's file.
+    fn files(&self, generation: Option<u32>) -> Result<Option<(PathBuf, PathBuf)>, TlsError> {
+        match (&self.source, generation) {
+            (Source::Files { certificate, key }, _) => Ok(Some((certificate.clone(), key.clone()))),
+            (Source::Directory(directory), Some(generation)) => Ok(Some((
+                directory.certificate_path(generation),
+                directory.key_path(generation),
+            ))),
+            (Source::Half, _) => Err(TlsError::HalfIdentity),
+            _ => Ok(None),
+        }
+    }
+
+    fn fingerprint(&self, generation: Option<u32>) -> Result<Fingerprint, TlsError> {
+        let ca = self.ca.as_deref().ok_or(TlsError::NoAnchors)?;
         let mut hash = digest::Context::new(&digest::SHA256);
         let mut add = |what, path: &Path| {
             let found = fs::read(path).and_then(|text| Ok((text, fs::metadata(path)?)));
@@ -136,26 +230,25 @@ impl Tls {
             Ok::<_, TlsError>(())
         };
         add("ca", ca)?;
-        for (what, path) in [
-            ("certificate", &upstream.certificate),
-            ("key", &upstream.key),
-        ] {
-            if let Some(path) = path {
-                add(what, path)?;
-            }
+        if let Some((certificate, key)) = self.files(generation)? {
+            add("certificate", &certificate)?;
+            add("key", &key)?;
         }
         let mut fingerprint = Fingerprint::default();
         fingerprint.copy_from_slice(hash.finish().as_ref());
         Ok(fingerprint)
     }
 
-    fn build(&self) -> Result<(ClientConfig, Option<Timestamp>), TlsError> {
+    fn build(
+        &self,
+        generation: Option<u32>,
+    ) -> Result<(ClientConfig, Option<Timestamp>), TlsError> {
         let provider = Arc::new(provider::default_provider());
         let time = Arc::clone(&self.floor) as Arc<dyn TimeProvider>;
         let builder = ClientConfig::builder_with_details(Arc::clone(&provider), time)
             .with_safe_default_protocol_versions()?
             .with_webpki_verifier(self.verifier(&provider)?);
-        let Some((identity, ends)) = self.identity(&provider)? else {
+        let Some((identity, ends)) = self.identity(generation, &provider)? else {
             return Ok((builder.with_no_client_auth(), None));
         };
         Ok((builder.with_client_cert_resolver(identity), ends))
@@ -165,23 +258,29 @@ impl Tls {
         &self,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
-        let path = self.upstream.ca.as_deref().ok_or(TlsError::NoAnchors)?;
+        let path = self.ca.as_deref().ok_or(TlsError::NoAnchors)?;
         let anchors = Arc::new(credentials::anchors(path)?);
         let verifier =
             WebPkiServerVerifier::builder_with_provider(anchors, Arc::clone(provider)).build();
         Ok(verifier.map_err(|error| CredentialError::anchors(path, error))?)
     }
 
-    fn identity(&self, provider: &CryptoProvider) -> Result<Option<Identity>, TlsError> {
-        match (&self.upstream.certificate, &self.upstream.key) {
-            (Some(certificate), Some(key)) => {
-                let certified = credentials::certified(certificate, key, provider)?;
-                let ends = certified.cert.first().and_then(|leaf| end_of(leaf));
-                Ok(Some((Arc::new(SingleCertAndKey::from(certified)), ends)))
+    fn identity(
+        &self,
+        generation: Option<u32>,
+        provider: &CryptoProvider,
+    ) -> Result<Option<Identity>, TlsError> {
+        let certified = match (&self.source, generation) {
+            (Source::Files { certificate, key }, _) => {
+                credentials::certified(certificate, key, provider)?
             }
-            (None, None) => Ok(None),
-            _ => Err(TlsError::HalfIdentity),
-        }
+            (Source::Directory(directory), Some(generation)) => directory.certified(generation)?,
+            (Source::Half, _) => return Err(TlsError::HalfIdentity),
+            _ => return Ok(None),
+        };
+        let ends = certified.cert.first().and_then(|leaf| end_of(leaf));
+        let resolver = Arc::new(SingleCertAndKey::from(certified));
+        Ok(Some((resolver, ends)))
     }
 }
 
@@ -201,6 +300,13 @@ impl Offer {
     /// server decides.
     pub(crate) fn expired(&self) -> Option<Timestamp> {
         self.ends.filter(|end| *end < clock::now().wall)
+    }
+
+    /// Begins anew with the upstream's sessions.
+    pub(crate) fn forget_sessions(&mut self) {
+        let mut config = (*self.config).clone();
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        self.config = Arc::new(config);
     }
 }
 

@@ -94,6 +94,13 @@ fn check_upstream(upstream: &Upstream, findings: &mut Findings<'_>) {
         ),
         _ => {}
     }
+    if upstream.identity.is_some() && (upstream.certificate.is_some() || upstream.key.is_some()) {
+        findings.error(
+            "upstream.identity",
+            "the identity would be another one than certificate and key",
+            "leave out either identity, or certificate and key",
+        );
+    }
     check_proxy(upstream, findings);
     if upstream.retry > upstream.retry_max {
         findings.error(

@@ -64,6 +64,13 @@ impl Plant {
         config
     }
 
+    pub(super) fn identity(&self) -> config::Identity {
+        config::Identity {
+            directory: self.path("identity"),
+            ..config::Identity::default()
+        }
+    }
+
     pub(super) fn link(
         &self,
         broker: &Mosquitto,
@@ -79,6 +86,7 @@ impl Plant {
         let cancel = self.cancel.child_token();
         start(
             &config,
+            &self.identity(),
             "gw-1",
             &[forward()],
             &[receive],
@@ -350,7 +358,7 @@ pub(super) fn forward() -> Forward {
 }
 
 pub(super) fn offer(config: &Upstream) -> Result<tls::Offer, TlsError> {
-    tls::Tls::new(config).offer(jiff::Timestamp::UNIX_EPOCH)
+    tls::Tls::new(config, &config::Identity::default()).newest(jiff::Timestamp::UNIX_EPOCH)
 }
 
 pub(super) fn upstream_with_defaults(url: &str) -> Upstream {

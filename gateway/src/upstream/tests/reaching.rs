@@ -91,9 +91,9 @@ async fn a_session_is_resumed_until_the_certificate_changes() {
     let plant = Plant::new();
     let broker = plant.broker(MUTUAL).await;
     let config = plant.config(&format!("mqtts://127.0.0.1:{}", broker.port));
-    let tls = tls::Tls::new(&config);
+    let tls = tls::Tls::new(&config, &plant.identity());
     let connect = async || {
-        let offer = tls.offer(jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let offer = tls.newest(jiff::Timestamp::UNIX_EPOCH).unwrap();
         let stream = shake(&broker, offer.config).await.unwrap();
         let kind = stream.get_ref().1.handshake_kind().unwrap();
         speak(stream).await;
