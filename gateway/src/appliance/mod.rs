@@ -158,11 +158,13 @@ impl Appliance {
     fn start_link(&mut self) {
         self.link = self.config.upstream.as_ref().map(|config| {
             upstream::start(
-                config,
-                &self.config.identity,
-                &self.id,
-                &self.config.forwards,
-                &self.config.receives,
+                &upstream::Settings {
+                    upstream: config,
+                    identity: &self.config.identity,
+                    gateway: &self.id,
+                    forwards: &self.config.forwards,
+                    receives: &self.config.receives,
+                },
                 self.buffer.clone(),
                 self.incoming.clone(),
                 self.cancel.child_token(),

@@ -28,8 +28,8 @@ use serde::Deserialize;
 pub use bus::{Bus, BusTls, Device, Echo, Framing, Parity, Publish, Rs485, WriteSingle};
 pub use identity::Identity;
 pub use link::{
-    Batch, Buffer, Compression, Forward, KeyPlace, Priority, Protocol, Receive, Store, Upstream, Url,
-    Urls, WhenFull,
+    Batch, Buffer, Compression, Forward, KeyPlace, Priority, Protocol, Receive, Store, Upstream,
+    Url, Urls, WhenFull,
 };
 pub use load::{Loaded, load, parse, schema};
 pub use order::WordOrder;

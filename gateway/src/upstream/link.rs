@@ -85,14 +85,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(
-        config: &config::Upstream,
-        identity: &config::Identity,
-        gateway: &str,
-        forwards: &[config::Forward],
-        receives: &[config::Receive],
-        board: &Arc<Board>,
-    ) -> Result<Link, Cause> {
+    pub(super) fn new(settings: &super::Settings<'_>, board: &Arc<Board>) -> Result<Link, Cause> {
+        let super::Settings {
+            upstream: config,
+            identity,
+            gateway,
+            forwards,
+            receives,
+        } = *settings;
         let urls = config.url.iter().map(|text| {
             let wrong = |why| Cause::Configuration(format!("[upstream] url = {text:?}: {why}"));
             text.parse().map_err(wrong)

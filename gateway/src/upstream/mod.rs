@@ -128,20 +128,32 @@ impl LinkHandle {
     }
 }
 
+/// What of the configuration a link is made from.
+#[derive(Debug)]
+pub struct Settings<'a> {
+    /// The `[upstream]` table.
+    pub upstream: &'a config::Upstream,
+    /// The `[identity]` table.
+    pub identity: &'a config::Identity,
+    /// The gateway's name.
+    pub gateway: &'a str,
+    /// What goes up.
+    pub forwards: &'a [config::Forward],
+    /// What comes down.
+    pub receives: &'a [config::Receive],
+}
+
 /// Starts the link. A configuration that cannot work shows as its state; it is not an error here,
 /// since the plant side must run in any case.
 pub fn start(
-    config: &config::Upstream,
-    identity: &config::Identity,
-    gateway: &str,
-    forwards: &[config::Forward],
-    receives: &[config::Receive],
+    settings: &Settings<'_>,
     buffer: Buffer,
     incoming: mpsc::Sender<Incoming>,
     cancel: CancellationToken,
 ) -> LinkHandle {
-    let board = Arc::new(Board::new(config.url.iter().next().unwrap_or_default()));
-    let task = match Link::new(config, identity, gateway, forwards, receives, &board) {
+    let endpoint = settings.upstream.url.iter().next().unwrap_or_default();
+    let board = Arc::new(Board::new(endpoint));
+    let task = match Link::new(settings, &board) {
         Ok(link) => {
             let run = link.run(buffer, incoming, Arc::clone(&board), cancel.clone());
             Some(tokio::spawn(run))

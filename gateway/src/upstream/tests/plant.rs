@@ -84,16 +84,14 @@ impl Plant {
         };
         let buffer = self.buffer.clone();
         let cancel = self.cancel.child_token();
-        start(
-            &config,
-            &self.identity(),
-            "gw-1",
-            &[forward()],
-            &[receive],
-            buffer,
-            self.incoming.clone(),
-            cancel,
-        )
+        let settings = Settings {
+            upstream: &config,
+            identity: &self.identity(),
+            gateway: "gw-1",
+            forwards: &[forward()],
+            receives: &[receive],
+        };
+        start(&settings, buffer, self.incoming.clone(), cancel)
     }
 
     pub(super) async fn cause(
