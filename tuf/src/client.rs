@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::directory::{Directory, StoreFailure, TargetFolder};
 use crate::failure::UpdateError;
 use crate::fetch::{FetchFailure, Fetcher, copy_target, read_metadata};
-use crate::floor::FloorStore;
+use crate::floor::{Floor, FloorFailure, FloorStore};
 use crate::limits::{
     MAX_ROOT_BYTES, MAX_ROOTS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_TARGETS_BYTES,
     MAX_TIMESTAMP_BYTES,
@@ -41,7 +41,7 @@ pub fn init(directory: &Directory, root: &[u8], judges: Judges<'_>) -> Result<()
     let context = Context {
         verifier: judges.verifier,
         now: judges.clock.now(),
-        floor: crate::floor::Floor::default(),
+        floor: Floor::default(),
     };
     RootChain::load(root, context)?;
     let name = names::local("root");
@@ -72,12 +72,16 @@ pub fn refresh<'a>(
 ) -> Result<Update<'a>, UpdateError> {
     // 5.1: the time is fixed for the whole update.
     let now = judges.clock.now();
+    let mut floor = KeptFloor {
+        kept: floors.floor()?,
+        store: floors,
+    };
     let context = Context {
         verifier: judges.verifier,
         now,
-        floor: floors.floor()?,
+        floor: floor.kept,
     };
-    let trusted = follow_roots(directory, fetcher, context, floors)?;
+    let trusted = follow_roots(directory, fetcher, context, &mut floor)?;
     let mut update = Update {
         directory,
         fetcher,
@@ -87,11 +91,24 @@ pub fn refresh<'a>(
     update.update_timestamp()?;
     update.update_snapshot()?;
     update.update_targets()?;
-    let floor = update.trusted.floor();
-    if floor != context.floor {
-        floors.keep(&floor)?;
-    }
+    floor.raise(update.trusted.floor())?;
     Ok(update)
+}
+
+/// The floor as its store has it: what is there already is not written again, as a TPM's memory wears.
+struct KeptFloor<'a> {
+    store: &'a mut dyn FloorStore,
+    kept: Floor,
+}
+
+impl KeptFloor<'_> {
+    fn raise(&mut self, floor: Floor) -> Result<(), FloorFailure> {
+        if floor != self.kept {
+            self.store.keep(&floor)?;
+            self.kept = floor;
+        }
+        Ok(())
+    }
 }
 
 /// 5.2 and 5.3: from the root at hand to the newest.
@@ -99,7 +116,7 @@ fn follow_roots<'a>(
     directory: &Directory,
     fetcher: &mut dyn Fetcher,
     context: Context<'a>,
-    floors: &mut dyn FloorStore,
+    floor: &mut KeptFloor<'_>,
 ) -> Result<Trusted<'a>, UpdateError> {
     let name = names::local("root");
     let root = directory
@@ -117,7 +134,7 @@ fn follow_roots<'a>(
             read => read?,
         };
         let step = chain.follow(&bytes)?;
-        floors.keep(&step.floor)?;
+        floor.raise(step.floor)?;
         if step.forget {
             directory.remove(&[names::local("timestamp"), names::local("snapshot")])?;
         }

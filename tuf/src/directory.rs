@@ -162,13 +162,16 @@ impl TargetFolder {
     }
 }
 
-/// Writes `name` in `folder` by way of a file beside it, whose fixed name a later attempt overwrites.
+/// Beside the file to be written. No target's encoded name holds a `+`; a later attempt overwrites it.
+const ASIDE: &str = ".new+";
+
+/// Writes `name` in `folder` by way of a file beside it.
 pub(crate) fn replace(
     folder: &Path,
     name: &str,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let aside = folder.join(".new");
+    let aside = folder.join(ASIDE);
     let done = File::create(&aside)
         .and_then(|mut file| {
             write(&mut file)?;
