@@ -26,6 +26,8 @@ pub mod buffer;
 
 pub mod upstream;
 
+pub mod update;
+
 mod name;
 
 pub mod identity;

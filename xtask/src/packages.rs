@@ -23,6 +23,7 @@ pub(crate) const FUZZ: &[Package] = &["g++"];
 pub(crate) const TEST: &[Package] = &[
     "gcc",               // compiles tests/peers/*.c
     "libmodbus-dev",     // an independent Modbus server
+    "libubootenv-tool",  // U-Boot's own reading of its environment
     "mbpoll",            // an independent Modbus client
     "microsocks",        // an independent SOCKS5 proxy
     "mosquitto",         // the upstream

@@ -1,0 +1,18 @@
+//! How a release gets into a slot, is tried, and stays or goes.
+//!
+//! ```text
+//!  journal (this system's memory) ─┐
+//!  boot loader's state ────────────┼─▶ trial: what a start finds ─▶ one write after the other
+//!  what was really started ────────┘                                journal, slots/
+//! ```
+//!
+//! Invariant: a slot that was not wholly written and verified is never what starts next.
+
+pub mod slots;
+
+pub mod journal;
+
+pub mod trial;
+
+#[cfg(test)]
+mod model;
