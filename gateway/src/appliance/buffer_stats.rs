@@ -11,7 +11,10 @@ use super::{
     status::{self, BufferStatus, second},
     status_text::{about, buffer_lines},
 };
-use crate::buffer::{Buffer, DeadLetter, DeadLetters};
+use crate::{
+    buffer::{Buffer, DeadLetter, DeadLetters},
+    upstream,
+};
 
 /// Dead letters shown in full; the rest is counted.
 const LETTERS_SHOWN: usize = 20;
@@ -69,11 +72,11 @@ pub struct DeadLetterLine {
 }
 
 /// Takes the stats of a buffer. Blocks on the disk for a moment.
-pub(super) fn of(buffer: &Buffer, max_bytes: u64) -> BufferStats {
+pub(super) fn of(buffer: &Buffer, max_bytes: u64, link: Option<&upstream::Status>) -> BufferStats {
     let status = buffer.status();
     let [high, normal, low] = status.waiting;
     BufferStats {
-        buffer: status::buffer(status, max_bytes),
+        buffer: status::buffer(status, max_bytes, link),
         waiting: Waiting { high, normal, low },
         dead_letters: match buffer.dead_letters(LETTERS_SHOWN) {
             Ok(letters) => letter_stats(letters),

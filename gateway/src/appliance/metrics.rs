@@ -5,6 +5,7 @@
 use broker_lite::observe::metrics::{self, Exposition, counter, gauge};
 
 use super::{
+    drain_status,
     status::{BufferStatus, StatusSource, UpstreamStatus},
     wear,
 };
@@ -38,6 +39,11 @@ fn about_buffer(text: &mut Exposition, buffer: &BufferStatus) {
             "What they take there.",
         ),
         (
+            "gateway_buffer_message_bytes",
+            buffer.message_bytes,
+            "Bytes of the messages that wait, about.",
+        ),
+        (
             "gateway_buffer_bytes",
             buffer.bytes,
             "What they take on disk, the log included.",
@@ -60,6 +66,7 @@ fn about_buffer(text: &mut Exposition, buffer: &BufferStatus) {
     ] {
         text.single(gauge(name, help), value as f64);
     }
+    drain_status::metrics(text, &buffer.drain);
     for (name, value, help) in [
         ("gateway_buffer_kept", buffer.kept, "Messages kept."),
         (

@@ -28,6 +28,7 @@ use crate::{
 use super::{
     buffer_stats::{self, BufferStats},
     bus_tools,
+    drain_status::{self, DrainStatus},
     field::Field,
     wear::WearStatus,
 };
@@ -183,6 +184,9 @@ pub struct BufferStatus {
     /// Bytes that these take there.
     #[serde(default)]
     pub memory_bytes: u64,
+    /// Bytes that they take, in the file and in memory, about.
+    #[serde(default)]
+    pub message_bytes: u64,
     /// Bytes on disk, log included.
     pub bytes: u64,
     /// Most it may take.
@@ -208,6 +212,9 @@ pub struct BufferStatus {
     /// What storing costs the medium.
     #[serde(default)]
     pub wear: WearStatus,
+    /// What keeps them from going up, and what the link has cost.
+    #[serde(default)]
+    pub drain: DrainStatus,
     /// Why nothing can be written; absent: it can.
     pub fault: Option<String>,
 }
@@ -347,7 +354,7 @@ impl StatusSource {
     }
 
     fn buffer_stats(&self) -> BufferStats {
-        buffer_stats::of(&self.0.buffer, self.0.max_bytes)
+        buffer_stats::of(&self.0.buffer, self.0.max_bytes, self.link().as_ref())
     }
 
     fn pause(&self, paused: bool) -> BufferStats {
@@ -362,14 +369,21 @@ impl StatusSource {
 
     /// The buffer now.
     pub(super) fn buffer(&self) -> BufferStatus {
-        buffer(self.0.buffer.status(), self.0.max_bytes)
+        buffer(
+            self.0.buffer.status(),
+            self.0.max_bytes,
+            self.link().as_ref(),
+        )
     }
 
     /// The upstream link now, where one is configured.
     pub(super) fn upstream(&self) -> Option<UpstreamStatus> {
+        Some(upstream(self.link()?, clock::now()))
+    }
+
+    fn link(&self) -> Option<upstream::Status> {
         let link = self.0.link.read().unwrap_or_else(PoisonError::into_inner);
-        let link = link.clone()?;
-        Some(upstream(link.status(), clock::now()))
+        link.as_ref().map(LinkHandle::status)
     }
 }
 
@@ -459,11 +473,17 @@ fn online(state: Option<&DeviceState>) -> (Option<bool>, Option<String>) {
     }
 }
 
-pub(super) fn buffer(status: buffer::Status, max_bytes: u64) -> BufferStatus {
+pub(super) fn buffer(
+    status: buffer::Status,
+    max_bytes: u64,
+    link: Option<&upstream::Status>,
+) -> BufferStatus {
     BufferStatus {
+        drain: drain_status::of(&status, link),
         messages: status.rows,
         in_memory: status.in_memory,
         memory_bytes: status.memory_bytes,
+        message_bytes: status.bytes,
         bytes: status.bytes_on_disk,
         max_bytes,
         oldest: status.oldest.map(second),

@@ -8,6 +8,7 @@ use settings::Size;
 use crate::wording::counted;
 
 use super::{
+    drain_status::DrainStatus,
     status::{BufferStatus, BusStatus, SerialStatus, Status, UpstreamStatus},
     wear,
 };
@@ -159,9 +160,10 @@ fn broker_lines(status: &Status) -> String {
 
 pub(super) fn buffer_lines(buffer: &BufferStatus) -> String {
     let mut text = format!(
-        "{} buffer: {} waiting, {} of {}, {} kept, {} forwarded",
-        good(buffer.fault.is_none() && !buffer.paused),
+        "{} buffer: {} waiting with {}, {} of {}, {} kept, {} forwarded",
+        good(buffer.fault.is_none() && !buffer.drain.is_held()),
         buffer.messages,
+        about(buffer.message_bytes),
         about(buffer.bytes),
         Size::from_bytes(buffer.max_bytes),
         buffer.kept,
@@ -184,7 +186,33 @@ pub(super) fn buffer_lines(buffer: &BufferStatus) -> String {
     if let Some(fault) = &buffer.fault {
         let _infallible = write!(text, "\n    cannot write: {fault}");
     }
-    text + "\n"
+    text + "\n" + &drain_lines(&buffer.drain)
+}
+
+/// The lines of a status; none where there is nothing to say.
+pub(super) fn drain_lines(drain: &DrainStatus) -> String {
+    let mut text = String::new();
+    match drain.held_by.as_deref() {
+        Some("budget") => text += "    held by the budget: only messages of high priority go\n",
+        Some("window") => text += "    held until its time window opens\n",
+        Some("rate") => text += "    held to the rate of [upstream.drain]\n",
+        _ => {}
+    }
+    if let Some(seconds) = drain.empty_in_s {
+        let _infallible = writeln!(text, "    empty in about {}", span(seconds));
+    }
+    for budget in &drain.budgets {
+        let until = budget.until.as_deref().unwrap_or("the next");
+        let _infallible = writeln!(
+            text,
+            "    budget of the {}: {} of {} used, {} left until {until}",
+            budget.period,
+            about(budget.used),
+            about(budget.limit),
+            about(budget.left),
+        );
+    }
+    text
 }
 
 fn upstream_line(upstream: Option<&UpstreamStatus>) -> String {

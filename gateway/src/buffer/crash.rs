@@ -16,7 +16,7 @@ use powercut::{Call, Ledger as _, Random, Scene, Stage};
 use settings::{Period, Size};
 
 use super::*;
-use crate::config::{Forward, Priority, Store};
+use crate::config::{Forward, Order, Priority, Store};
 
 /// Long enough for the longest pause between two attempts to write, and a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -127,6 +127,7 @@ fn open(path: &Path) -> Buffer {
         topic: "{topic}".to_owned(),
         qos: QoS::AtLeastOnce,
         priority: Priority::Normal,
+        order: Order::default(),
         quota: None,
         batch: None,
         compress: None,

@@ -77,6 +77,16 @@ pub(super) enum Removal {
     Arrival(u16),
 }
 
+impl Removal {
+    /// The row that leaves, where it is one.
+    pub(super) fn row(&self) -> Option<i64> {
+        match self {
+            Removal::Row(row) | Removal::Bury(row, ..) => Some(*row),
+            Removal::Gap { .. } | Removal::Arrival(_) => None,
+        }
+    }
+}
+
 /// One commit's worth of work.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -85,6 +95,8 @@ pub(super) struct Batch {
     pub(super) arrivals: Vec<(Arrival, Receipt)>,
     /// Marks of the account of wear, when they are due.
     pub(super) account: Vec<(&'static str, i64)>,
+    /// Numbers to be kept under these names.
+    pub(super) marks: Vec<(&'static str, i64)>,
     /// A moment by a right clock, microseconds since 1970, for a batch without messages.
     pub(super) synced_us: Option<i64>,
 }
@@ -92,7 +104,8 @@ pub(super) struct Batch {
 impl Batch {
     /// Whether there is nothing to commit.
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.removals.is_empty() && self.arrivals.is_empty()
+        let nothing = self.entries.is_empty() && self.removals.is_empty();
+        nothing && self.arrivals.is_empty() && self.marks.is_empty()
     }
 
     /// The last moment in it that a right clock told.
@@ -134,6 +147,7 @@ struct State {
     first_removal: Option<Instant>,
     /// At most one per link, which waits for the answer.
     arrivals: Vec<(Arrival, Receipt)>,
+    marks: Vec<(&'static str, i64)>,
     inspect: bool,
     spill: bool,
     nudged: bool,
@@ -189,6 +203,16 @@ impl Inbox {
             if first || state.removals.len() >= MANY_DELETES {
                 self.changed.notify_one();
             }
+        }
+    }
+
+    /// Queues numbers to be kept, in the place of those queued before.
+    pub(super) fn note(&self, marks: Vec<(&'static str, i64)>) {
+        let mut state = self.lock();
+        state.marks = marks;
+        if state.first_removal.is_none() {
+            state.first_removal = Some(clock::now());
+            self.changed.notify_one();
         }
     }
 
@@ -310,7 +334,8 @@ impl State {
     }
 
     fn take_batch(&mut self) -> Option<Batch> {
-        if self.entries.is_empty() && self.removals.is_empty() && self.arrivals.is_empty() {
+        let nothing = self.entries.is_empty() && self.removals.is_empty();
+        if nothing && self.arrivals.is_empty() && self.marks.is_empty() {
             return None;
         }
         let mut bytes = 0;
@@ -334,6 +359,7 @@ impl State {
             entries,
             removals: mem::take(&mut self.removals),
             arrivals: mem::take(&mut self.arrivals),
+            marks: mem::take(&mut self.marks),
             ..Batch::default()
         })
     }

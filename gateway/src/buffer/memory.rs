@@ -94,12 +94,16 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let buries_staged = {
             let mut stage = shared.stage();
-            let before = batch.removals.len();
-            batch
-                .removals
-                .retain(|removal| !matches!(removal, Removal::Row(row) if stage.forward(*row)));
-            let gone = (before - batch.removals.len()) as u64;
-            shared.update(|status| status.forwarded += gone);
+            let mut gone = Vec::new();
+            batch.removals.retain(|removal| match removal {
+                Removal::Row(row) if stage.forward(*row) => {
+                    gone.push(*row);
+                    false
+                }
+                _ => true,
+            });
+            shared.update(|status| status.forwarded += gone.len() as u64);
+            shared.leaving().commit(gone);
             let is_staged = |removal: &Removal| matches!(removal, Removal::Bury(row, ..) if stage.contains(*row));
             batch.removals.iter().any(is_staged)
         };

@@ -17,8 +17,10 @@ mod dead;
 mod device;
 mod draft;
 mod inbox;
+mod leaving;
 mod medium;
 mod memory;
+mod pages;
 mod properties;
 mod quota;
 mod reader;
@@ -62,12 +64,14 @@ pub use salvage::Salvaged;
 pub use wear::{OwnEstimate, Spare};
 
 pub(crate) use arrivals::Arrival;
-pub(crate) use retention::Cursor;
+pub(crate) use retention::{Cursor, Stretch};
+pub(crate) use row::{Page, Survey};
 
 use self::{
     arrivals::Arrivals,
     clock::Clock,
     inbox::{Entry, Inbox, Removal},
+    leaving::Leaving,
     medium::Medium,
     quota::Rule,
     reader::{Now, Reader},
@@ -106,6 +110,7 @@ pub(crate) struct Shared {
     medium: Medium,
     rules: RwLock<Arc<[Rule]>>,
     arrivals: Mutex<Arrivals>,
+    leaving: Mutex<Leaving>,
     /// See [`Buffer::clock_floor`]; microseconds since 1970.
     floor_us: AtomicI64,
     status: Mutex<Status>,
@@ -131,6 +136,8 @@ pub struct Status {
     pub rows: u64,
     /// The same per priority, high first.
     pub waiting: [u64; retention::RANKS],
+    /// Bytes that they take, in the file and in memory, about.
+    pub bytes: u64,
     /// The files' size on disk, log included.
     pub bytes_on_disk: u64,
     /// When the oldest waiting message was received.
@@ -206,6 +213,7 @@ impl Buffer {
             medium: Medium::holding(&config.path, config.endurance.map(|bytes| bytes.as_bytes())),
             rules: RwLock::new(compile(forwards)),
             arrivals: Mutex::default(),
+            leaving: Mutex::default(),
             floor_us: AtomicI64::new(0),
             status: Mutex::new(Status::default()),
             rows: watch::Sender::new(0),
@@ -252,33 +260,69 @@ impl Buffer {
         })
     }
 
-    /// Rows behind `after` in sending order, at least one if there is one. None while too many
-    /// wait to leave; [`Self::appended`] then tells of the commit that ends it. Blocks on the disk.
+    /// Rows of this stretch, none that was deleted or buried. `None` while too many wait to leave;
+    /// [`Self::appended`] then tells of the commit that ends it. Blocks on the disk.
+    pub(crate) fn page(
+        &self,
+        stretch: &Stretch,
+        max_bytes: usize,
+    ) -> Result<Option<Page>, ReadError> {
+        let shared = &self.0.shared;
+        if shared.inbox.is_clogged() {
+            return Ok(None);
+        }
+        let now = Now {
+            stamp: shared.clock.stamp(),
+            boot: shared.clock.boot(),
+        };
+        shared.leaving().begin();
+        // Memory first: what moves to disk between the two looks is then seen twice, not never.
+        let (staged, horizon) = self.staged(stretch, now);
+        let on_disk = self.checked(shared.reader.page(stretch, max_bytes, now));
+        let mut page = on_disk.map(|page| pages::join(page, staged, horizon, stretch, max_bytes));
+        let mut nothing = Vec::new();
+        let rows = page.as_mut().map_or(&mut nothing, |page| &mut page.rows);
+        shared.leaving().end(rows);
+        page.map(Some)
+    }
+
+    /// What waits behind `after`, by topic. Blocks on the disk.
+    pub(crate) fn survey(&self, after: &Cursor) -> Result<Survey, ReadError> {
+        let shared = &self.0.shared;
+        let (staged, horizon) = {
+            let stage = shared.stage();
+            let behind = |row: &i64| *row > after.position(Rank::of_row(*row));
+            let staged = stage.all().filter(|(row, _)| behind(row));
+            let staged = staged.map(|(row, staged)| (row, staged.message.topic.clone()));
+            (staged.collect::<Vec<_>>(), stage.horizon())
+        };
+        let on_disk = self.checked(shared.reader.survey(after))?;
+        let staged = staged.iter().map(|(row, topic)| (*row, topic));
+        Ok(pages::survey(on_disk, staged, horizon))
+    }
+
+    fn staged(&self, stretch: &Stretch, now: Now<'_>) -> (Vec<Row>, i64) {
+        let stage = self.0.shared.stage();
+        let rows = stage.within(stretch);
+        let rows = rows.map(|(id, staged)| staged.row(id, now.stamp)).collect();
+        (rows, stage.horizon())
+    }
+
+    /// Rows behind `after` in sending order, high priority first.
+    #[cfg(test)]
     pub(crate) fn read(
         &self,
         after: &Cursor,
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<Vec<Row>, ReadError> {
-        if self.0.shared.inbox.is_clogged() {
-            return Ok(Vec::new());
-        }
-        let now = Now {
-            stamp: self.0.shared.clock.stamp(),
-            boot: self.0.shared.clock.boot(),
+        let stretch = Stretch {
+            after: *after,
+            until: None,
+            rows: [max_rows; retention::RANKS],
         };
-        // Memory first: what moves to disk between the two looks is then seen twice, not never.
-        let (staged, horizon) = self.staged(after, max_rows, now);
-        let reader = &self.0.shared.reader;
-        let on_disk = self.checked(reader.rows(after, max_rows, max_bytes, now))?;
-        Ok(stage::merge(staged, on_disk, horizon, max_rows, max_bytes))
-    }
-
-    fn staged(&self, after: &Cursor, max_rows: usize, now: Now<'_>) -> (Vec<Row>, i64) {
-        let stage = self.0.shared.stage();
-        let rows = stage.after(after, max_rows);
-        let rows = rows.map(|(id, staged)| staged.row(id, now.stamp)).collect();
-        (rows, stage.horizon())
+        let page = self.page(&stretch, max_bytes)?.unwrap_or_default();
+        Ok(page.rows.into_iter().take(max_rows).collect())
     }
 
     /// Gaps that no one upstream has been told of. Blocks on the disk.
@@ -289,17 +333,15 @@ impl Buffer {
     /// The upstream has these rows; they leave with one of the next commits.
     pub fn delete(&self, rows: impl IntoIterator<Item = i64>) {
         let shared = &self.0.shared;
-        let mut from_memory = 0;
+        let rows: Vec<i64> = rows.into_iter().collect();
+        shared.leaving().enter(rows.iter().copied());
         let mut stage = shared.stage();
-        let on_disk = rows.into_iter().filter(|row| {
-            let gone = stage.forward(*row);
-            from_memory += u64::from(gone);
-            !gone
-        });
-        let on_disk: Vec<_> = on_disk.map(Removal::Row).collect();
+        let (gone, on_disk): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| stage.forward(*row));
         drop(stage);
-        shared.update(|status| status.forwarded += from_memory);
-        shared.inbox.remove(on_disk);
+        shared.update(|status| status.forwarded += gone.len() as u64);
+        shared.leaving().commit(gone);
+        shared.inbox.remove(on_disk.into_iter().map(Removal::Row));
     }
 
     /// Whether the upstream takes messages now; while it does not, what waits in memory goes to disk
@@ -320,6 +362,7 @@ impl Buffer {
 
     /// The upstream will never take this row; it moves to the dead letters.
     pub fn bury(&self, row: i64, reason: &str) {
+        self.0.shared.leaving().enter([row]);
         let now_us = self.0.shared.clock.stamp().wall_us;
         let removal = Removal::Bury(row, reason.to_owned(), now_us);
         self.0.shared.inbox.remove([removal]);
@@ -328,6 +371,25 @@ impl Buffer {
     /// The upstream knows of this gap, as far as it went when it was read.
     pub fn delete_gap(&self, id: i64, count: u64) {
         self.0.shared.inbox.remove([Removal::Gap { id, count }]);
+    }
+
+    /// Keeps numbers under names; they come with one of the next commits.
+    pub(crate) fn note(&self, marks: Vec<(&'static str, i64)>) {
+        self.0.shared.inbox.note(marks);
+    }
+
+    /// The numbers that were kept; none while the file cannot be read. Blocks on the disk.
+    pub(crate) fn marks(&self) -> HashMap<String, i64> {
+        self.0.shared.reader.marks().unwrap_or_else(|error| {
+            warn!(%error, "what the link has cost today is counted anew");
+            HashMap::new()
+        })
+    }
+
+    /// Messages that wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        let on_disk = self.0.shared.lock().rows;
+        on_disk + self.0.shared.stage().len() as u64
     }
 
     /// Whether this message from upstream was handed on before.
@@ -395,8 +457,10 @@ impl Buffer {
         status.queued = self.0.shared.inbox.len() as u64;
         status.wear = self.0.shared.medium.wear(&self.0.shared.clock);
         // While the disk fails this is only not known.
+        status.bytes = self.0.shared.reader.weight().unwrap_or_default();
         status.oldest = self.0.shared.reader.oldest().unwrap_or_default();
         self.0.shared.count_staged(&mut status);
+        status.bytes += status.memory_bytes;
         status
     }
 
@@ -478,6 +542,10 @@ impl Shared {
 
     fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Leaving> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn recall_arrivals(&self) {

@@ -14,12 +14,12 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::{
-    Gap, Row,
+    Gap, Page, Row, Survey,
     arrivals::Arrival,
     clock::RowStamp,
     dead::{self, DeadLetters},
     properties,
-    retention::{Cursor, Rank},
+    retention::{Cursor, Rank, Stretch},
     schema,
 };
 use crate::reading::ClockState;
@@ -74,36 +74,59 @@ impl Reader {
             .unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    pub(super) fn rows(
+    /// At least one row of each rank that is asked for and has any; `max_bytes` bounds the rest.
+    pub(super) fn page(
         &self,
-        after: &Cursor,
-        max_rows: usize,
+        stretch: &Stretch,
         max_bytes: usize,
         now: Now<'_>,
-    ) -> Result<Vec<Row>, ReadError> {
+    ) -> Result<Page, ReadError> {
         self.with(|connection| {
-            let mut found = Vec::new();
+            let mut page = Page {
+                reached: stretch.after,
+                ..Page::default()
+            };
             let mut bytes = 0;
-            let mut statement = connection.prepare_cached(ROWS_AFTER)?;
+            for rank in Rank::all().filter(|rank| stretch.rows[rank.index()] > 0) {
+                bytes += read_rank(
+                    connection,
+                    rank,
+                    stretch,
+                    (bytes, max_bytes),
+                    now,
+                    &mut page,
+                )?;
+            }
+            Ok(page)
+        })
+    }
+
+    /// What waits behind a position, all as it was at one moment.
+    pub(super) fn survey(&self, after: &Cursor) -> Result<Survey, ReadError> {
+        self.with(|connection| {
+            let moment = connection.unchecked_transaction()?;
+            let mut survey = Survey {
+                until: *after,
+                ..Survey::default()
+            };
             for rank in Rank::all() {
-                let left = max_rows.saturating_sub(found.len());
-                if left == 0 || bytes >= max_bytes {
-                    break;
-                }
-                let from = after.position(rank);
-                let mut rows = statement.query(params![from, rank.rows().1, left as i64])?;
-                while let Some(row) = rows.next()? {
-                    let Some(row) = read_row(row, now)? else {
-                        continue;
-                    };
-                    bytes += row.payload.len();
-                    found.push(row);
-                    if bytes >= max_bytes {
-                        break;
-                    }
+                let (first, end) = rank.rows();
+                let last: Option<i64> = moment
+                    .prepare_cached("SELECT max(row) FROM message WHERE row BETWEEN ?1 AND ?2")?
+                    .query_row([first, end], |row| row.get(0))?;
+                last.into_iter().for_each(|row| survey.until.pass(row));
+            }
+            let mut statement =
+                moment.prepare_cached("SELECT name, last_row FROM topic WHERE bytes > 0")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let (name, last): (String, i64) = (row.get(0)?, row.get(1)?);
+                let behind = last > after.position(Rank::of_row(last));
+                if behind && let Ok(name) = TopicName::parse(&name) {
+                    survey.waiting.push((name, last));
                 }
             }
-            Ok(found)
+            Ok(survey)
         })
     }
 
@@ -155,6 +178,25 @@ impl Reader {
         self.with(|connection| dead::read(connection, at_most))
     }
 
+    /// Numbers that were kept, by name.
+    pub(super) fn marks(&self) -> Result<HashMap<String, i64>, ReadError> {
+        self.with(|connection| {
+            connection
+                .prepare("SELECT name, value FROM mark")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })
+    }
+
+    /// Bytes that waiting rows take, about.
+    pub(super) fn weight(&self) -> Result<u64, ReadError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM topic")?
+                .query_row([], |row| row.get(0).map(|bytes: i64| bytes as u64))
+        })
+    }
+
     /// When the oldest waiting row was received.
     pub(super) fn oldest(&self) -> Result<Option<Timestamp>, ReadError> {
         self.with(|connection| {
@@ -195,6 +237,37 @@ impl Reader {
         *slot = Some(connection);
         Ok(result)
     }
+}
+
+/// Tells how many bytes of payload were found; `bounds` are those found before, and the most.
+fn read_rank(
+    connection: &Connection,
+    rank: Rank,
+    stretch: &Stretch,
+    bounds: (usize, usize),
+    now: Now<'_>,
+    page: &mut Page,
+) -> Result<usize, rusqlite::Error> {
+    let (before, most) = bounds;
+    let from = stretch.after.position(rank);
+    let until = stretch.until(rank);
+    let wanted = stretch.rows[rank.index()];
+    let mut statement = connection.prepare_cached(ROWS_AFTER)?;
+    let mut rows = statement.query(params![from, until, wanted as i64])?;
+    let (mut seen, mut bytes) = (0, 0);
+    while let Some(row) = rows.next()? {
+        seen += 1;
+        page.reached.pass(row.get(0)?);
+        if let Some(row) = read_row(row, now)? {
+            bytes += row.payload.len();
+            page.rows.push(row);
+        }
+        if before + bytes >= most {
+            return Ok(bytes);
+        }
+    }
+    page.ended[rank.index()] = seen < wanted;
+    Ok(bytes)
 }
 
 /// `None` for a row whose topic is none: it waits to be evicted, and blocks nothing.

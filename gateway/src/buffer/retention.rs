@@ -21,6 +21,12 @@ pub(crate) const RANKS: usize = 3;
 const RANK_SHIFT: u32 = 56;
 const ORDER_MASK: i64 = (1 << RANK_SHIFT) - 1;
 
+impl Default for Rank {
+    fn default() -> Rank {
+        Rank::of(Priority::default())
+    }
+}
+
 impl Rank {
     /// Of a rule's priority: high is sent first.
     pub(crate) fn of(priority: Priority) -> Rank {
@@ -86,6 +92,50 @@ impl Cursor {
     pub(crate) fn pass(&mut self, row: i64) {
         let position = &mut self.0[Rank::of_row(row).index()];
         *position = (*position).max(row);
+    }
+
+    /// Moves to wherever `other` is further.
+    pub(crate) fn advance(&mut self, other: &Cursor) {
+        for (position, further) in self.0.iter_mut().zip(other.0) {
+            *position = (*position).max(further);
+        }
+    }
+
+    /// Moves to where `other` is in this rank, if that is further.
+    pub(crate) fn advance_in(&mut self, rank: Rank, other: &Cursor) {
+        self.pass(other.position(rank));
+    }
+
+    /// Moves back to before this order, wherever it is further.
+    pub(crate) fn keep_below(&mut self, order: i64) {
+        for rank in Rank::all() {
+            let position = &mut self.0[rank.index()];
+            if order_of(*position) >= order {
+                *position = rank.row(order - 1);
+            }
+        }
+    }
+
+    /// Whether `other` is further in this rank.
+    pub(crate) fn is_behind(&self, rank: Rank, other: &Cursor) -> bool {
+        self.position(rank) < other.position(rank)
+    }
+}
+
+/// What is to be read: so many rows of each rank behind one position and not behind another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub(crate) after: Cursor,
+    /// `None`: as far as there are rows.
+    pub(crate) until: Option<Cursor>,
+    pub(crate) rows: [usize; RANKS],
+}
+
+impl Stretch {
+    /// The last row of a rank that belongs to it.
+    pub(crate) fn until(&self, rank: Rank) -> i64 {
+        self.until
+            .map_or(rank.rows().1, |until| until.position(rank))
     }
 }
 

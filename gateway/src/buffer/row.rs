@@ -7,6 +7,7 @@ use broker_lite::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::retention::{Cursor, RANKS};
 use crate::reading::ClockState;
 
 /// A message that waits for the upstream.
@@ -30,6 +31,25 @@ pub struct Row {
     pub properties: Option<MessageProperties>,
     /// As published.
     pub payload: Bytes,
+}
+
+/// Rows in sending order, and how far reading has come.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) rows: Vec<Row>,
+    /// The last row looked at, per rank.
+    pub(crate) reached: Cursor,
+    /// Ranks in which nothing more was there.
+    pub(crate) ended: [bool; RANKS],
+}
+
+/// What waits behind a position.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// The last row of each rank.
+    pub(crate) until: Cursor,
+    /// The last row of each topic that has any.
+    pub(crate) waiting: Vec<(TopicName, i64)>,
 }
 
 /// Messages of a topic that will never arrive.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    retention::{self, Cursor, RANKS, Rank},
+    retention::{self, RANKS, Rank, Stretch},
     row::Row,
 };
 
@@ -89,13 +89,26 @@ impl<T: Clone> Stage<T> {
         self.rows.contains_key(&row)
     }
 
-    /// Rows behind the cursor in sending order, as many as asked for.
-    pub(crate) fn after(&self, cursor: &Cursor, rows: usize) -> impl Iterator<Item = (i64, &T)> {
+    /// Rows of a stretch, of each rank as many as asked for.
+    pub(crate) fn within(&self, stretch: &Stretch) -> impl Iterator<Item = (i64, &T)> {
         let ranks = Rank::all().flat_map(|rank| {
-            let behind = Bound::Excluded(cursor.position(rank));
-            self.rows.range((behind, Bound::Included(rank.rows().1)))
+            let (after, until) = (stretch.after.position(rank), stretch.until(rank));
+            let bounds = (Bound::Excluded(after), Bound::Included(until.max(after)));
+            let within = after < until;
+            let rows = stretch.rows[rank.index()];
+            self.rows.range(bounds).filter(move |_| within).take(rows)
         });
-        ranks.map(|(row, held)| (*row, &held.content)).take(rows)
+        ranks.map(|(row, held)| (*row, &held.content))
+    }
+
+    /// All rows, by rank.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (i64, &T)> {
+        self.rows.iter().map(|(row, held)| (*row, &held.content))
+    }
+
+    /// How many rows are held.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
     }
 
     /// The first rows, which are now being written to disk, at least one if there is one.

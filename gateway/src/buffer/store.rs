@@ -192,7 +192,8 @@ impl Store {
             for (arrival, _) in &batch.arrivals {
                 draft.remember(arrival)?;
             }
-            draft.note(&batch.account)
+            draft.note(&batch.account)?;
+            draft.note(&batch.marks)
         })
     }
 

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    config::{Forward, Priority, Store, WhenFull},
+    config::{Forward, Order, Priority, Store, WhenFull},
     reading::ClockState,
 };
 
@@ -104,6 +104,7 @@ fn rule(filter: &str, priority: Priority) -> Forward {
         topic: "{gateway}/{topic}".to_owned(),
         qos: QoS::AtLeastOnce,
         priority,
+        order: Order::default(),
         quota: None,
         batch: None,
         compress: None,

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Shared, clock,
-    inbox::{Batch, Work},
+    inbox::{Batch, Removal, Work},
     retention::Reason,
     salvage::{self, Opened, Salvaged},
     schema,
@@ -166,6 +166,8 @@ impl Writer {
         let mut closing = false;
         loop {
             if let Some(done) = self.try_commit(&batch) {
+                let left = batch.removals.iter().filter_map(Removal::row);
+                self.shared.leaving().commit(left);
                 self.publish(&done);
                 for (entry, answer) in batch.entries.into_iter().zip(done.answers) {
                     entry.receipt.answer(answer);

@@ -9,6 +9,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use settings::{Period, Secret, Size};
 
+use super::drain::{Budget, Drain};
+
 /// The `[buffer]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -110,6 +112,12 @@ pub struct Upstream {
     #[serde(default = "default_in_flight")]
     #[schemars(range(min = 1, max = 65_535))]
     pub in_flight: u16,
+    /// How what has waited goes up beside what is new.
+    #[serde(default)]
+    pub drain: Drain,
+    /// What the link may cost, for cellular ones.
+    #[serde(default)]
+    pub budget: Budget,
     /// First pause before trying again; it doubles, with jitter, up to `retry_max`.
     #[serde(default = "default_retry")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1h"))]
@@ -210,6 +218,9 @@ pub struct Forward {
     /// What leaves last when the buffer is full, and first when the link returns.
     #[serde(default)]
     pub priority: Priority,
+    /// Whether new messages wait for older ones of their topic.
+    #[serde(default)]
+    pub order: Order,
     /// Most that this rule's messages may take in the buffer; by default as much as there is.
     pub quota: Option<Size>,
     /// Several messages in one packet, a JSON array; by default each goes alone.
@@ -285,6 +296,17 @@ fn default_qos() -> QoS {
     QoS::AtLeastOnce
 }
 
+/// In which order the messages of one topic go up while some of them wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// In the order of their numbers: a new one waits until the older ones are sent.
+    #[default]
+    Sequence,
+    /// New ones at once, older ones beside them; receivers sort by `seq`.
+    LiveFirst,
+}
+
 /// Rank of a forward rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -296,4 +318,9 @@ pub enum Priority {
     Normal,
     /// Evicted last, sent first.
     High,
+}
+
+impl Priority {
+    /// In the order in which they are sent.
+    pub const ALL: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
 }

@@ -10,7 +10,7 @@ use regex_lite::Regex;
 use settings::{Checks, Document, Formats, LoadError, Problem, Problems};
 
 use super::{
-    BitRange, Characters, Config, Deadband, WordOrder,
+    BitRange, Characters, Config, Deadband, Window, WordOrder,
     check::check,
     profile::{self, library::Library},
     url,
@@ -82,6 +82,7 @@ pub(super) fn formats() -> Formats {
         })
         .with("byte-order", told::<WordOrder>)
         .with("bit-range", told::<BitRange>)
+        .with("time-window", told::<Window>)
         .with("percentage", told::<Deadband>)
         .with("characters", told::<Characters>)
         .with("template", |text| Template::parse(text).map(drop))

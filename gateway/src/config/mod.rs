@@ -10,6 +10,7 @@ mod serial;
 
 pub mod profile;
 
+mod drain;
 mod link;
 
 mod identity;
@@ -26,10 +27,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use bus::{Bus, BusTls, Device, Echo, Framing, Parity, Publish, Rs485, WriteSingle};
+pub use drain::{Budget, Drain, Hold, PING_BYTES, Window};
 pub use identity::Identity;
 pub use link::{
-    Batch, Buffer, Compression, Forward, KeyPlace, Priority, Protocol, Receive, Store, Upstream,
-    Url, Urls, WhenFull,
+    Batch, Buffer, Compression, Forward, KeyPlace, Order, Priority, Protocol, Receive, Store,
+    Upstream, Url, Urls, WhenFull,
 };
 pub use load::{Loaded, load, parse, schema};
 pub use order::WordOrder;

@@ -176,6 +176,8 @@ mod tests {
     fn message(payload: &[u8]) -> Outbound {
         Outbound {
             key: Key::Row(1),
+            source: TopicName::parse("up").unwrap(),
+            overtakes: false,
             topic: TopicName::parse("up").unwrap(),
             payload: Bytes::copy_from_slice(payload),
             qos: QoS::AtLeastOnce,

@@ -1,4 +1,5 @@
-//! Decides what is sent upstream next, and what may leave the buffer.
+//! Decides what is sent upstream next, and what may leave the buffer: new messages first, the
+//! backlog beside them, both as far as the gate lets them.
 //!
 //! Invariant: a message is given up only when the upstream acknowledged it or will never take it;
 //! after a lost link everything unacknowledged is sent again, oldest first. Layer: core.
@@ -8,21 +9,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::{packet::QoS, topic::TopicName};
+use broker_lite::packet::QoS;
 
 use super::{
-    outbound::{Key, Outbound},
+    budget::{Account, Ledger},
+    gate::{Brake, Gate},
+    intake::{Ask, Fetched, Intake},
+    lanes::{Lane, Lanes, Open, Queued},
+    outbound::{Key, Notices, Outbound},
     suspect::{self, Control, Suspect},
 };
-use crate::buffer::retention::Cursor;
+use crate::{
+    buffer::{retention::Rank, row::Survey},
+    config::Priority,
+    reading::Stamp,
+};
 
 /// A link on which nothing is acknowledged for so long is given up: TCP may be alive where the
 /// broker behind it is not.
 pub(crate) const ACKNOWLEDGEMENT_PATIENCE: Duration = Duration::from_secs(60);
-/// Rows that are read ahead of the window, in windows.
-const READ_AHEAD: usize = 2;
-/// Payload bytes queued and in flight beyond which nothing more is read, however wide the window.
-const MAX_BYTES_HELD: usize = 8 << 20;
 
 /// What the upstream allows on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,17 +67,25 @@ pub(crate) enum Input {
     Paused(bool),
     /// There are new rows or gaps.
     Appended,
-    /// The answer to `Fetch`.
-    Fetched(Vec<Outbound>),
+    /// The answer to `Ask::Survey`.
+    Surveyed(Survey),
+    /// The answer to `Ask::Rows`.
+    Fetched(Fetched),
+    /// What was asked for cannot be read now.
+    Unread,
     /// The upstream answered, or a QoS 0 message has left.
     Answered(Key, Answer),
+    /// A message of so many bytes came from upstream.
+    Heard(u64),
+    /// What was packed has cost so many bytes on the wire.
+    Packed(u64),
 }
 
 /// What is asked of the world.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Output {
-    /// Read so many rows behind the cursor, and the gaps.
-    Fetch { after: Cursor, rows: usize },
+    /// Read this, behind everything that is to leave by the outputs before.
+    Read(Ask),
     /// Send this; answers come by its key.
     Publish(Outbound),
     /// The upstream has it: it may leave the buffer.
@@ -81,12 +94,20 @@ pub(crate) enum Output {
     Bury(Key, String),
     /// Give the link up, for this reason.
     Reconnect(String),
+    /// Tell that this budget is used up.
+    Exhausted(Account),
 }
 
 #[derive(Debug)]
 struct Flight {
-    message: Outbound,
+    queued: Queued,
     answered: bool,
+}
+
+impl Flight {
+    fn key(&self) -> Key {
+        self.queued.message.key
+    }
 }
 
 /// See the module's description.
@@ -101,15 +122,16 @@ pub(crate) struct Forwarder {
     /// What is under way still gets its answers; the rest waits.
     paused: bool,
     link: Option<Allowance>,
-    cursor: Cursor,
-    fetching: bool,
-    more: bool,
-    queue: VecDeque<Outbound>,
+    gate: Gate,
+    /// When what the gate holds back may go.
+    gate_due: Option<Instant>,
+    intake: Intake,
+    lanes: Lanes,
     /// In sending order; answered ones stay until all before them are, so that packet identifiers,
     /// which go round, are free again when their turn comes.
     flights: VecDeque<Flight>,
-    /// Payload bytes of what is queued and in flight.
-    bytes_held: usize,
+    /// Of those, from the backlog.
+    backlog_under_way: usize,
     /// Gaps that are queued, in flight or told, with their count; those forgotten by the buffer
     /// leave.
     gaps_told: HashMap<i64, u64>,
@@ -117,15 +139,14 @@ pub(crate) struct Forwarder {
     suspect: Suspect,
     /// The suspect, while the message behind it is under way in its place.
     stood_aside: Option<Key>,
-    /// Where the words go that stand in for a suspect.
-    stand_ins: TopicName,
+    notices: Notices,
     outputs: VecDeque<Output>,
 }
 
 impl Forwarder {
-    /// Sends at most `window` messages ahead of their acknowledgements, and tells of a message that
-    /// ends every link on `stand_ins`.
-    pub(crate) fn new(window: u16, stand_ins: TopicName) -> Forwarder {
+    /// Sends at most `window` messages ahead of their acknowledgements, those that the gate lets
+    /// pass, and tells of its own troubles by `notices`.
+    pub(crate) fn new(window: u16, gate: Gate, notices: Notices) -> Forwarder {
         let window = usize::from(window.max(1));
         Forwarder {
             window,
@@ -133,46 +154,55 @@ impl Forwarder {
             answered_on_link: false,
             paused: false,
             link: None,
-            cursor: Cursor::default(),
-            fetching: false,
-            more: true,
-            queue: VecDeque::new(),
+            gate,
+            gate_due: None,
+            intake: Intake::new(window),
+            lanes: Lanes::default(),
             flights: VecDeque::new(),
-            bytes_held: 0,
+            backlog_under_way: 0,
             gaps_told: HashMap::new(),
             give_up_at: None,
             suspect: Suspect::default(),
             stood_aside: None,
-            stand_ins,
+            notices,
             outputs: VecDeque::new(),
         }
     }
 
     /// Takes in one event.
-    pub(crate) fn handle_input(&mut self, input: Input, now: Instant) {
+    pub(crate) fn handle_input(&mut self, input: Input, now: Stamp) {
+        self.gate.tick(now, self.link.is_some());
         match input {
             Input::LinkUp(allowance) => {
                 self.link = Some(allowance);
                 self.answered_on_link = false;
+                self.intake.link_up();
+                self.gate.link_up(now);
             }
             Input::LinkDown { by_upstream } => self.link_down(by_upstream),
             Input::Paused(paused) => self.paused = paused,
-            Input::Appended => self.more = true,
-            Input::Fetched(messages) => self.fetched(messages),
+            Input::Appended => self.intake.appended(),
+            Input::Surveyed(survey) => self.intake.surveyed(survey, &mut self.lanes),
+            Input::Fetched(fetched) => self.fetched(fetched, now),
+            Input::Unread => self.intake.unread(&mut self.lanes, now.monotonic),
             Input::Answered(key, answer) => self.answered(key, answer, now),
+            Input::Heard(bytes) => self.gate.budget().message(bytes, true),
+            Input::Packed(bytes) => self.gate.budget().spend(bytes),
         }
         self.advance(now);
     }
 
     /// Early or repeated calls do nothing.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.give_up_at.is_some_and(|at| at <= now) {
+    pub(crate) fn handle_timeout(&mut self, now: Stamp) {
+        self.gate.tick(now, self.link.is_some());
+        if self.give_up_at.is_some_and(|at| at <= now.monotonic) {
             self.give_up_at = None;
             let waited = ACKNOWLEDGEMENT_PATIENCE.as_secs();
             self.outputs.push_back(Output::Reconnect(format!(
                 "nothing was acknowledged for {waited} s"
             )));
         }
+        self.advance(now);
     }
 
     /// To be drained until `None` after each input.
@@ -182,7 +212,32 @@ impl Forwarder {
 
     /// When `handle_timeout` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.give_up_at
+        let link = self.link.as_ref();
+        let read = link.and_then(|_| self.intake.due());
+        let gate = link.and(self.gate_due);
+        self.give_up_at.into_iter().chain(read).chain(gate).min()
+    }
+
+    /// What keeps messages from going up; `None`: none waits.
+    pub(crate) fn brake(&mut self, now: Stamp) -> Option<Brake> {
+        let waits = self.lanes.total() > 0 || self.intake.is_behind();
+        match self.paused {
+            true => Some(Brake::Paused),
+            false => self
+                .gate
+                .brake(&self.lanes, now)
+                .or(waits.then_some(Brake::Link)),
+        }
+    }
+
+    /// The budgets there are.
+    pub(crate) fn accounts(&mut self) -> impl Iterator<Item = Account> {
+        self.gate.budget().accounts()
+    }
+
+    /// What is to be kept on disk of them.
+    pub(crate) fn ledger(&mut self) -> Ledger {
+        self.gate.budget().ledger()
     }
 
     /// Messages sent and not yet acknowledged.
@@ -210,50 +265,48 @@ impl Forwarder {
             && by_upstream
             && !self.answered_on_link
         {
-            self.suspect.closed_over(alone.message.key);
+            self.suspect.closed_over(alone.key());
         }
         while let Some(flight) = self.flights.pop_back() {
-            if !flight.answered && flight.message.key != Key::StandIn {
-                self.queue.push_front(flight.message);
+            if !flight.answered && flight.key() != Key::StandIn {
+                self.lanes.give_back(flight.queued);
             } else {
-                self.bytes_held -= flight.message.payload.len();
+                self.lanes.arrived(&flight.queued.message);
             }
         }
-        // One that was tried in the place of another goes back behind it.
-        if self.queue.len() > 1 && self.stood_aside == Some(self.queue[1].key) {
-            self.queue.swap(0, 1);
+        self.backlog_under_way = 0;
+        self.gate.budget().release_all();
+        if let Some(suspect) = self.stood_aside.take() {
+            self.lanes.put_behind(suspect);
         }
-        self.stood_aside = None;
     }
 
-    fn fetched(&mut self, messages: Vec<Outbound>) {
-        self.fetching = false;
-        let mut news = false;
+    fn fetched(&mut self, fetched: Fetched, now: Stamp) {
+        if fetched.live {
+            self.take_gaps(&fetched.messages);
+        }
+        self.intake.fetched(fetched, &mut self.lanes, now.monotonic);
+    }
+
+    /// Those that are news, and those that have grown.
+    fn take_gaps(&mut self, messages: &[Outbound]) {
         let mut gaps = HashMap::new();
         for message in messages {
-            match message.key {
-                Key::Row(row) => self.cursor.pass(row),
-                Key::Gap { id, count } => {
-                    gaps.insert(id, count);
-                    if self.gaps_told.get(&id) == Some(&count) {
-                        continue;
-                    }
+            if let Key::Gap { id, count } = message.key {
+                gaps.insert(id, count);
+                if self.gaps_told.get(&id) != Some(&count) {
+                    self.lanes.push_gap(message.clone());
                 }
-                Key::StandIn => continue,
             }
-            news = true;
-            self.bytes_held += message.payload.len();
-            self.queue.push_back(message);
         }
         self.gaps_told = gaps;
-        self.more |= news;
     }
 
-    fn answered(&mut self, key: Key, answer: Answer, now: Instant) {
+    fn answered(&mut self, key: Key, answer: Answer, now: Stamp) {
         let Some(flight) = self
             .flights
             .iter_mut()
-            .find(|flight| flight.message.key == key && !flight.answered)
+            .find(|flight| flight.key() == key && !flight.answered)
         else {
             return;
         };
@@ -272,70 +325,84 @@ impl Forwarder {
             }
         }
         // With QoS 0 this says only that it was written.
-        if flight.message.qos != QoS::AtMostOnce
-            && let Some(suspect) = self.suspect.answered(key)
-        {
+        let answerable = flight.queued.message.qos != QoS::AtMostOnce;
+        self.gate.arrived(&flight.queued.message);
+        self.settle(key);
+        if answerable && let Some(suspect) = self.suspect.answered(key) {
             self.convict(suspect);
         }
         self.answered_on_link = true;
         self.ramp = (self.ramp * 2).min(self.window);
-        while let Some(flight) = self.flights.front()
-            && flight.answered
+        while self.flights.front().is_some_and(|flight| flight.answered)
+            && let Some(flight) = self.flights.pop_front()
         {
-            self.bytes_held -= flight.message.payload.len();
-            self.flights.pop_front();
+            self.lanes.arrived(&flight.queued.message);
+            self.backlog_under_way -= usize::from(flight.queued.lane.is_backlog());
         }
         let waits = !self.flights.is_empty();
-        self.give_up_at = waits.then(|| now + ACKNOWLEDGEMENT_PATIENCE);
+        self.give_up_at = waits.then(|| now.monotonic + ACKNOWLEDGEMENT_PATIENCE);
     }
 
-    fn advance(&mut self, now: Instant) {
+    fn settle(&mut self, key: Key) {
+        if let Key::Row(row) = key {
+            self.intake.settle(row, &mut self.lanes);
+        }
+    }
+
+    fn advance(&mut self, now: Stamp) {
         let Some(allowance) = self.link else { return };
+        self.tell_of_budget();
         let window = self.ramp.min(usize::from(allowance.receive_maximum));
-        while !self.paused
-            && self.flights.len() < window
-            && let Some(message) = self.next_message()
-        {
-            self.send(message, &allowance, now);
+        while !self.paused && self.flights.len() < window {
+            let open = self.gate.open(now, window, self.backlog_under_way);
+            let Some(queued) = self.next_message(&open) else {
+                break;
+            };
+            self.send(queued, &allowance, now);
         }
-        let room = self.queue.len() < self.window && self.bytes_held < MAX_BYTES_HELD;
-        if self.more && !self.fetching && room {
-            self.fetching = true;
-            self.more = false;
-            self.outputs.push_back(Output::Fetch {
-                after: self.cursor,
-                rows: self.window * READ_AHEAD,
-            });
+        if let Some(ask) = self.intake.next(&self.lanes, now.monotonic) {
+            self.outputs.push_back(Output::Read(ask));
+        }
+        let waits = !self.paused && self.flights.len() < window;
+        self.gate_due = waits.then(|| self.gate.due(&self.lanes, now)).flatten();
+    }
+
+    fn tell_of_budget(&mut self) {
+        if let Some(account) = self.gate.news() {
+            let notice = self.notices.of_budget(&account);
+            self.lanes
+                .push(Lane::Live(Rank::of(Priority::High)), notice);
+            self.outputs.push_back(Output::Exhausted(account));
         }
     }
 
-    /// The oldest, or another in its place, alone, when it has ended too many links.
-    fn next_message(&mut self) -> Option<Outbound> {
-        let first = self.queue.front()?;
-        let Some(control) = self.suspect.control(first.key) else {
-            return self.queue.pop_front();
+    /// Whose turn it is, or another in its place, alone, when it has ended too many links.
+    fn next_message(&mut self, open: &Open) -> Option<Queued> {
+        let first = self.lanes.peek(open)?;
+        let key = first.key;
+        let Some(control) = self.suspect.control(key) else {
+            return self.lanes.pop(open);
         };
         if !self.flights.is_empty() {
             return None;
         }
-        let answerable = |message: &Outbound| message.qos != QoS::AtMostOnce;
-        if control == Control::Neighbour && self.queue.get(1).is_some_and(answerable) {
-            self.stood_aside = Some(first.key);
-            return self.queue.remove(1);
+        let stand_in = first.stand_in(self.notices.stand_ins.clone());
+        if control == Control::Neighbour {
+            let answerable = |message: &Outbound| message.qos != QoS::AtMostOnce;
+            if let Some(neighbour) = self.lanes.pop_beside(key, open, answerable) {
+                self.stood_aside = Some(key);
+                return Some(neighbour);
+            }
         }
-        let stand_in = first.stand_in(self.stand_ins.clone());
-        self.bytes_held += stand_in.payload.len();
-        Some(stand_in)
+        self.lanes.launch(&stand_in);
+        Some(Queued {
+            lane: Lane::Gap,
+            message: stand_in,
+        })
     }
 
     fn convict(&mut self, key: Key) {
-        let mut forgotten = 0;
-        self.queue.retain(|message| {
-            let stays = message.key != key;
-            forgotten += if stays { 0 } else { message.payload.len() };
-            stays
-        });
-        self.bytes_held -= forgotten;
+        self.lanes.remove(key);
         self.stood_aside = None;
         let reason = format!(
             "the upstream closed the link over it {} times and answered another message",
@@ -344,27 +411,32 @@ impl Forwarder {
         self.outputs.push_back(Output::Bury(key, reason));
     }
 
-    fn send(&mut self, mut message: Outbound, allowance: &Allowance, now: Instant) {
+    fn send(&mut self, mut queued: Queued, allowance: &Allowance, now: Stamp) {
+        let message = &mut queued.message;
         let length = message.wire_len();
         // Of what is packed, the packet's length decides.
         if let Some(maximum) = allowance.maximum_packet
             && length > maximum as usize
             && message.packing.is_none()
         {
+            let key = message.key;
             let reason = format!("packet too large: {length} bytes, the upstream takes {maximum}");
-            self.bytes_held -= message.payload.len();
-            self.outputs.push_back(Output::Bury(message.key, reason));
+            self.lanes.arrived(message);
+            self.outputs.push_back(Output::Bury(key, reason));
+            self.settle(key);
             return;
         }
         message.qos = message.qos.min(allowance.maximum_qos);
         message.retain &= allowance.retain_available;
+        self.outputs.push_back(Output::Publish(message.clone()));
+        self.gate.sent(&queued, now.monotonic);
+        self.backlog_under_way += usize::from(queued.lane.is_backlog());
         self.flights.push_back(Flight {
-            message: message.clone(),
+            queued,
             answered: false,
         });
         self.give_up_at
-            .get_or_insert(now + ACKNOWLEDGEMENT_PATIENCE);
-        self.outputs.push_back(Output::Publish(message));
+            .get_or_insert(now.monotonic + ACKNOWLEDGEMENT_PATIENCE);
     }
 }
 

@@ -7,6 +7,17 @@ use broker_lite::{packet::MessageProperties, topic::TopicName};
 use bytes::Bytes;
 
 use super::*;
+use crate::{
+    buffer::{Cursor, Stretch, retention::RANKS},
+    config::Hold,
+    reading::ClockState,
+    upstream::{
+        budget::{Budget, Limits},
+        intake,
+        pace::Pace,
+        window::Windows,
+    },
+};
 
 #[test]
 fn a_row_leaves_only_when_it_is_acknowledged() {
@@ -246,12 +257,10 @@ fn a_broker_that_acknowledges_nothing_is_given_up() {
     sim.append("a", 1);
     sim.link_up();
     let due = sim.forwarder.poll_timeout().unwrap();
-    assert_eq!(due, sim.now + ACKNOWLEDGEMENT_PATIENCE);
-    sim.forwarder.handle_timeout(sim.now);
-    sim.drain();
+    assert_eq!(due, sim.now.monotonic + ACKNOWLEDGEMENT_PATIENCE);
+    sim.wait(Duration::ZERO);
     assert!(sim.reconnects.is_empty(), "early calls do nothing");
-    sim.forwarder.handle_timeout(due);
-    sim.drain();
+    sim.wait(ACKNOWLEDGEMENT_PATIENCE);
     assert_eq!(sim.reconnects.len(), 1);
 }
 
@@ -272,39 +281,302 @@ fn a_gap_is_told_once_and_again_only_when_it_has_grown() {
 }
 
 #[test]
+fn a_new_message_passes_the_backlog_of_other_topics() {
+    let mut sim = Sim::sharing(1, 10, 50);
+    sim.append("old", 1000);
+    sim.link_up();
+    assert_eq!(
+        sim.on_wire.len(),
+        5,
+        "half of the window is for what is new"
+    );
+    sim.append("new", 1);
+    sim.input(Input::Appended);
+    assert_eq!(sim.arrived["new"], [1]);
+    assert_eq!(sim.arrived["old"].len(), 5);
+    sim.acknowledge_all();
+    assert!(sim.stored.is_empty());
+}
+
+#[test]
+fn a_new_message_waits_for_the_older_ones_of_its_topic() {
+    let mut sim = Sim::sharing(1, 10, 50);
+    sim.append("old", 1000);
+    sim.link_up();
+    for _ in 0..20 {
+        sim.append("old", 1);
+        sim.append("new", 1);
+        sim.input(Input::Appended);
+    }
+    sim.acknowledge_all();
+    assert_eq!(sim.arrived["old"], (1..=1020).collect::<Vec<_>>());
+    assert_eq!(sim.arrived["new"], (1..=20).collect::<Vec<_>>());
+    sim.append("old", 1);
+    sim.input(Input::Appended);
+    assert_eq!(
+        sim.arrived["old"].last(),
+        Some(&1021),
+        "nothing of it waits any more"
+    );
+}
+
+#[test]
+fn where_the_rule_says_so_a_new_message_passes_those_of_its_own_topic() {
+    let mut sim = Sim::sharing(1, 10, 50);
+    sim.append("overtakes", 1000);
+    sim.link_up();
+    sim.append("overtakes", 2);
+    sim.input(Input::Appended);
+    assert_eq!(sim.arrived["overtakes"], [1, 2, 3, 4, 5, 1001, 1002]);
+    sim.link_down();
+    sim.append("overtakes", 1);
+    sim.link_up();
+    sim.acknowledge_all();
+    assert!(sim.stored.is_empty());
+    let arrived = &sim.arrived["overtakes"];
+    let distinct: BTreeSet<_> = arrived.iter().collect();
+    assert_eq!((distinct.len(), arrived.len()), (1003, 1003 + 7));
+}
+
+#[test]
+fn a_backlog_drains_by_priority_and_none_starves() {
+    let mut sim = Sim::new(1, 10);
+    for (topic, priority) in [
+        ("low", Priority::Low),
+        ("normal", Priority::Normal),
+        ("high", Priority::High),
+    ] {
+        sim.append_ranked(topic, 1000, priority);
+    }
+    sim.link_up();
+    while sim.arrived.get("high").map_or(0, Vec::len) < 1000 {
+        sim.acknowledge_some();
+    }
+    for starving in ["normal", "low"] {
+        let arrived = sim.arrived[starving].len();
+        assert!((100..=150).contains(&arrived), "{starving}: {arrived}");
+    }
+    while sim.arrived["normal"].len() < 1000 {
+        sim.acknowledge_some();
+    }
+    assert!(sim.arrived["low"].len() < 300);
+    sim.acknowledge_all();
+    assert!(sim.stored.is_empty());
+}
+
+#[test]
+fn a_burst_is_new_for_a_while_and_what_lasts_is_backlog() {
+    let mut sim = Sim::sharing(1, 10, 10);
+    sim.link_up();
+    sim.append("a", 5000);
+    sim.input(Input::Appended);
+    assert_eq!(
+        sim.on_wire.len(),
+        10,
+        "all of it came while the link was up"
+    );
+    sim.pass(intake::FALLEN_BEHIND);
+    while sim.on_wire.len() == 10 {
+        sim.acknowledge(sim.on_wire_orders()[0]);
+    }
+    assert_eq!(sim.on_wire.len(), 9, "the rest has its share");
+    sim.append("b", 1);
+    sim.input(Input::Appended);
+    assert_eq!(sim.arrived["b"], [1]);
+    sim.acknowledge_all();
+    assert_eq!(sim.arrived["a"], (1..=5000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_backlog_of_any_length_is_read_once_and_page_by_page() {
+    const ROWS: u64 = 100_000;
+    let mut sim = Sim::new(1, 100);
+    for number in 0..ROWS {
+        sim.append(["a", "b", "c"][number as usize % 3], 1);
+    }
+    sim.link_up();
+    let mut most = 0;
+    let mut underfilled = 0;
+    while !sim.stored.is_empty() {
+        let message = sim.on_wire.remove(0);
+        sim.input(Input::Answered(message.key, Answer::Acknowledged));
+        most = most.max(sim.forwarder.lanes.total() + sim.forwarder.flights.len());
+        underfilled += usize::from(sim.on_wire.len() < sim.stored.len().min(100));
+    }
+    assert!(most <= 1000, "{most} messages in memory");
+    assert_eq!(underfilled, 0, "the window is kept full");
+    assert_eq!(sim.rows_read as u64, ROWS);
+    assert_eq!(sim.surveys, 1);
+}
+
+#[test]
+fn a_backlog_keeps_to_its_rate_and_new_messages_do_not_wait_for_it() {
+    let mut sim = Sim::behind(1, 10, gate(&[], Hold::Backlog, Some(5.0), None));
+    sim.append("old", 1000);
+    sim.link_up();
+    for _ in 0..10 {
+        sim.acknowledge_all();
+        let due = sim.forwarder.poll_timeout().unwrap();
+        sim.wait(due - sim.now.monotonic);
+        sim.append("new", 5);
+        sim.input(Input::Appended);
+        assert_eq!(sim.arrived["new"].last(), Some(&sim.numbers["new"]));
+    }
+    assert_eq!(
+        sim.arrived["old"].len(),
+        15,
+        "five at once, and one each 200 ms"
+    );
+    assert_eq!(sim.forwarder.brake(sim.now), Some(Brake::Rate));
+}
+
+#[test]
+fn outside_its_window_a_backlog_waits_and_what_is_new_or_high_does_not() {
+    let mut sim = Sim::behind(1, 10, gate(&["13:00-14:00"], Hold::Backlog, None, None));
+    sim.append("old", 30);
+    sim.append_ranked("alarm", 30, Priority::High);
+    sim.link_up();
+    sim.append("new", 1);
+    sim.input(Input::Appended);
+    sim.acknowledge_all();
+    assert_eq!(sim.arrived["alarm"].len(), 30);
+    assert_eq!(sim.arrived["new"], [1]);
+    assert!(!sim.arrived.contains_key("old"));
+    assert_eq!(sim.forwarder.brake(sim.now), Some(Brake::Window));
+    while !sim.arrived.contains_key("old") {
+        let due = sim.forwarder.poll_timeout().unwrap();
+        sim.wait(due - sim.now.monotonic);
+    }
+    assert_eq!(sim.now.wall.to_string(), "2026-11-22T13:00:00Z");
+    sim.acknowledge_all();
+    assert!(sim.stored.is_empty());
+}
+
+#[test]
+fn a_window_may_hold_all_but_what_is_of_high_priority() {
+    let mut sim = Sim::behind(1, 10, gate(&["13:00-14:00"], Hold::AllButHigh, None, None));
+    sim.link_up();
+    sim.append("a", 20);
+    sim.append_ranked("alarm", 1, Priority::High);
+    sim.input(Input::Appended);
+    assert_eq!(sim.arrived.keys().collect::<Vec<_>>(), ["alarm"]);
+    sim.link_down();
+    sim.link_up();
+    sim.acknowledge_all();
+    assert_eq!(sim.arrived.keys().collect::<Vec<_>>(), ["alarm"]);
+    sim.pass(Duration::from_secs(3600));
+    sim.wait(Duration::ZERO);
+    sim.acknowledge_all();
+    assert_eq!(sim.arrived["a"], (1..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_used_up_budget_lets_only_high_priority_go_until_midnight_and_is_told_of_once() {
+    let mut sim = Sim::behind(1, 10, gate(&[], Hold::Backlog, None, Some(50_000)));
+    sim.append("a", 1000);
+    sim.link_up();
+    sim.acknowledge_all();
+    let arrived = sim.arrived["a"].len();
+    assert!((100..300).contains(&arrived), "{arrived}");
+    assert_eq!(sim.exhausted.len(), 1);
+    assert!(sim.arrived.contains_key(BUDGET));
+    sim.append_ranked("alarm", 5, Priority::High);
+    sim.append("b", 5);
+    sim.input(Input::Appended);
+    sim.acknowledge_all();
+    assert_eq!(sim.arrived["alarm"], [1, 2, 3, 4, 5]);
+    assert!(!sim.arrived.contains_key("b"));
+    assert_eq!(sim.forwarder.brake(sim.now), Some(Brake::Budget));
+    sim.link_down();
+    sim.link_up();
+    assert_eq!(sim.exhausted.len(), 1);
+    while sim.now.wall < "2026-11-22T23:58:30Z".parse().unwrap() {
+        let due = sim.forwarder.poll_timeout().unwrap();
+        sim.wait(due - sim.now.monotonic);
+    }
+    assert_eq!(sim.arrived["a"].len(), arrived);
+    sim.wait(Duration::from_secs(120));
+    sim.acknowledge_all();
+    assert!(sim.arrived["a"].len() > arrived);
+    assert_eq!(sim.exhausted.len(), 2);
+}
+
+#[test]
+fn what_was_sent_while_a_reading_was_under_way_is_not_sent_again() {
+    let mut sim = Sim::new(1, 4);
+    sim.append("a", 2);
+    sim.link_up();
+    sim.link_down();
+    sim.append("a", 1);
+    sim.slow_reads = true;
+    sim.link_up();
+    sim.acknowledge(1);
+    sim.acknowledge(2);
+    while sim.finish_reading() {}
+    assert_eq!(sim.arrived["a"], [1, 2, 1, 2, 3]);
+}
+
+#[test]
+fn what_cannot_be_read_is_asked_for_again() {
+    let mut sim = Sim::new(1, 4);
+    sim.append("a", 3);
+    sim.slow_reads = true;
+    sim.link_up();
+    for _ in 0..3 {
+        sim.pending = None;
+        sim.input(Input::Unread);
+        assert!(sim.pending.is_none());
+        let due = sim.forwarder.poll_timeout().unwrap();
+        sim.wait(due - sim.now.monotonic);
+    }
+    while sim.finish_reading() {}
+    assert_eq!(sim.arrived["a"], [1, 2, 3]);
+}
+
+#[test]
 fn nothing_is_lost_and_order_holds_whatever_the_link_does() {
     for seed in 1..500 {
-        let mut sim = Sim::new(seed, 1 + (seed % 7) as u16);
+        let share = [1, 50, 100][seed as usize % 3];
+        let mut sim = Sim::sharing(seed, 1 + (seed % 7) as u16, share);
+        sim.slow_reads = seed % 2 == 0;
         let mut appended = BTreeMap::<&str, u64>::new();
         for _ in 0..300 {
-            match sim.random(10) {
+            match sim.random(13) {
                 0 => sim.link_down(),
                 1 | 2 => sim.link_up(),
                 3..=5 => {
-                    let topic = ["a", "b", "c"][sim.random(3) as usize];
+                    let index = sim.random(4) as usize;
+                    let topic = ["a", "b", "c", "overtakes/d"][index];
+                    let priority = [Priority::Normal, Priority::High, Priority::Low][index % 3];
                     let count = 1 + sim.random(3);
-                    sim.append(topic, count);
+                    sim.append_ranked(topic, count, priority);
                     sim.input(Input::Appended);
                     *appended.entry(topic).or_default() = sim.numbers[topic];
                 }
+                6 => sim.pass(intake::FALLEN_BEHIND),
+                7 | 8 => drop(sim.finish_reading()),
                 _ => sim.acknowledge_some(),
             }
         }
         sim.link_down();
         sim.link_up();
-        sim.acknowledge_all();
+        while sim.finish_reading() || !sim.on_wire.is_empty() {
+            sim.acknowledge_all();
+        }
         assert!(
             sim.stored.is_empty(),
             "seed {seed}: {} left",
             sim.stored.len()
         );
         for (topic, last) in appended {
-            let arrived = &sim.arrived[topic];
             let mut first_arrivals = Vec::new();
-            for number in arrived {
+            for number in &sim.arrived[topic] {
                 if !first_arrivals.contains(number) {
                     first_arrivals.push(*number);
                 }
+            }
+            if topic.starts_with("overtakes") {
+                first_arrivals.sort_unstable();
             }
             let expected: Vec<_> = (1..=last).collect();
             assert_eq!(first_arrivals, expected, "seed {seed}, topic {topic}");
@@ -314,15 +586,37 @@ fn nothing_is_lost_and_order_holds_whatever_the_link_does() {
 
 const STAND_INS: &str = "gw/alert/dead-letter/upstream";
 
+const BUDGET: &str = "gw/alert/budget/upstream";
+
+fn notices() -> Notices {
+    Notices {
+        stand_ins: TopicName::parse(STAND_INS).unwrap(),
+        budget: TopicName::parse(BUDGET).unwrap(),
+    }
+}
+
+fn gate(windows: &[&str], hold: Hold, per_second: Option<f64>, per_day: Option<u64>) -> Gate {
+    let limits = Limits {
+        per_day,
+        per_month: None,
+    };
+    let windows = windows.iter().map(|window| window.parse().unwrap());
+    Gate::new(
+        100,
+        Pace::new(per_second, None),
+        Windows::new(windows.collect(), hold),
+        Budget::new(limits, Duration::from_secs(30), Ledger::default()),
+    )
+}
+
 fn row(order: i64) -> i64 {
-    // Any rank will do; this is the middle one.
-    (1 << 56) | order
+    Rank::default().row(order)
 }
 
 /// A buffer and an upstream in memory; it owns the clock.
 struct Sim {
     forwarder: Forwarder,
-    now: Instant,
+    now: Stamp,
     random: u64,
     allowance: Allowance,
     linked: bool,
@@ -335,14 +629,33 @@ struct Sim {
     arrived: BTreeMap<String, Vec<u64>>,
     buried: Vec<(i64, String)>,
     reconnects: Vec<String>,
+    exhausted: Vec<Account>,
+    sent_on_link: BTreeSet<Key>,
+    /// Readings end when they are told to, with what was there when they began.
+    slow_reads: bool,
+    pending: Option<Input>,
+    surveys: usize,
+    rows_read: usize,
 }
 
 impl Sim {
-    #[expect(clippy::disallowed_methods, reason = "where simulated time begins")]
     fn new(seed: u64, window: u16) -> Sim {
+        Sim::sharing(seed, window, 100)
+    }
+
+    fn sharing(seed: u64, window: u16, share: u8) -> Sim {
+        Sim::behind(seed, window, Gate::sharing(share))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "where simulated time begins")]
+    fn behind(seed: u64, window: u16, gate: Gate) -> Sim {
         Sim {
-            forwarder: Forwarder::new(window, TopicName::parse(STAND_INS).unwrap()),
-            now: Instant::now(),
+            forwarder: Forwarder::new(window, gate, notices()),
+            now: Stamp {
+                wall: "2026-11-22T12:00:00Z".parse().unwrap(),
+                monotonic: Instant::now(),
+                clock: ClockState::Synced,
+            },
             random: seed,
             allowance: Allowance {
                 receive_maximum: u16::MAX,
@@ -359,7 +672,26 @@ impl Sim {
             arrived: BTreeMap::new(),
             buried: Vec::new(),
             reconnects: Vec::new(),
+            exhausted: Vec::new(),
+            sent_on_link: BTreeSet::new(),
+            slow_reads: false,
+            pending: None,
+            surveys: 0,
+            rows_read: 0,
         }
+    }
+
+    /// Time goes by on both clocks.
+    fn pass(&mut self, time: Duration) {
+        self.now.monotonic += time;
+        self.now.wall += time;
+    }
+
+    /// The same, and the timers are looked at.
+    fn wait(&mut self, time: Duration) {
+        self.pass(time);
+        self.forwarder.handle_timeout(self.now);
+        self.drain();
     }
 
     fn random(&mut self, below: u64) -> u64 {
@@ -371,11 +703,17 @@ impl Sim {
     }
 
     fn append(&mut self, topic: &str, count: u64) {
+        self.append_ranked(topic, count, Priority::Normal);
+    }
+
+    fn append_ranked(&mut self, topic: &str, count: u64, priority: Priority) {
         for _ in 0..count {
             let number = self.numbers.entry(topic.to_owned()).or_default();
             *number += 1;
-            let message = outbound(Key::Row(row(self.next_order)), topic, *number);
-            self.stored.insert(row(self.next_order), message);
+            let row = Rank::of(priority).row(self.next_order);
+            let mut message = outbound(Key::Row(row), topic, *number);
+            message.overtakes = topic.starts_with("overtakes");
+            self.stored.insert(row, message);
             self.next_order += 1;
         }
     }
@@ -383,6 +721,7 @@ impl Sim {
     fn link_up(&mut self) {
         if !self.linked {
             self.linked = true;
+            self.sent_on_link.clear();
             self.input(Input::LinkUp(self.allowance));
         }
     }
@@ -404,16 +743,47 @@ impl Sim {
         self.drain();
     }
 
+    /// Tells whether one was under way.
+    fn finish_reading(&mut self) -> bool {
+        let Some(read) = self.pending.take() else {
+            return false;
+        };
+        self.input(read);
+        true
+    }
+
     fn drain(&mut self) {
+        self.act();
+        while !self.slow_reads
+            && let Some(read) = self.pending.take()
+        {
+            self.forwarder.handle_input(read, self.now);
+            self.act();
+        }
+    }
+
+    fn act(&mut self) {
         while let Some(output) = self.forwarder.poll_output() {
             match output {
-                Output::Fetch { after, rows } => {
-                    let fetched = self.fetch(after, rows);
+                Output::Read(Ask::Survey(after)) => {
+                    self.surveys += 1;
+                    let survey = self.survey(&after);
+                    self.forwarder
+                        .handle_input(Input::Surveyed(survey), self.now);
+                }
+                Output::Read(Ask::Rows { stretch, live }) => {
+                    let fetched = self.fetch(&stretch, live);
+                    self.rows_read += fetched.messages.len();
                     self.forwarder
                         .handle_input(Input::Fetched(fetched), self.now);
                 }
                 Output::Publish(message) => {
                     assert!(self.linked, "sent without a link");
+                    let news = self.sent_on_link.insert(message.key);
+                    assert!(
+                        news || message.key == Key::StandIn,
+                        "sent twice on one link"
+                    );
                     // What is sent arrives; whether its acknowledgement does is the link's luck.
                     let number = std::str::from_utf8(&message.payload)
                         .unwrap()
@@ -433,25 +803,65 @@ impl Sim {
                     self.buried.push((row & 0xFFFF, reason));
                 }
                 Output::Bury(Key::Gap { .. }, _) => self.gap = None,
-                Output::Delete(Key::StandIn) | Output::Bury(Key::StandIn, _) => {}
+                Output::Delete(Key::StandIn | Key::Notice)
+                | Output::Bury(Key::StandIn | Key::Notice, _) => {}
+                Output::Exhausted(account) => self.exhausted.push(account),
                 Output::Reconnect(reason) => self.reconnects.push(reason),
             }
         }
     }
 
-    fn fetch(&self, after: Cursor, rows: usize) -> Vec<Outbound> {
-        let behind = |row: i64| {
-            let mut passed = after;
-            passed.pass(row);
-            passed != after
+    fn survey(&self, after: &Cursor) -> Survey {
+        let mut survey = Survey {
+            until: *after,
+            waiting: Vec::new(),
         };
+        let mut waiting = BTreeMap::new();
+        for (row, message) in &self.stored {
+            survey.until.pass(*row);
+            if *row > after.position(Rank::of_row(*row)) {
+                waiting.insert(message.source.clone(), *row);
+            }
+        }
+        survey.waiting.extend(waiting);
+        survey
+    }
+
+    fn fetch(&self, stretch: &Stretch, live: bool) -> Fetched {
         let gap = self
             .gap
             .map(|count| outbound(Key::Gap { id: 1, count }, "gap", count));
-        let waiting = self.stored.iter().filter(|(row, _)| behind(**row));
-        gap.into_iter()
-            .chain(waiting.map(|(_, message)| message.clone()).take(rows))
-            .collect()
+        let mut messages: Vec<_> = gap.into_iter().filter(|_| live).collect();
+        let mut ended = [false; RANKS];
+        for rank in Rank::all() {
+            let rows = stretch.rows[rank.index()];
+            let (first, end) = (
+                stretch.after.position(rank) + 1,
+                stretch
+                    .until
+                    .map_or(rank.rows().1, |until| until.position(rank)),
+            );
+            if rows > 0 && first <= end {
+                let found = self.stored.range(first..=end).take(rows);
+                messages.extend(found.map(|(_, message)| message.clone()));
+            }
+            let found = messages.iter().filter(
+                |message| matches!(message.key, Key::Row(row) if Rank::of_row(row) == rank),
+            );
+            ended[rank.index()] = rows > 0 && found.count() < rows;
+        }
+        let mut reached = stretch.after;
+        for message in &messages {
+            if let Key::Row(row) = message.key {
+                reached.pass(row);
+            }
+        }
+        Fetched {
+            live,
+            messages,
+            reached,
+            ended,
+        }
     }
 
     fn answer(&mut self, order: i64, answer: Answer) {
@@ -510,7 +920,7 @@ impl Sim {
     fn on_wire_orders(&self) -> Vec<i64> {
         let orders = self.on_wire.iter().filter_map(|message| match message.key {
             Key::Row(row) => Some(row & 0xFFFF),
-            Key::Gap { .. } | Key::StandIn => None,
+            Key::Gap { .. } | Key::StandIn | Key::Notice => None,
         });
         orders.collect::<BTreeSet<_>>().into_iter().collect()
     }
@@ -518,7 +928,7 @@ impl Sim {
     fn gaps_on_wire(&self) -> Vec<u64> {
         let counts = self.on_wire.iter().filter_map(|message| match message.key {
             Key::Gap { count, .. } => Some(count),
-            Key::Row(_) | Key::StandIn => None,
+            Key::Row(_) | Key::StandIn | Key::Notice => None,
         });
         counts.collect()
     }
@@ -527,6 +937,8 @@ impl Sim {
 fn outbound(key: Key, topic: &str, number: u64) -> Outbound {
     Outbound {
         key,
+        source: TopicName::parse(topic).unwrap(),
+        overtakes: false,
         topic: TopicName::parse(topic).unwrap(),
         payload: Bytes::from(number.to_string()),
         qos: QoS::AtLeastOnce,

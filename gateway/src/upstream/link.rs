@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::{keeper::Kept, topic::TopicName};
+use broker_lite::keeper::Kept;
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
@@ -28,21 +28,28 @@ use self::incoming::{Entering, remembered};
 use super::{
     Incoming, Receipt,
     backoff::Backoff,
+    budget::{Budget, Ledger, Limits},
     cause::Cause,
     endpoints::{Endpoints, Next},
     forwarder::{Allowance, Answer, Forwarder, Input, Output},
+    gate::Gate,
     identities::Identities,
-    outbound::{Key, Outbound},
+    intake::{Ask, Fetched},
+    outbound::{Key, Notices},
+    pace::Pace,
     packer::{self, Packer, Ticket},
+    progress::Progress,
     proxy::Proxy,
     reach::{self, Reach},
     rules::Rules,
     session::{Event, INCOMING_WINDOW, Options, Received, Session, Stream},
     status::{Board, State},
     tls::{Offer, Tls},
+    window::Windows,
 };
 use crate::{
-    buffer::{Buffer, Cursor},
+    buffer::{Buffer, Page, ReadError},
+    clock,
     config::{self, url::UpstreamUrl},
 };
 
@@ -55,6 +62,13 @@ const EVENTS_AT_ONCE: usize = 256;
 /// Messages from upstream that may wait for the local broker; 3.1.1 cannot tell the upstream of a
 /// limit. One more is left unacknowledged, to be sent again with the next connection.
 const MAX_WAITING: usize = 4 * INCOMING_WINDOW as usize;
+/// Pause between two times that what the link costs is put on disk.
+const LEDGER_PAUSE: Duration = Duration::from_secs(60);
+/// How long a link that we end waits for what is under way, which would be sent again otherwise.
+#[cfg(not(test))]
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+#[cfg(test)]
+const LAST_ANSWERS: Duration = Duration::from_secs(20);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// A link that lasted so long was a good one, as is one that took a message: the pauses start over.
@@ -79,7 +93,7 @@ pub(super) struct Link {
     rules: Arc<Rules>,
     /// Messages under way at once: more than packets where rules batch.
     rows: u16,
-    stand_ins: TopicName,
+    notices: Notices,
     reach: Reach,
     identities: Identities,
 }
@@ -102,7 +116,7 @@ impl Link {
             .ok_or_else(|| Cause::Configuration("[upstream] url names no broker".to_owned()))?;
         let rules = Rules::new(gateway, forwards, receives)
             .map_err(|error| Cause::Configuration(error.to_string()))?;
-        let stand_ins = rules.stand_ins().map_err(|error| {
+        let notices = rules.notices().map_err(|error| {
             Cause::Configuration(format!(
                 "[gateway] id = {gateway:?} is no topic level: {error}"
             ))
@@ -125,7 +139,7 @@ impl Link {
                 .unwrap_or_else(|| gateway.to_owned()),
             rules: Arc::new(rules),
             rows: packer::rows_under_way(config.in_flight, forwards),
-            stand_ins,
+            notices,
         })
     }
 
@@ -144,8 +158,12 @@ impl Link {
         // Bounded by what was handed over and not yet acknowledged: the channel `incoming`.
         let (receipts, acknowledged) = mpsc::unbounded_channel();
         let mut pump = Pump {
-            forwarder: Forwarder::new(self.rows, self.stand_ins.clone()),
+            forwarder: Forwarder::new(self.rows, self.gate(&buffer).await, self.notices.clone()),
             packer: Packer::new(self.config.in_flight, self.rows),
+            limited: self.config.budget != config::Budget::default(),
+            ledger: Ledger::default(),
+            ledger_due: Instant::now(),
+            progress: Progress::default(),
             appended: buffer.appended(),
             paused: buffer.paused(),
             rules: Arc::clone(&self.rules),
@@ -158,7 +176,7 @@ impl Link {
             gave_up: false,
             leaves: None,
             board,
-            fetch: None,
+            reading: None,
         };
         let mut last_cause = None;
         while !cancel.is_cancelled() {
@@ -209,6 +227,30 @@ impl Link {
             }
         }
         pump.board.set(State::Stopped);
+    }
+
+    /// With what was spent before this start.
+    async fn gate(&self, buffer: &Buffer) -> Gate {
+        let (drain, budget) = (&self.config.drain, &self.config.budget);
+        let buffer = buffer.clone();
+        let marks = tokio::task::spawn_blocking(move || buffer.marks()).await;
+        let ledger = Ledger::from_marks(&marks.unwrap_or_default());
+        let limits = Limits {
+            per_day: budget.per_day.map(|size| size.as_bytes()),
+            per_month: budget.per_month.map(|size| size.as_bytes()),
+        };
+        let keep_alive = self.config.keep_alive.as_duration();
+        #[expect(clippy::cast_precision_loss, reason = "no link is that fast")]
+        let bytes = drain.bytes_per_second.map(|size| size.as_bytes() as f64);
+        Gate::new(
+            drain.share,
+            Pace::new(
+                drain.messages_per_second.map(|rate| f64::from(rate.get())),
+                bytes,
+            ),
+            Windows::new(drain.windows.clone(), drain.windows_hold),
+            Budget::new(limits, keep_alive, ledger),
+        )
     }
 
     async fn connect(
@@ -293,8 +335,6 @@ fn report(url: &UpstreamUrl, cause: &Cause, retry: Duration, last: &mut Option<C
     }
 }
 
-type Fetched = Vec<Outbound>;
-
 /// Why a link that works is given up.
 #[derive(Debug, Clone, Copy)]
 enum Leave {
@@ -307,7 +347,8 @@ enum Leave {
 /// Why a wait has ended.
 enum Woken {
     Event(Result<Event, Cause>),
-    Fetched(Fetched),
+    /// The answer to what the forwarder wanted read.
+    Read(Input),
     /// Whether the buffer still lives.
     Appended(bool),
     /// Sending was paused or goes on.
@@ -339,7 +380,12 @@ struct Pump {
     /// The link has ended in favour of another one.
     leaves: Option<Leave>,
     board: Arc<Board>,
-    fetch: Option<JoinHandle<Fetched>>,
+    /// Whether what the link costs is to be kept on disk, as far as it was, and when again.
+    limited: bool,
+    ledger: Ledger,
+    ledger_due: Instant,
+    progress: Progress,
+    reading: Option<JoinHandle<Input>>,
 }
 
 /// What belongs to one connection.
@@ -387,6 +433,9 @@ impl Pump {
             }
             () = cancel.cancelled() => None,
         };
+        if ended.is_none() || self.leaves.is_some() {
+            self.await_the_last(&mut connection).await;
+        }
         self.buffer.link_is_up(false);
         self.input(Input::LinkDown {
             by_upstream: ended.as_ref().is_some_and(Cause::is_by_upstream) && !self.gave_up,
@@ -394,7 +443,9 @@ impl Pump {
         self.packer.link_down();
         // Acknowledgements that came before the end still count.
         let _outputs = self.drain();
-        self.show_in_flight();
+        self.progress.forget();
+        self.ledger_due = Instant::now();
+        self.show();
         if ended.is_none() || self.leaves.is_some() {
             self.acknowledge_the_last(&connection.session);
             say_goodbye(connection.session).await;
@@ -405,7 +456,7 @@ impl Pump {
     async fn exchange(&mut self, connection: &mut Connection) -> Cause {
         loop {
             let done = self.advance(connection);
-            self.show_in_flight();
+            self.show();
             if let Err(cause) = done {
                 return cause;
             }
@@ -423,7 +474,7 @@ impl Pump {
         let wants_room = !connection.waiting.is_empty() && connection.entering.is_none();
         tokio::select! {
             event = connection.session.next() => Woken::Event(event),
-            fetched = finished(&mut self.fetch) => Woken::Fetched(fetched),
+            read = finished(&mut self.reading) => Woken::Read(read),
             changed = self.appended.changed() => Woken::Appended(changed.is_ok()),
             Ok(()) = self.paused.changed() => Woken::Paused,
             Some(receipt) = self.acknowledged.recv() => Woken::Acknowledged(receipt),
@@ -438,12 +489,15 @@ impl Pump {
     fn act(&mut self, connection: &mut Connection, woken: Woken) -> Result<(), Cause> {
         match woken {
             Woken::Event(event) => return self.take_events(connection, event),
-            Woken::Fetched(fetched) => {
-                self.fetch = None;
-                self.input(Input::Fetched(fetched));
+            Woken::Read(read) => {
+                self.reading = None;
+                self.input(read);
             }
             Woken::Paused => self.follow_pause(),
-            Woken::Appended(true) => self.input(Input::Appended),
+            Woken::Appended(true) => {
+                self.progress.observe(self.buffer.waiting(), Instant::now());
+                self.input(Input::Appended);
+            }
             Woken::Appended(false) => {
                 return Err(Cause::Closed("the buffer was closed".to_owned()));
             }
@@ -465,12 +519,26 @@ impl Pump {
                 return Err(Cause::Closed(what.to_owned()));
             }
             Woken::Timeout => {
-                let now = Instant::now();
+                let now = clock::now();
                 self.forwarder.handle_timeout(now);
-                self.packer.handle_timeout(now);
+                self.packer.handle_timeout(now.monotonic);
             }
         }
         Ok(())
+    }
+
+    /// What is under way need not be sent again only because we go.
+    async fn await_the_last(&mut self, connection: &mut Connection) {
+        self.input(Input::Paused(true));
+        let answers = async {
+            while !(connection.unnumbered.is_empty() && connection.numbered.is_empty()) {
+                let woken = self.wait(connection).await;
+                if self.act(connection, woken).is_err() || self.advance(connection).is_err() {
+                    return;
+                }
+            }
+        };
+        let _late = timeout(LAST_ANSWERS, answers).await;
     }
 
     /// What the local broker has must not come again only because we go.
@@ -490,7 +558,7 @@ impl Pump {
     }
 
     fn input(&mut self, input: Input) {
-        self.forwarder.handle_input(input, Instant::now());
+        self.forwarder.handle_input(input, clock::now());
     }
 
     /// Does what the forwarder asks for, until neither it nor the packer has more to say.
@@ -509,11 +577,22 @@ impl Pump {
         let mut result = Ok(());
         while let Some(output) = self.forwarder.poll_output() {
             match output {
-                Output::Fetch { after, rows } => self.start_fetch(after, rows),
+                Output::Read(ask) => {
+                    // What leaves must not be read again.
+                    self.delete(&mut rows);
+                    self.start_reading(ask);
+                }
                 Output::Publish(message) => self.packer.push(message, Instant::now()),
                 Output::Delete(Key::Row(row)) => rows.push(row),
                 Output::Delete(Key::Gap { id, count }) => self.buffer.delete_gap(id, count),
-                Output::Delete(Key::StandIn) | Output::Bury(Key::StandIn, _) => {}
+                Output::Delete(Key::StandIn | Key::Notice)
+                | Output::Bury(Key::StandIn | Key::Notice, _) => {}
+                Output::Exhausted(account) => warn!(
+                    period = account.period.as_str(),
+                    limit = account.limit,
+                    used = account.used,
+                    "the link's budget is used up; only messages of high priority go up"
+                ),
                 Output::Bury(key, reason) => self.bury(key, &reason),
                 Output::Reconnect(reason) => {
                     self.gave_up = true;
@@ -522,12 +601,16 @@ impl Pump {
                 }
             }
         }
+        self.delete(&mut rows);
+        result
+    }
+
+    fn delete(&self, rows: &mut Vec<i64>) {
         if !rows.is_empty() {
             let count = rows.len() as u64;
             self.board.update(|status| status.acknowledged += count);
-            self.buffer.delete(rows);
+            self.buffer.delete(rows.drain(..));
         }
-        result
     }
 
     /// Sends what is packed.
@@ -538,6 +621,10 @@ impl Pump {
             }
             connection.unnumbered.push_back((ticket, Instant::now()));
             self.board.update(|status| status.sent += 1);
+        }
+        match self.packer.take_spent() {
+            0 => {}
+            bytes => self.input(Input::Packed(bytes)),
         }
         Ok(())
     }
@@ -560,14 +647,17 @@ impl Pump {
                 self.buffer.bury(row, reason);
             }
             Key::Gap { id, count } => self.buffer.delete_gap(id, count),
-            Key::StandIn => {}
+            Key::StandIn | Key::Notice => {}
         }
     }
 
-    fn start_fetch(&mut self, after: Cursor, rows: usize) {
+    fn start_reading(&mut self, ask: Ask) {
         let (buffer, rules) = (self.buffer.clone(), Arc::clone(&self.rules));
-        self.fetch = Some(tokio::task::spawn_blocking(move || {
-            fetch(&buffer, &rules, &after, rows)
+        self.reading = Some(tokio::task::spawn_blocking(move || {
+            read(&buffer, &rules, &ask).unwrap_or_else(|error| {
+                warn!(%error, "what waits in the buffer is not sent for now");
+                Input::Unread
+            })
         }));
     }
 
@@ -615,6 +705,8 @@ impl Pump {
                 );
             }
             Event::Received(received) => {
+                let bytes = received.topic.len() + received.payload.len();
+                self.input(Input::Heard(bytes as u64));
                 if connection.waiting.len() < MAX_WAITING {
                     connection.waiting.push_back(received);
                 } else {
@@ -639,43 +731,76 @@ impl Pump {
         let _advanced_next = self.pass_answers();
     }
 
-    fn show_in_flight(&self) {
+    fn show(&mut self) {
+        let now = clock::now();
         let in_flight = self.forwarder.in_flight();
-        self.board.update(|status| status.in_flight = in_flight);
+        let brake = self.forwarder.brake(now);
+        let accounts = self.forwarder.accounts().collect();
+        let empty_in = self.progress.empty_in();
+        self.board.update(|status| {
+            status.in_flight = in_flight;
+            status.brake = brake;
+            status.accounts = accounts;
+            status.empty_in = empty_in;
+        });
+        if self.limited && now.monotonic >= self.ledger_due {
+            self.keep_ledger();
+        }
+    }
+
+    fn keep_ledger(&mut self) {
+        self.ledger_due = Instant::now() + LEDGER_PAUSE;
+        let ledger = self.forwarder.ledger();
+        if ledger != self.ledger {
+            self.ledger = ledger;
+            self.buffer.note(ledger.marks());
+        }
     }
 }
 
-/// Rows and gaps as messages; on a thread that may block.
-fn fetch(buffer: &Buffer, rules: &Rules, after: &Cursor, rows: usize) -> Fetched {
-    let mut fetched = Vec::new();
-    match buffer.gaps(READ_GAPS) {
-        Ok(gaps) => fetched.extend(gaps.iter().filter_map(|gap| {
+/// On a thread that may block.
+fn read(buffer: &Buffer, rules: &Rules, ask: &Ask) -> Result<Input, ReadError> {
+    Ok(match ask {
+        Ask::Survey(after) => Input::Surveyed(buffer.survey(after)?),
+        Ask::Rows { stretch, live } => match buffer.page(stretch, READ_BYTES)? {
+            Some(page) => Input::Fetched(messages(buffer, rules, page, *live)?),
+            None => Input::Unread,
+        },
+    })
+}
+
+/// Rows as messages, and the gaps with those that are new.
+fn messages(buffer: &Buffer, rules: &Rules, page: Page, live: bool) -> Result<Fetched, ReadError> {
+    let mut messages = Vec::new();
+    if live {
+        messages.extend(buffer.gaps(READ_GAPS)?.iter().filter_map(|gap| {
             let marker = rules.gap_marker(gap);
             marker
                 .map_err(|_| buffer.delete_gap(gap.id, gap.count))
                 .ok()
-        })),
-        Err(error) => warn!(%error, "the gaps wait"),
+        }));
     }
-    match buffer.read(after, rows, READ_BYTES) {
-        Ok(found) => fetched.extend(found.into_iter().filter_map(|row| {
-            let id = row.id;
-            rules
-                .outbound(row)
-                .map_err(|error| buffer.bury(id, &format!("its upstream topic: {error}")))
-                .ok()
-        })),
-        Err(error) => warn!(%error, "the rows wait"),
-    }
-    fetched
+    messages.extend(page.rows.into_iter().filter_map(|row| {
+        let id = row.id;
+        rules
+            .outbound(row)
+            .map_err(|error| buffer.bury(id, &format!("its upstream topic: {error}")))
+            .ok()
+    }));
+    Ok(Fetched {
+        live,
+        messages,
+        reached: page.reached,
+        ended: page.ended,
+    })
 }
 
-/// Waits for the fetch under way; for ever when there is none.
-async fn finished(fetch: &mut Option<JoinHandle<Fetched>>) -> Fetched {
-    match fetch {
+/// Waits for the reading under way; for ever when there is none.
+async fn finished(reading: &mut Option<JoinHandle<Input>>) -> Input {
+    match reading {
         Some(task) => task.await.unwrap_or_else(|error| {
             error!(%error, "reading the buffer ended by a bug");
-            Vec::new()
+            Input::Unread
         }),
         None => std::future::pending().await,
     }

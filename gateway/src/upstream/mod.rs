@@ -14,6 +14,14 @@ mod rules;
 mod outbound;
 
 mod forwarder;
+mod intake;
+mod lanes;
+
+mod budget;
+mod gate;
+mod pace;
+mod progress;
+mod window;
 
 mod suspect;
 
@@ -45,7 +53,9 @@ use broker_lite::message::Message;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+pub use budget::{Account, Period};
 pub use cause::Cause;
+pub use gate::Brake;
 pub use status::{Certificate, State, Status};
 pub use tls::TlsError;
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::budget::Account;
 use crate::{
     config::{Batch, Compression},
     reading::ClockState,
@@ -22,12 +23,18 @@ pub(crate) enum Key {
     Gap { id: i64, count: u64 },
     /// Nothing: it is sent in the place of a message over which the upstream closes the link.
     StandIn,
+    /// Nothing: it tells of the link itself.
+    Notice,
 }
 
 /// A message ready for the upstream.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Outbound {
     pub(crate) key: Key,
+    /// The local topic, within which order is kept.
+    pub(crate) source: TopicName,
+    /// Whether it may leave before older messages of its topic.
+    pub(crate) overtakes: bool,
     pub(crate) topic: TopicName,
     pub(crate) payload: Bytes,
     pub(crate) qos: QoS,
@@ -55,6 +62,39 @@ pub(crate) struct Origin {
     pub(crate) clock: ClockState,
 }
 
+/// Where the link's own words go.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Notices {
+    /// Those that stand in for a message over which the upstream closes the link.
+    pub(crate) stand_ins: TopicName,
+    /// That a budget is used up.
+    pub(crate) budget: TopicName,
+}
+
+impl Notices {
+    /// Tells that a budget is used up.
+    pub(crate) fn of_budget(&self, account: &Account) -> Outbound {
+        let words = json!({
+            "period": account.period.as_str(),
+            "limit": account.limit,
+            "used": account.used,
+            "until": account.until.map(|until| until.to_string()),
+            "reason": "the link's budget is used up; only messages of high priority are sent",
+        });
+        Outbound {
+            key: Key::Notice,
+            source: self.budget.clone(),
+            overtakes: false,
+            topic: self.budget.clone(),
+            payload: Bytes::from(words.to_string()),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: MessageProperties::default(),
+            packing: None,
+        }
+    }
+}
+
 impl Outbound {
     /// A few words about this message, to see whether the upstream takes at least those.
     pub(crate) fn stand_in(&self, topic: TopicName) -> Outbound {
@@ -73,6 +113,8 @@ impl Outbound {
         });
         Outbound {
             key: Key::StandIn,
+            source: topic.clone(),
+            overtakes: false,
             topic,
             payload: Bytes::from(words.to_string()),
             qos: QoS::AtLeastOnce,

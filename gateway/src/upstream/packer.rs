@@ -14,7 +14,7 @@ use broker_lite::{packet::QoS, topic::TopicName};
 use bytes::Bytes;
 
 use super::{
-    batch,
+    batch, budget,
     compress::Squeezer,
     forwarder::{Allowance, Answer},
     outbound::{Key, Outbound},
@@ -55,6 +55,8 @@ pub(crate) struct Packer {
     /// Ticket of the first flight.
     first: u64,
     answers: VecDeque<(Key, Answer)>,
+    /// What packed packets have cost since that was asked last.
+    spent: u64,
     squeezer: Squeezer,
 }
 
@@ -112,6 +114,7 @@ impl Packer {
             flights: VecDeque::new(),
             first: 0,
             answers: VecDeque::new(),
+            spent: 0,
             squeezer: Squeezer::default(),
         }
     }
@@ -160,10 +163,15 @@ impl Packer {
     pub(crate) fn poll_packet(&mut self) -> Option<(Ticket, Outbound)> {
         while self.flights.len() < self.window_on_link {
             let parcel = self.ready.pop_front()?;
+            let plain = matches!(&parcel, Parcel::Message(message) if message.packing.is_none());
             let (packet, load) = self.pack(parcel);
             let Some(reason) = self.too_large(&packet) else {
                 let ticket = Ticket(self.first + self.flights.len() as u64);
                 self.flights.push_back(Some(load));
+                if !plain {
+                    let acknowledged = packet.qos != QoS::AtMostOnce;
+                    self.spent += budget::cost(packet.wire_len() as u64, acknowledged);
+                }
                 return Some((ticket, packet));
             };
             self.refused(load, reason);
@@ -190,6 +198,11 @@ impl Packer {
                 self.answers.extend(keys);
             }
         }
+    }
+
+    /// Bytes on the wire of what was packed since the last call; of other messages the forwarder knows.
+    pub(crate) fn take_spent(&mut self) -> u64 {
+        std::mem::take(&mut self.spent)
     }
 
     /// The next answer to a message; to be asked until `None` after each call.
@@ -268,6 +281,8 @@ impl Packer {
             Parcel::Batch { label, entries } => {
                 let packet = Outbound {
                     key: entries[0].key,
+                    source: label.topic.clone(),
+                    overtakes: false,
                     topic: label.topic.clone(),
                     payload: batch::payload(entries.iter().map(|entry| &entry.json)).into(),
                     qos: label.qos,

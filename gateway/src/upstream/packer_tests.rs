@@ -33,6 +33,16 @@ fn a_full_batch_goes_at_once_and_the_rest_when_its_time_has_come() {
 }
 
 #[test]
+fn a_packet_costs_what_it_weighs_and_not_what_is_in_it() {
+    let mut bench = Bench::new(4, batches(3, 1_000));
+    bench.push(0..3);
+    let packets: Vec<_> = std::iter::from_fn(|| bench.packer.poll_packet()).collect();
+    let length = packets[0].1.wire_len() as u64;
+    assert_eq!(bench.packer.take_spent(), budget::cost(length, true));
+    assert_eq!(bench.packer.take_spent(), 0);
+}
+
+#[test]
 fn a_row_is_answered_only_when_its_batch_is() {
     let mut bench = Bench::new(4, batches(2, 1_000));
     bench.push(0..4);
@@ -166,6 +176,7 @@ fn rows_under_way_follow_the_largest_batch_within_bounds() {
         priority: crate::config::Priority::Normal,
         quota: None,
         store: crate::config::Store::Durable,
+        order: Default::default(),
         batch: Some(Batch {
             messages,
             ..Batch::default()
@@ -242,6 +253,8 @@ impl Bench {
         };
         Outbound {
             key: Key::Row(row),
+            source: topic.clone(),
+            overtakes: false,
             topic,
             payload: Bytes::from(row.to_string()),
             qos: QoS::AtLeastOnce,

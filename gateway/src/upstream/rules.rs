@@ -10,10 +10,10 @@ use broker_lite::{
 use bytes::Bytes;
 use serde_json::json;
 
-use super::outbound::{Key, Origin, Outbound, Packing};
+use super::outbound::{Key, Notices, Origin, Outbound, Packing};
 use crate::{
     buffer::row::{Gap, Row},
-    config::{Forward, Receive},
+    config::{Forward, Order, Receive},
     reading::ClockState,
 };
 
@@ -23,6 +23,8 @@ const TOPIC: &str = "{topic}";
 const DEFAULT_TEMPLATE: &str = "{gateway}/{topic}";
 /// Where the upstream is told of a message over which it closes the link.
 const STAND_INS: &str = "alert/dead-letter/upstream";
+/// Where the upstream is told that a budget is used up.
+const BUDGET: &str = "alert/budget/upstream";
 
 /// A rule that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,9 +89,13 @@ impl Rules {
         })
     }
 
-    /// Where the words go that stand in for a message over which the upstream closes the link.
-    pub(crate) fn stand_ins(&self) -> Result<TopicName, TopicError> {
-        TopicName::parse(&fill(DEFAULT_TEMPLATE, &self.gateway, STAND_INS))
+    /// Where the link's own words go.
+    pub(crate) fn notices(&self) -> Result<Notices, TopicError> {
+        let topic = |local| TopicName::parse(&fill(DEFAULT_TEMPLATE, &self.gateway, local));
+        Ok(Notices {
+            stand_ins: topic(STAND_INS)?,
+            budget: topic(BUDGET)?,
+        })
     }
 
     /// What is subscribed to upstream.
@@ -114,6 +120,7 @@ impl Rules {
         let (template, qos) = rule.map_or((DEFAULT_TEMPLATE, QoS::AtLeastOnce), |rule| {
             (rule.topic.as_str(), rule.qos)
         });
+        let overtakes = rule.is_some_and(|rule| rule.order == Order::LiveFirst);
         let topic = TopicName::parse(&fill(template, &self.gateway, row.topic.as_str()))?;
         let packing = rule.and_then(|rule| packing(rule, &row));
         let mut properties = row.properties.unwrap_or_default();
@@ -130,6 +137,8 @@ impl Rules {
         }
         Ok(Outbound {
             key: Key::Row(row.id),
+            source: row.topic,
+            overtakes,
             topic,
             payload: row.payload,
             qos,
@@ -142,6 +151,7 @@ impl Rules {
     /// The message that tells the upstream what it will never get.
     pub(crate) fn gap_marker(&self, gap: &Gap) -> Result<Outbound, TopicError> {
         let local = format!("alert/gap/{}", gap.topic);
+        let topic = TopicName::parse(&fill(DEFAULT_TEMPLATE, &self.gateway, &local))?;
         let marker = json!({
             "topic": gap.topic,
             "first": gap.first_seq,
@@ -156,7 +166,9 @@ impl Rules {
                 id: gap.id,
                 count: gap.count,
             },
-            topic: TopicName::parse(&fill(DEFAULT_TEMPLATE, &self.gateway, &local))?,
+            source: topic.clone(),
+            overtakes: false,
+            topic,
             payload: Bytes::from(marker.to_string()),
             qos: QoS::AtLeastOnce,
             retain: false,
@@ -367,6 +379,7 @@ mod tests {
             topic: topic.to_owned(),
             qos: QoS::AtLeastOnce,
             priority: Priority::Normal,
+            order: Order::default(),
             quota: None,
             batch: None,
             compress: None,

@@ -11,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::cause::Cause;
+use super::{Account, Brake, cause::Cause};
 use crate::{clock, reading::Stamp};
 
 /// What the link does.
@@ -76,6 +76,12 @@ pub struct Status {
     pub received: u64,
     /// From sending to acknowledgement, smoothed over some ten messages.
     pub latency: Option<Duration>,
+    /// What keeps messages from going up; `None`: none waits.
+    pub brake: Option<Brake>,
+    /// The budgets there are.
+    pub accounts: Vec<Account>,
+    /// Until the buffer is empty, if it goes on as in the last minute.
+    pub empty_in: Option<Duration>,
     /// Our certificate that the upstream let in last.
     pub certificate: Option<Certificate>,
 }
@@ -115,6 +121,9 @@ impl Board {
             received: 0,
             latency: None,
             certificate: None,
+            brake: None,
+            accounts: Vec::new(),
+            empty_in: None,
         }))
     }
 

@@ -1,6 +1,7 @@
 //! The link's promises, against a real Mosquitto over mutual TLS.
 #![expect(clippy::disallowed_methods, reason = "tests measure time")]
 
+mod drain;
 mod plant;
 mod proxies;
 mod reaching;
@@ -29,7 +30,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::*;
-use crate::config::{Forward, Priority, Protocol, Receive, Upstream, Url, Urls};
+use crate::config::{Forward, Order, Priority, Protocol, Receive, Upstream, Url, Urls};
 use plant::*;
 
 /// Long enough for a slow, shared machine; reached only by a failing test.

@@ -4,12 +4,15 @@ use broker_lite::topic::TopicName;
 
 use crate::config::{Config, Forward, Upstream, url::UpstreamUrl};
 
-use super::Findings;
+use super::{Findings, drain};
 
 /// Checks `[upstream]`, `[[forward]]` and `[[receive]]`.
 pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
     match &config.upstream {
-        Some(upstream) => check_upstream(upstream, findings),
+        Some(upstream) => {
+            check_upstream(upstream, findings);
+            drain::check(config, upstream, findings);
+        }
         None if !config.forwards.is_empty() => findings.warn(
             "forward[0]",
             "messages are forwarded, but there is no [upstream]: they fill the buffer",

@@ -4,6 +4,7 @@
 //! to write instead.
 
 mod bus;
+mod drain;
 mod exposed;
 mod link;
 pub(super) mod point;

@@ -65,6 +65,44 @@ fn all_problems_are_reported_at_once() {
 }
 
 #[test]
+fn a_drain_or_a_budget_that_cannot_work_is_told() {
+    let upstream = "[[forward]]\nfilter = \"#\"\n[upstream]\nurl = \"mqtt://127.0.0.1:1883\"\n";
+    let with = |lines: &str| format!("{upstream}{lines}");
+    check(
+        &with("in_flight = 10\n[upstream.drain]\nshare = 5\nwindows_hold = \"all-but-high\"\n"),
+        &[
+            "5 % of in_flight = 10 is less than one message",
+            "there are no windows to hold anything for",
+        ],
+    );
+    check(
+        &with(
+            "keep_alive = \"5m\"\n[upstream.budget]\nper_day = \"100KiB\"\nper_month = \"99KiB\"\n",
+        ),
+        &[
+            "100KiB is less than the largest message, which takes 256KiB",
+            "99KiB for a month is less than 100KiB for a day",
+            "99KiB is less than the largest message",
+            "keep_alive = 5m alone costs 1357056 bytes of 99KiB",
+        ],
+    );
+    check(
+        &with("[upstream.drain]\nmessages_per_second = 0\n"),
+        &["6:23:"],
+    );
+    check(
+        &with("[upstream.drain]\nwindows = [\"05:00-05:00\"]\n"),
+        &["it closes when it opens"],
+    );
+    check(
+        &with(
+            "[upstream.budget]\nper_day = \"20MiB\"\n[upstream.drain]\nwindows = [\"01:00-05:00\"]\n",
+        ),
+        &[],
+    );
+}
+
+#[test]
 fn registers_that_cannot_be_are_refused() {
     check(
         &point("register = \"input:65535\"\ntype = \"f32\""),

@@ -348,6 +348,7 @@ pub(super) fn forward() -> Forward {
         topic: "{gateway}/{topic}".to_owned(),
         qos: QoS::AtLeastOnce,
         priority: Priority::Normal,
+        order: Order::default(),
         quota: None,
         batch: None,
         compress: None,
