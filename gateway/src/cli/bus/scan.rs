@@ -473,3 +473,18 @@ fn blocks(bus: &Bus, setting: Option<Setting>, found: &[Found], probe: Register)
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_usual_rate_is_tried_and_those_that_most_devices_leave_the_factory_with_first() {
+        let tried = bauds(&Library::new("/nowhere".as_ref()));
+        assert!(
+            scan::BAUDS.iter().all(|baud| tried.contains(baud)),
+            "{tried:?}"
+        );
+        assert_eq!(tried[..2], [9_600, 19_200]);
+    }
+}

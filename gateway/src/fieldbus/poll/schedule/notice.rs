@@ -74,12 +74,19 @@ impl fmt::Display for Notice {
 }
 
 fn overload(f: &mut fmt::Formatter<'_>, load: f64, late: &[Late]) -> fmt::Result {
-    write!(f, "{:.0} % booked; ", load * 100.0)?;
-    if late.iter().any(|one| one.stretched.is_some()) {
-        f.write_str("slow points give way: ")?;
+    let give_way = late.iter().any(|one| one.stretched.is_some());
+    let (what, remedy) = if give_way {
+        (
+            "slow points give way",
+            "raise the line rate or the intervals, `gateway plan` shows the requests",
+        )
     } else {
-        f.write_str("read later than their intervals: ")?;
-    }
+        (
+            "read later than their intervals",
+            "devices that answer late or not at all, or commands, take more of the bus than is planned",
+        )
+    };
+    write!(f, "{:.0} % booked; {what}: ", load * 100.0)?;
     for (index, one) in late.iter().take(NAMED_MAX).enumerate() {
         let comma = if index == 0 { "" } else { ", " };
         write!(f, "{comma}{one}")?;
@@ -87,7 +94,7 @@ fn overload(f: &mut fmt::Formatter<'_>, load: f64, late: &[Late]) -> fmt::Result
     if let Some(more @ 1..) = late.len().checked_sub(NAMED_MAX) {
         write!(f, " and {more} more")?;
     }
-    f.write_str("; raise the line rate or the intervals, `gateway plan` shows the requests")
+    write!(f, "; {remedy}")
 }
 
 /// As the operator reads it: `meter-1, input registers 0-9 every 10s instead of 5s`.

@@ -115,6 +115,15 @@ fn what_holds_a_bus_up_for_long_is_told_and_what_does_so_for_a_moment_is_not() {
     let mut long = Sim::new(&devices, Box::new(world(100..400)));
     long.run_until(secs(390));
     assert_eq!(overloads(&long), [true], "{:?}", long.notices);
+    let text = long.notices[0].to_string();
+    assert!(
+        text.contains("read later than their intervals: fast, "),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("take more of the bus than is planned"),
+        "{text}"
+    );
     long.run_until(secs(800));
     assert_eq!(overloads(&long), [true, false], "{:?}", long.notices);
     let mut short = Sim::new(&devices, Box::new(world(100..140)));
