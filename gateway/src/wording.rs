@@ -1,4 +1,4 @@
-//! Numbers with their nouns, as people read them. A value.
+//! Numbers with their nouns and units, as people read them. A value.
 //!
 //! Invariant: one thing is never told as several.
 
@@ -7,6 +7,16 @@ pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
     match count {
         1 => format!("1 {one}"),
         _ => format!("{count} {many}"),
+    }
+}
+
+/// Bytes in a unit that keeps the number short.
+pub(crate) fn about(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} B"),
+        1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
     }
 }
 

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     status::{self, BufferStatus, second},
-    status_text::{about, buffer_lines},
+    status_text::buffer_lines,
 };
 use crate::{
     buffer::{Buffer, DeadLetter, DeadLetters},
     upstream,
+    wording::about,
 };
 
 /// Dead letters shown in full; the rest is counted.

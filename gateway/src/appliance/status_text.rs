@@ -1,11 +1,11 @@
-//! A status as a person reads it. Values: a status in, text out.
+//! A status as a person reads it: a status in, text out. Shell.
 
 use std::fmt::Write;
 
 use broker_lite::observe::report::clients_table;
 use settings::Size;
 
-use crate::wording::counted;
+use crate::wording::{about, counted};
 
 use super::{
     drain_status::DrainStatus,
@@ -243,14 +243,5 @@ fn span(seconds: u64) -> String {
         (0, 0, _) => format!("{minutes} min"),
         (0, _, _) => format!("{hours} h {minutes} min"),
         _ => format!("{days} d {hours} h"),
-    }
-}
-
-pub(super) fn about(bytes: u64) -> String {
-    match bytes {
-        0..1_024 => format!("{bytes} B"),
-        1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
-        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
     }
 }

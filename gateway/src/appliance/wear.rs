@@ -8,8 +8,10 @@ use std::fmt::Write;
 use broker_lite::observe::metrics::{Exposition, counter, gauge};
 use serde::{Deserialize, Serialize};
 
-use super::status_text::about;
-use crate::buffer::{DeviceWear, OwnEstimate, Wear};
+use crate::{
+    buffer::{DeviceWear, OwnEstimate, Wear},
+    wording::about,
+};
 
 const DAYS_PER_YEAR: u64 = 365;
 /// Years beyond which nobody asks.
