@@ -19,10 +19,14 @@ pub enum Call {
     Create(PathBuf),
     /// These bytes at this place.
     Write(PathBuf, usize, Vec<u8>),
+    /// These bytes at the end.
+    Append(PathBuf, Vec<u8>),
     /// To this length.
     Truncate(PathBuf, usize),
     /// Its name is gone.
     Unlink(PathBuf),
+    /// It bears the second name now, in the place of what bore that.
+    Rename(PathBuf, PathBuf),
     /// Returned without an error.
     Sync(PathBuf),
     /// A line for the one who watches.
@@ -35,8 +39,10 @@ impl Call {
         match self {
             Call::Create(path)
             | Call::Write(path, ..)
+            | Call::Append(path, _)
             | Call::Truncate(path, _)
             | Call::Unlink(path)
+            | Call::Rename(path, _)
             | Call::Sync(path) => Some(path),
             Call::Told(_) => None,
         }
@@ -53,12 +59,15 @@ enum Change {
 enum Naming {
     Named(PathBuf, usize),
     Gone(PathBuf),
+    Renamed(PathBuf, PathBuf, usize),
 }
 
 #[derive(Debug, Default)]
 struct File {
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    /// As the process sees it.
+    length: usize,
 }
 
 /// A disk under a process' calls.
@@ -87,7 +96,19 @@ impl Disk {
             Call::Write(path, offset, data) => {
                 self.change(path, Change::Write(*offset, data.clone()));
             }
+            Call::Append(path, data) => {
+                let file = self.names.get(path);
+                let end = file.map_or(0, |file| self.files[*file].length);
+                self.change(path, Change::Write(end, data.clone()));
+            }
             Call::Truncate(path, length) => self.change(path, Change::Truncate(*length)),
+            Call::Rename(from, to) => {
+                if let Some(file) = self.names.remove(from) {
+                    self.names.insert(to.clone(), file);
+                    let renamed = Naming::Renamed(from.clone(), to.clone(), file);
+                    self.unsynced_names.push(renamed);
+                }
+            }
             Call::Sync(path) => self.sync(path),
             Call::Create(_) | Call::Unlink(_) | Call::Told(_) => {}
         }
@@ -113,7 +134,12 @@ impl Disk {
     fn change(&mut self, path: &Path, change: Change) {
         // The memory that connections share is made anew after a power cut.
         if let Some(file) = self.names.get(path) {
-            self.files[*file].unsynced.push(change);
+            let file = &mut self.files[*file];
+            file.length = match &change {
+                Change::Write(offset, data) => file.length.max(offset + data.len()),
+                Change::Truncate(length) => *length,
+            };
+            file.unsynced.push(change);
         }
     }
 
@@ -139,6 +165,10 @@ fn name(names: &mut BTreeMap<PathBuf, usize>, naming: &Naming) {
     match naming {
         Naming::Named(path, file) => names.insert(path.clone(), *file),
         Naming::Gone(path) => names.remove(path),
+        Naming::Renamed(from, to, file) => {
+            names.remove(from);
+            names.insert(to.clone(), *file)
+        }
     };
 }
 

@@ -56,6 +56,10 @@ pub(crate) fn read(log: &Path, directory: &Path, told: &Path) -> Vec<Call> {
             "fdatasync" | "fsync" if call.ends_with("= 0") => {
                 calls.push(Call::Sync(descriptor(arguments)));
             }
+            "openat" if arguments.contains("O_TRUNC") => {
+                let path = path(quoted(arguments));
+                calls.extend([Call::Create(path.clone()), Call::Truncate(path, 0)]);
+            }
             _ => calls.extend(parse(name, arguments, told)),
         }
     }
@@ -78,9 +82,11 @@ fn parse(name: &str, arguments: &str, told: &Path) -> Option<Call> {
             let line = String::from_utf8(quoted(arguments)).expect("a line of text");
             Call::Told(line)
         }
+        "write" => Call::Append(descriptor(arguments), quoted(arguments)),
         "ftruncate" => Call::Truncate(descriptor(arguments), number(1)),
         "unlink" => Call::Unlink(path(quoted(arguments))),
-        "rename" | "fallocate" => panic!("{name} is not modelled"),
+        "rename" => Call::Rename(path(quoted(arguments)), path(quoted_second(arguments))),
+        "fallocate" => panic!("{name} is not modelled"),
         _ => return None,
     })
 }
@@ -94,6 +100,11 @@ fn descriptor(arguments: &str) -> PathBuf {
 
 fn quoted(arguments: &str) -> Vec<u8> {
     unescape(arguments.split('"').nth(1).expect("a quoted argument"))
+}
+
+fn quoted_second(arguments: &str) -> Vec<u8> {
+    let second = arguments.split('"').nth(3);
+    unescape(second.expect("a second quoted argument"))
 }
 
 fn path(bytes: Vec<u8>) -> PathBuf {

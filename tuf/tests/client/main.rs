@@ -20,6 +20,8 @@ mod sizes;
 
 mod recovery;
 
+mod power_cut;
+
 mod floor;
 
 mod delegations;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::path::PathBuf;
 
+use base64ct::{Base64, Encoding};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tuf::directory::Directory;
@@ -12,8 +13,8 @@ use tuf::floor::MemoryFloor;
 use tuf::key::PublicKey;
 use tuf::metadata::TopRole;
 use tuf::repository::{
-    DelegationDraft, FileKey, RootDraft, Scheme, Signer, SnapshotDraft, TargetDraft, TargetsDraft,
-    TimestampDraft, sign,
+    DelegationDraft, FileKey, PrivatePem, RootDraft, Scheme, Signer, SnapshotDraft, TargetDraft,
+    TargetsDraft, TimestampDraft, sign,
 };
 use tuf::time::{Now, days_after};
 use tuf::verify::Software;
@@ -25,6 +26,17 @@ pub(crate) fn now() -> Timestamp {
 
 pub(crate) fn key(scheme: Scheme) -> FileKey {
     FileKey::from_pem(&FileKey::generate(scheme).unwrap()).unwrap()
+}
+
+/// The Ed25519 key of a seed, for what has to be the same in another process: PKCS#8 without the public part.
+pub(crate) fn seeded_key(seed: u8) -> FileKey {
+    const HEAD: [u8; 16] = [
+        0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
+    ];
+    let der = [HEAD.as_slice(), &[seed; 32]].concat();
+    let encoded = Base64::encode_string(&der);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{encoded}\n-----END PRIVATE KEY-----\n");
+    FileKey::from_pem(&PrivatePem(pem)).unwrap()
 }
 
 pub(crate) fn signed(file: &[u8], keys: &[&FileKey]) -> Vec<u8> {
@@ -96,6 +108,8 @@ impl Fetcher for Shelf {
 pub(crate) struct Vendor {
     pub(crate) root_keys: Vec<FileKey>,
     pub(crate) keys: BTreeMap<TopRole, FileKey>,
+    /// A second key of each role but the root, any of which is enough; both sign.
+    pub(crate) spare: Option<FileKey>,
     pub(crate) root_version: u64,
     pub(crate) root_expires: Timestamp,
     pub(crate) versions: BTreeMap<TopRole, u64>,
@@ -112,15 +126,26 @@ pub(crate) struct Vendor {
 impl Vendor {
     /// With everything in version 1, for thirty days.
     pub(crate) fn new() -> Self {
+        let root_keys = vec![
+            key(Scheme::P256),
+            key(Scheme::Ed25519),
+            key(Scheme::Ed25519),
+        ];
+        Self::with_keys(root_keys, [(); 3].map(|()| key(Scheme::Ed25519)), None)
+    }
+
+    /// With these keys for root, and for timestamp, snapshot and targets.
+    pub(crate) fn with_keys(
+        root_keys: Vec<FileKey>,
+        keys: [FileKey; 3],
+        spare: Option<FileKey>,
+    ) -> Self {
         let expires = days_after(now(), 30);
         let others = [TopRole::Timestamp, TopRole::Snapshot, TopRole::Targets];
         let mut vendor = Self {
-            root_keys: vec![
-                key(Scheme::P256),
-                key(Scheme::Ed25519),
-                key(Scheme::Ed25519),
-            ],
-            keys: others.map(|role| (role, key(Scheme::Ed25519))).into(),
+            root_keys,
+            keys: others.into_iter().zip(keys).collect(),
+            spare,
             root_version: 1,
             root_expires: expires,
             versions: others.map(|role| (role, 1)).into(),
@@ -152,7 +177,10 @@ impl Vendor {
         let mut roles: BTreeMap<TopRole, (Vec<PublicKey>, u64)> = self
             .keys
             .iter()
-            .map(|(role, key)| (*role, (vec![public(key)], 1)))
+            .map(|(role, key)| {
+                let keys = [key].into_iter().chain(&self.spare);
+                (*role, (keys.map(public).collect(), 1))
+            })
             .collect();
         roles.insert(
             TopRole::Root,
@@ -255,7 +283,8 @@ impl Vendor {
         if self.forgetful == Some(role) {
             return file.to_vec();
         }
-        signed(file, &[&self.keys[&role]])
+        let keys: Vec<_> = [&self.keys[&role]].into_iter().chain(&self.spare).collect();
+        signed(file, &keys)
     }
 
     /// Changes a signed file's text and signs it again: what a draft would not let through.
