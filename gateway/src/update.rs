@@ -6,7 +6,8 @@
 //!  what was really started ────────┘                                journal, slots/
 //! ```
 //!
-//! Invariant: a slot that was not wholly written and verified is never what starts next.
+//! Invariant: a slot that was not wholly written and verified is never what starts next. Core but for
+//! the drivers that read and write.
 
 pub mod slots;
 

@@ -1,5 +1,5 @@
 //! A machine with two slots, a boot loader of either kind and power that fails before any write:
-//! what installation, trial, commit and roll-back promise. Tests.
+//! what installation, trial, commit and roll-back promise. A core, for tests.
 
 use super::{
     journal::{Content, Journal, Release},

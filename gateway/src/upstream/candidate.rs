@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::tls::Fingerprint;
+/// SHA-256 of the files that an offer was made from.
+pub(crate) type Fingerprint = [u8; 32];
 
 /// First pause before one that was refused is tried again.
 const RETRY: Duration = Duration::from_secs(60);

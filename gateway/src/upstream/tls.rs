@@ -25,6 +25,7 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::candidate::Fingerprint;
 use crate::{
     clock,
     config::{self, KeyPlace},
@@ -66,9 +67,6 @@ pub enum TlsError {
 const OFFERS: usize = 2;
 /// Servers of which a session is remembered: the endpoints of a list.
 const SESSIONS: usize = 8;
-
-/// SHA-256 of the files that an offer was made from.
-pub(crate) type Fingerprint = [u8; 32];
 
 /// What is offered to an upstream.
 #[derive(Debug, Clone)]
