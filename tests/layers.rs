@@ -216,7 +216,7 @@ fn module_of(path: &Path) -> String {
     module.join("::")
 }
 
-/// Paths named after `crate::`, `super::` or a sister crate, made whole; groups in braces are opened one level.
+/// Paths named after `crate::`, `super::` or a sister crate, made whole; groups in braces are opened.
 fn imports(code: &str, own: &str) -> Vec<String> {
     let krate = own.split("::").next().unwrap_or(own);
     let parent = own.rsplit_once("::").map_or(own, |(parent, _)| parent);
@@ -237,22 +237,27 @@ fn imports(code: &str, own: &str) -> Vec<String> {
                     .map(|rest| format!("{parent}::{rest}"))
             })
             .unwrap_or(statement);
-        match whole.split_once("::{") {
-            Some((prefix, group)) => found.extend(
-                split_group(group)
-                    .into_iter()
-                    .map(|item| format!("{prefix}::{item}")),
-            ),
-            None => found.push(whole),
-        }
+        open_groups(&whole, &mut found);
     }
     found
+}
+
+/// Adds each path of a use statement by itself, however deep its groups.
+fn open_groups(path: &str, found: &mut Vec<String>) {
+    let Some((prefix, group)) = path.split_once("::{") else {
+        found.push(path.to_owned());
+        return;
+    };
+    let group = group.strip_suffix('}').unwrap_or(group);
+    for item in split_group(group) {
+        open_groups(&format!("{prefix}::{item}"), found);
+    }
 }
 
 fn split_group(group: &str) -> Vec<String> {
     let mut depth = 0;
     let mut items = vec![String::new()];
-    for character in group.trim_end_matches('}').chars() {
+    for character in group.chars() {
         match character {
             '{' => depth += 1,
             '}' => depth -= 1,
@@ -264,6 +269,7 @@ fn split_group(group: &str) -> Vec<String> {
         }
         items.last_mut().expect("never empty").push(character);
     }
+    items.retain(|item| !item.is_empty());
     items
 }
 
