@@ -18,6 +18,7 @@ mod publisher;
 mod raw;
 mod status;
 pub mod status_text;
+pub(crate) mod trusted;
 pub mod wear;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -40,6 +41,8 @@ use crate::{
 };
 use field::Field;
 pub use status::{Status, StatusSource};
+pub use trusted::TpmStatus;
+use trusted::Trusted;
 
 /// Events from the field waiting for the broker; a full channel holds back the polls.
 const EVENTS_MAX: usize = 1_024;
@@ -70,6 +73,7 @@ impl Appliance {
     /// or on the network starts anyway and is tried again.
     pub async fn start(config: Config) -> anyhow::Result<Appliance> {
         let id = name::gateway_id(&config.gateway);
+        let trusted = Trusted::start(&config).await?;
         let buffer =
             Buffer::open(&config.buffer, &config.forwards).context("cannot open the buffer")?;
         let keeper: Arc<dyn Keeper> = Arc::new(buffer.clone());
@@ -91,6 +95,7 @@ impl Appliance {
             buffer.clone(),
             config.buffer.max_size.as_bytes(),
             field.clone(),
+            trusted,
         );
         let metrics = serve_metrics(config.metrics.as_ref(), &status).await?;
         let tasks = vec![

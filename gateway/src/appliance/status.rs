@@ -30,6 +30,7 @@ use super::{
     bus_tools,
     drain_status::{self, DrainStatus},
     field::Field,
+    trusted::{TpmStatus, Trusted},
     wear::WearStatus,
 };
 
@@ -52,6 +53,9 @@ pub struct Status {
     pub buffer: BufferStatus,
     /// The upstream link, where one is configured.
     pub upstream: Option<UpstreamStatus>,
+    /// The TPM.
+    #[serde(default)]
+    pub tpm: TpmStatus,
 }
 
 /// The local broker at one moment.
@@ -293,6 +297,7 @@ struct Sources {
     buffer: Buffer,
     max_bytes: u64,
     field: Arc<Field>,
+    trusted: Trusted,
     link: RwLock<Option<LinkHandle>>,
 }
 
@@ -304,6 +309,7 @@ impl StatusSource {
         buffer: Buffer,
         max_bytes: u64,
         field: Arc<Field>,
+        trusted: Trusted,
     ) -> StatusSource {
         let started = clock::now().monotonic;
         let link = RwLock::new(None);
@@ -314,6 +320,7 @@ impl StatusSource {
             buffer,
             max_bytes,
             field,
+            trusted,
             link,
         }))
     }
@@ -350,6 +357,7 @@ impl StatusSource {
             serials: self.0.field.serials().into_iter().map(serial).collect(),
             buffer: self.buffer(),
             upstream: self.upstream(),
+            tpm: self.0.trusted.status(),
         }
     }
 

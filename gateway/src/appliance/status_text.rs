@@ -8,6 +8,7 @@ use settings::Size;
 use crate::wording::{about, counted};
 
 use super::{
+    TpmStatus,
     drain_status::DrainStatus,
     status::{BufferStatus, BusStatus, SerialStatus, Status, UpstreamStatus},
     wear,
@@ -33,7 +34,19 @@ pub fn render(status: &Status) -> String {
     text += &broker_lines(status);
     text += &buffer_lines(&status.buffer);
     text += &upstream_line(status.upstream.as_ref());
+    text += &tpm_line(&status.tpm);
     text
+}
+
+fn tpm_line(tpm: &TpmStatus) -> String {
+    match (tpm.state.as_str(), &tpm.reason) {
+        ("ready", _) => format!(
+            "{} TPM: its keys are those that were provisioned\n",
+            good(true)
+        ),
+        (_, Some(reason)) => format!("{} TPM: {reason}\n", good(false)),
+        (state, None) => format!("{} TPM: {state}\n", good(true)),
+    }
 }
 
 fn bus_lines(bus: &BusStatus) -> String {

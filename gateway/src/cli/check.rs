@@ -2,6 +2,8 @@
 //!
 //! Invariant: it changes nothing; what it cannot look at it says.
 
+mod tpm;
+
 use std::{fmt::Write, fs, io, path::Path, time::Duration};
 
 use anyhow::anyhow;
@@ -10,6 +12,7 @@ use nix::sys::statvfs::statvfs;
 use settings::{Document, Problem, Severity, Size};
 
 use crate::{
+    appliance::trusted::NO_TPM,
     clock,
     config::Config,
     fieldbus::{self, lessons, poll::memory::Memories},
@@ -82,6 +85,9 @@ fn report(findings: &[Problem], config: &Config, json: bool) -> anyhow::Result<(
     for finding in findings {
         writeln!(text, "{finding}")?;
     }
+    if config.tpm.is_none() && config.upstream.is_some() {
+        writeln!(text, "{NO_TPM}")?;
+    }
     writeln!(text, "{}: {}", contents(config), verdict(findings.len()))?;
     print(&text)
 }
@@ -126,6 +132,7 @@ fn machine(config: &Config, document: &Document) -> Vec<Problem> {
     ports(config, document, &mut findings);
     credentials(config, document, &mut findings);
     disk(config, document, &mut findings);
+    findings.extend(tpm::findings(config, document));
     if clock::now().clock == ClockState::Unsynced {
         findings.push(document.warning(
             "",

@@ -9,6 +9,8 @@ pub(super) enum Exit {
     Failed = 1,
     /// Wrong usage or configuration.
     Usage = 2,
+    /// Refused for a reason of security.
+    Refused = 3,
     /// What was asked for cannot be reached.
     Unreachable = 4,
 }

@@ -13,6 +13,7 @@ mod profile;
 mod run;
 mod simulate;
 mod status;
+mod tpm;
 
 use std::{
     io::{self, Write},
@@ -58,6 +59,9 @@ enum Command {
     /// The gateway's own key and its certificate for the upstream
     #[command(subcommand)]
     Identity(identity::Command),
+    /// Provision the TPM, show what stands in it, and approve what it may take
+    #[command(subcommand)]
+    Tpm(tpm::Command),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Print a completion script for a shell
@@ -111,6 +115,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Status(args) => status::run(&args),
         Command::Buffer(args) => buffer::run(&args),
         Command::Identity(command) => identity::run(&command),
+        Command::Tpm(command) => tpm::run(&command),
         Command::Schema => Ok(print(&format!("{:#}\n", config::schema()))?),
         Command::Completions { shell } => Ok(print(&completions(shell))?),
     }

@@ -15,6 +15,8 @@ mod link;
 
 mod identity;
 
+mod tpm;
+
 pub mod url;
 
 mod check;
@@ -42,6 +44,7 @@ pub use serial::{
     ByteOrder, Characters, Checksum, ChecksumForm, ChecksumKind, ChecksumPlace, ChecksumRule,
     CsvDecode, Decode, Frame, Prefix, SerialPoint, SerialRequest, SerialSensor, TextType,
 };
+pub use tpm::Tpm;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
@@ -74,6 +77,8 @@ pub struct Config {
     pub identity: Identity,
     /// The broker in the cloud or the control room; none: the plant keeps to itself.
     pub upstream: Option<Upstream>,
+    /// The TPM that keeps the device's keys; absent: they are files.
+    pub tpm: Option<Tpm>,
     /// What is sent upstream.
     #[serde(rename = "forward")]
     pub forwards: Vec<Forward>,

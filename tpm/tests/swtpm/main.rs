@@ -2,6 +2,9 @@
 #![expect(clippy::disallowed_methods, reason = "tests wait")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod anchors;
 mod interposer;
 mod keys;
+mod provisioning;
 mod simulator;
+mod vendor;

@@ -10,6 +10,7 @@ mod link;
 pub(super) mod point;
 pub(super) mod requests;
 mod serial;
+mod tpm;
 mod wire;
 
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ pub(super) fn check(config: &Config, document: &Document) -> Vec<Problem> {
     bus::check(config, &mut findings);
     serial::check(config, &mut findings);
     link::check(config, &mut findings);
+    tpm::check(config, &mut findings);
     findings.problems
 }
 

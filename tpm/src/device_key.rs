@@ -1,0 +1,95 @@
+//! The device's signing key as others use it. Driver.
+//!
+//! Invariant: signatures come from the recorded key or not at all.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    address::Address,
+    device::Tpm,
+    ecdsa::{PublicKey, Signature},
+    entity::Entity,
+    error::{Error, Result},
+    provision::Keys,
+    queue::{Queue, State},
+};
+
+/// How long a signature may take, waiting included. A handshake ends later.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The device's signing key behind the queue to the TPM; clones share it.
+#[derive(Clone)]
+pub struct DeviceKey {
+    queue: Queue,
+    keys: Arc<Mutex<Option<Keys>>>,
+}
+
+impl DeviceKey {
+    /// Starts the owner of the provisioned TPM at `address`. A TPM that is away is no error: it is opened when it comes.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(address: Address, directory: PathBuf) -> io::Result<DeviceKey> {
+        let keys = Arc::new(Mutex::new(None));
+        let found = Arc::clone(&keys);
+        let queue = Queue::start(Box::new(move || {
+            let (tpm, opened) = Tpm::open_provisioned(&address, &directory)?;
+            *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+            Ok(tpm)
+        }))?;
+        Ok(DeviceKey { queue, keys })
+    }
+
+    /// How the TPM is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.queue.state()
+    }
+
+    /// The way to the TPM, for what else is asked of it.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The public key, once the TPM was opened for the first time; waits for that.
+    ///
+    /// # Errors
+    /// The TPM is away.
+    pub fn public_key(&self) -> Result<PublicKey> {
+        self.keys().map(|keys| keys.public)
+    }
+
+    /// Signs a SHA-256 digest with ECDSA.
+    ///
+    /// # Errors
+    /// Those of the TPM; it is away, busy or late.
+    pub fn sign_p256_sha256(&self, digest: [u8; 32]) -> Result<Signature> {
+        let signing: Entity = self.keys()?.signing;
+        self.queue
+            .ask(PATIENCE, move |tpm| tpm.sign(&signing, &digest))
+    }
+
+    fn keys(&self) -> Result<Keys> {
+        if let Some(keys) = self.known() {
+            return Ok(keys);
+        }
+        // Opening comes before the first request.
+        self.queue.ask(PATIENCE, |_| Ok(()))?;
+        self.known().ok_or_else(|| Error::Away {
+            reason: "not opened yet".to_owned(),
+        })
+    }
+
+    fn known(&self) -> Option<Keys> {
+        self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
