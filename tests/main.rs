@@ -32,6 +32,7 @@ mod metrics;
 mod profiles;
 mod security;
 mod serial;
+mod trust;
 mod wires;
 
 mod demo;

@@ -18,6 +18,7 @@ use std::{
 use crate::{
     device::Tpm,
     error::{Error, Result},
+    provision::property::PERMANENT,
 };
 
 /// Requests that may wait. Each takes milliseconds to a second; more would wait longer than anybody does.
@@ -134,16 +135,33 @@ impl Owner {
             }
             let job = match waiting.recv_timeout(RETRY) {
                 Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look();
+                    continue;
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             if let Some(broken) = self.serve(job) {
-                self.tpm = None;
-                // A connection that broke may be there again at once; one that cannot be opened is given time.
-                self.next_try = Instant::now();
-                self.tell(State::Away { reason: broken });
+                self.lose(broken);
             }
         }
+    }
+
+    /// Notices a loss when nobody asks for anything.
+    fn look(&mut self) {
+        if let Some(tpm) = &mut self.tpm
+            && let Err(error) = tpm.property(PERMANENT)
+            && error.is_connection()
+        {
+            self.lose(error.to_string());
+        }
+    }
+
+    fn lose(&mut self, reason: String) {
+        self.tpm = None;
+        // A connection that broke may be there again at once; one that cannot be opened is given time.
+        self.next_try = Instant::now();
+        self.tell(State::Away { reason });
     }
 
     fn serve(&mut self, job: Job) -> Option<String> {

@@ -1,0 +1,184 @@
+//! The TPM guards what the device is and may become, and its loss costs the plant nothing.
+
+use std::{os::unix::net::UnixStream, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::harness::{Gateway, PATIENCE, Plant, Process, Scene, gateway, promise, until};
+
+/// A TPM in software, and a vendor's key with the first approvals.
+struct Tpm<'a> {
+    scene: &'a Scene,
+    process: Process,
+}
+
+impl<'a> Tpm<'a> {
+    fn start(scene: &'a Scene) -> Result<Tpm<'a>> {
+        std::fs::create_dir_all(scene.path("tpm-state"))?;
+        let mut command = Command::new("swtpm");
+        command
+            .args(["socket", "--tpm2", "--flags", "not-need-init", "--tpmstate"])
+            .arg(format!("dir={}", scene.path("tpm-state").display()))
+            .arg("--server")
+            .arg(format!("type=unixio,path={}", socket(scene)));
+        let _ = std::fs::remove_file(socket(scene));
+        let process = Process::start("swtpm", &scene.log_path("swtpm"), command)?;
+        until("swtpm listens", PATIENCE, || {
+            Ok(UnixStream::connect(socket(scene)).ok())
+        })?;
+        Ok(Tpm { scene, process })
+    }
+
+    /// What `gateway tpm ARGUMENTS` prints, with the configuration file; it must end with that code.
+    fn gateway(&self, arguments: &[&str], code: i32) -> Result<String> {
+        let config = self.scene.path("gateway.toml").display().to_string();
+        let arguments = [&["tpm"], arguments, &["--config", &config]].concat();
+        let output = gateway::run(&arguments)?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        ensure!(
+            output.status.code() == Some(code),
+            "{arguments:?}: {:?} {said}",
+            output.status
+        );
+        Ok(said)
+    }
+}
+
+fn socket(scene: &Scene) -> String {
+    scene.path("tpm.sock").display().to_string()
+}
+
+fn table(scene: &Scene) -> String {
+    format!(
+        "\n[tpm]\ndevice = \"unix:{}\"\ndirectory = \"{}\"\napproval_key = \"{}\"\n",
+        socket(scene),
+        scene.path("tpm-files").display(),
+        scene.path("approval.pem").display()
+    )
+}
+
+/// Makes the vendor's key with OpenSSL and approves root 1 and floor 0 with the product's own command.
+fn approve(scene: &Scene) -> Result<()> {
+    let key = scene.path("approval.key").display().to_string();
+    let public = scene.path("approval.pem").display().to_string();
+    let make = [
+        "genpkey",
+        "-algorithm",
+        "EC",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-out",
+        &key,
+    ];
+    for arguments in [
+        &make[..],
+        &["pkey", "-in", &key, "-pubout", "-out", &public],
+    ] {
+        let output = Command::new("openssl").args(arguments).output()?;
+        ensure!(output.status.success(), "openssl {arguments:?}: {output:?}");
+    }
+    let root = scene.write("1.root.json", "{}")?.display().to_string();
+    for (name, what) in [
+        ("root", &["root", &root, "--version", "1"][..]),
+        ("floor", &["floor", "0"]),
+    ] {
+        let output = gateway::run(&[&["tpm", "approve", "--key", &key], what].concat())?;
+        ensure!(output.status.success(), "approve {name}: {output:?}");
+        scene.write(
+            &format!("{name}.approval"),
+            &String::from_utf8(output.stdout)?,
+        )?;
+    }
+    Ok(())
+}
+
+fn provision(tpm: &Tpm<'_>, how: &str) -> Result<String> {
+    let root = tpm.scene.path("root.approval").display().to_string();
+    let floor = tpm.scene.path("floor.approval").display().to_string();
+    tpm.gateway(&["provision", "--root", &root, "--floor", &floor, how], 0)
+}
+
+fn status_of_the_service(scene: &Scene) -> Result<Value> {
+    let config = scene.path("gateway.toml").display().to_string();
+    let output = gateway::run(&["status", "--json", "--config", &config])?;
+    serde_json::from_slice(&output.stdout).context("status prints no JSON")
+}
+
+fn awaits_tpm(scene: &Scene, state: &str) -> Result<()> {
+    until(
+        &format!("the status says that the TPM is {state}"),
+        PATIENCE,
+        || Ok((status_of_the_service(scene)?["tpm"]["state"] == state).then_some(())),
+    )
+}
+
+#[test]
+fn a_tpm_is_provisioned_once_and_says_what_stands_there() {
+    promise(|scene| {
+        let plant = Plant::new(scene)?;
+        approve(scene)?;
+        scene.write("gateway.toml", &(plant.config(scene) + &table(scene)))?;
+        let tpm = Tpm::start(scene)?;
+        let announced = provision(&tpm, "--dry-run")?;
+        ensure!(announced.matches("to do").count() == 13, "{announced}");
+        ensure!(
+            !scene.path("tpm-files").exists(),
+            "a dry run has written files"
+        );
+        ensure!(provision(&tpm, "--yes")?.ends_with("the TPM is provisioned\n"));
+        let again = provision(&tpm, "--yes")?;
+        ensure!(
+            again.matches("done ").count() == 13 && !again.contains("to do"),
+            "{again}"
+        );
+        let said = tpm.gateway(&["status"], 0)?;
+        ensure!(
+            said.contains("trusted root: version 1, SHA-256 44136fa3"),
+            "{said}"
+        );
+        ensure!(said.ends_with("all is well\n"), "{said}");
+        let report: Value = serde_json::from_str(&tpm.gateway(&["status", "--json"], 0)?)?;
+        ensure!(report["anchors"]["security_floor"] == 0, "{report}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_required_tpm_that_is_not_provisioned_or_away_keeps_the_service_from_starting() {
+    promise(|scene| {
+        let plant = Plant::new(scene)?;
+        let config = plant.config(scene) + &table(scene) + "require_tpm = true\n";
+        approve(scene)?;
+        let path = scene.write("gateway.toml", &config)?.display().to_string();
+        for (given, why) in [(false, "require_tpm is set"), (true, "is not provisioned")] {
+            let _tpm = given.then(|| Tpm::start(scene)).transpose()?;
+            let (code, said) = gateway::refusal(scene, &["run", "--config", &path])?;
+            ensure!(code == Some(1) && said.contains(why), "{code:?} {said}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_tpm_lost_while_the_plant_runs_is_said_and_found_again_and_the_plant_goes_on() {
+    promise(|scene| {
+        let plant = Plant::new(scene)?;
+        approve(scene)?;
+        let config = plant.config(scene) + &table(scene);
+        scene.write("gateway.toml", &config)?;
+        let mut tpm = Tpm::start(scene)?;
+        provision(&tpm, "--yes")?;
+        let mut gateway = Gateway::start(scene, &config, plant.port)?;
+        awaits_tpm(scene, "ready")?;
+        tpm.process.kill()?;
+        awaits_tpm(scene, "away")?;
+        ensure!(
+            gateway.process.is_running()?,
+            "the gateway ended with its TPM"
+        );
+        let _back = Tpm::start(scene)?;
+        awaits_tpm(scene, "ready")
+    });
+}
