@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `anchor` says which indices hold the trusted root and the security floor and under which policies, `approval` what the
-//! vendor signs for them, `trust` brings both to the TPM, `provision` makes all of it once, `report` looks at it.
+//! vendor signs for them, `trust` brings both to the TPM, `provision` makes all of it once, `report` looks at it. `wrap` makes content keys that only
+//! a TPM opens, and only while its floor allows.
 //!
 //! Structures are tpm2-protocol's, primitives ring's and RustCrypto's; no C but ring's is linked.
 
@@ -54,6 +55,8 @@ mod approval;
 
 mod signer;
 
+mod wrap;
+
 mod trust;
 
 mod notes;
@@ -86,3 +89,4 @@ pub use queue::{Opener, Queue, State};
 pub use report::{AnchorReport, Hierarchies, KeyReport, Lockout, Report};
 pub use secret::Secret;
 pub use signer::FileSigner;
+pub use wrap::{EpochApproval, Wrapped, wrap};

@@ -533,35 +533,48 @@ pub struct Keys {
     pub signing: Entity,
     /// Its public part.
     pub public: PublicKey,
+    /// The key to which payloads are encrypted.
+    pub payload: Entity,
+    /// Its public part.
+    pub payload_public: PublicKey,
 }
 
 impl Tpm {
-    /// Opens a provisioned TPM: sessions are salted to the recorded storage key, and the signing key is the recorded
-    /// one.
+    /// Opens a provisioned TPM: sessions are salted to the recorded storage key, and the other keys are the recorded
+    /// ones.
     ///
     /// # Errors
     /// It cannot be opened; it is not provisioned; [`Error::Exchanged`].
     pub fn open_provisioned(address: &Address, directory: &Path) -> Result<(Tpm, Keys)> {
         let notes = Notes::read(directory)?;
-        let (Some(storage), Some(signing)) = (notes.name(Key::Storage), notes.name(Key::Signing))
-        else {
-            return Err(Error::Rule(format!(
-                "the TPM is not provisioned: {} does not name its keys; run gateway tpm provision",
-                notes_path(directory).display()
-            )));
+        let recorded = |key| {
+            notes.name(key).ok_or_else(|| {
+                Error::Rule(format!(
+                    "the TPM is not provisioned: {} does not name its keys; run gateway tpm provision",
+                    notes_path(directory).display()
+                ))
+            })
         };
+        let storage = recorded(Key::Storage)?;
+        let (signing, payload) = (recorded(Key::Signing)?, recorded(Key::Payload)?);
         let mut tpm = Tpm::open(address)?;
         tpm.salt_to_recorded(&storage)?;
-        let public = tpm
-            .read_public(SIGNING)?
-            .ok_or_else(|| cleared("the signing key", &signing))?;
-        expect_name("the signing key", &signing, &public.name())?;
         let keys = Keys {
+            public: tpm.recorded_key("the signing key", SIGNING, &signing)?,
+            payload_public: tpm.recorded_key("the payload key", PAYLOAD, &payload)?,
             storage: Entity::named(STORAGE, storage),
             signing: Entity::named(SIGNING, signing),
-            public: *public.key(),
+            payload: Entity::named(PAYLOAD, payload),
         };
         Ok((tpm, keys))
+    }
+
+    fn recorded_key(&mut self, what: &str, handle: u32, recorded: &[u8]) -> Result<PublicKey> {
+        let public = self
+            .read_public(handle)?
+            .ok_or_else(|| cleared(what, recorded))?;
+        expect_name(what, recorded, &public.name())?;
+        Ok(*public.key())
     }
 
     pub(crate) fn salt_to_recorded(&mut self, storage: &[u8]) -> Result<()> {

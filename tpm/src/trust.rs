@@ -2,7 +2,7 @@
 //!
 //! Invariant: whether an approval holds and rises is the TPM's decision; nothing here is asked to be believed.
 
-use tpm2_protocol::data::{TpmCc, TpmEo};
+use tpm2_protocol::data::{TpmAlgId, TpmCc, TpmEo};
 
 use crate::{
     anchor::{
@@ -21,6 +21,7 @@ use crate::{
     secret::Secret,
     session::Session,
     wire::Fields,
+    wrap::{EpochApproval, Wrapped, payload_approved, payload_reference},
 };
 
 impl Tpm {
@@ -226,5 +227,79 @@ impl Tpm {
                 Fields::new(TpmCc::Unseal, &response.parameters).sized()?,
             ))
         })
+    }
+
+    /// Opens a content key that was wrapped for this device's payload key.
+    ///
+    /// # Errors
+    /// The floor is above the epoch; the approval is another epoch's or another's; it was altered, or is for another
+    /// device.
+    pub fn unwrap_key(
+        &mut self,
+        anchors: &Anchors,
+        payload: &Entity,
+        wrapped: &Wrapped,
+        approval: &EpochApproval,
+    ) -> Result<Secret> {
+        let index = anchors.index(Anchor::Floor);
+        let Some(floor) = self.anchor_use(&index)? else {
+            return Err(Error::Rule(
+                "the TPM has no security floor; run gateway tpm provision".to_owned(),
+            ));
+        };
+        let signature = approval
+            .signatures
+            .iter()
+            .find(|(layout, used, _)| (*layout, *used) == (anchors.layout, floor))
+            .map(|(.., signature)| signature)
+            .ok_or_else(|| {
+                Error::Rule("the approval has no signature for this layout".to_owned())
+            })?;
+        let (entity, epoch) = (index.entity(floor)?, wrapped.epoch);
+        let approved = payload_approved(anchors, epoch, floor)?;
+        let private = self.import(payload, wrapped)?;
+        let sealed = self.load(
+            payload,
+            &Blob {
+                public: wrapped.public.clone(),
+                private,
+            },
+        )?;
+        let opened = self.with(&sealed, |tpm, sealed| {
+            let session = tpm.fulfil(|tpm, session| {
+                tpm.policy_nv(session, &entity, &epoch.to_be_bytes(), TpmEo::UnsignedLe)?;
+                tpm.policy_command_code(session, TpmCc::Unseal)?;
+                tpm.policy_authorize(
+                    session,
+                    &approved,
+                    &payload_reference(epoch),
+                    &anchors.key,
+                    signature,
+                )
+            })?;
+            let response = tpm.run(TpmCc::Unseal, &[sealed], Vec::new(), Guard::Policy(session))?;
+            Ok(Secret::new(
+                Fields::new(TpmCc::Unseal, &response.parameters).sized()?,
+            ))
+        });
+        match opened {
+            Err(error) if error.is(ResponseCode::POLICY) => Err(Error::Rule(format!(
+                "the TPM does not open a release of security epoch {epoch}: its floor is above that"
+            ))),
+            other => other,
+        }
+    }
+
+    fn import(&mut self, parent: &Entity, wrapped: &Wrapped) -> Result<Vec<u8>> {
+        let cc = TpmCc::Import;
+        let mut parameters = vec![0, 0];
+        // A wrapped key is a few hundred bytes; one that is not fits no length and is refused.
+        for part in [&wrapped.public, &wrapped.duplicate, &wrapped.seed] {
+            parameters.extend((part.len() as u16).to_be_bytes());
+            parameters.extend(part);
+        }
+        parameters.extend(TpmAlgId::Null.value().to_be_bytes());
+        let response = self.run(cc, &[parent], parameters, Guard::Authorise)?;
+        Ok(Fields::new(cc, &response.parameters).sized()?.to_vec())
     }
 }

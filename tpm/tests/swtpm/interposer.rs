@@ -19,6 +19,8 @@ use crate::{keys::salted, simulator::Simulator};
 enum Mischief {
     FlipInCommand(usize),
     FlipInAnswer(usize),
+    /// Answers of random bytes, of the right length or not.
+    Garble(u64),
 }
 
 #[derive(Default)]
@@ -49,6 +51,9 @@ impl Transport for Interposer {
         if let Some(Mischief::FlipInAnswer(bit)) = tap.mischief {
             flip(&mut answer, bit);
         }
+        if let Some(Mischief::Garble(seed)) = &mut tap.mischief {
+            answer = garbled(seed);
+        }
         Ok(answer)
     }
 
@@ -62,6 +67,24 @@ fn flip(bytes: &mut [u8], bit: usize) {
     // A refusal is shorter than the answer that was measured.
     let at = (bit / 8) % bytes.len();
     bytes[at] ^= 1 << (bit % 8);
+}
+
+/// Bytes that follow from the seed alone; every other time they say their own length and success.
+fn garbled(seed: &mut u64) -> Vec<u8> {
+    let mut next = || {
+        *seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (*seed >> 33) as u8
+    };
+    let mut bytes: Vec<u8> = (0..usize::from(next())).map(|_| next()).collect();
+    if next() % 2 == 0 && bytes.len() >= 10 {
+        let length = bytes.len() as u8;
+        bytes[..10].copy_from_slice(&[0x80, 1 + next() % 2, 0, 0, 0, length, 0, 0, 0, 0]);
+        // Short fields are likelier to be whole.
+        bytes[10..].iter_mut().for_each(|byte| *byte %= 24);
+    }
+    bytes
 }
 
 fn tapped(simulator: &Simulator) -> (Tpm, Arc<Mutex<Tap>>) {
@@ -140,4 +163,27 @@ fn random_bytes_and_digests_do_not_cross_the_bus_in_the_clear() {
     let seen = tap.lock().unwrap().seen.clone();
     assert!(!seen.windows(32).any(|window| window == secret));
     assert!(!seen.windows(8).any(|window| window == &secret[..8]));
+}
+
+#[test]
+fn answers_of_random_bytes_are_refused_and_never_end_the_program() {
+    let simulator = Simulator::new();
+    let (_, storage) = salted(&simulator);
+    let (mut tpm, tap) = tapped(&simulator);
+    tpm.salt_to(storage.handle(), Some(storage.name())).unwrap();
+    for seed in 0..2_000 {
+        tap.lock().unwrap().mischief = Some(Mischief::Garble(seed));
+        assert!(tpm.random().is_err(), "seed {seed}");
+        assert!(tpm.sign(&storage, &[7; 32]).is_err(), "seed {seed}");
+        // Unprotected: any answer that reads is taken, but a public key has to be one.
+        let _ = tpm.handles(0x8100_0000);
+        let _ = tpm.property(0x200);
+        let _ = tpm.read_public(storage.handle());
+        tap.lock().unwrap().mischief = None;
+        // What the TPM opened while its answers were hidden.
+        for session in tpm.handles(0x0200_0000).unwrap() {
+            tpm.flush(session).unwrap();
+        }
+    }
+    tpm.random().unwrap();
 }

@@ -5,6 +5,8 @@
 mod anchors;
 mod interposer;
 mod keys;
+mod payloads;
 mod provisioning;
 mod simulator;
+mod times;
 mod vendor;

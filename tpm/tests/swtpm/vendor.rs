@@ -7,7 +7,7 @@ use ring::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
 use tpm::{
-    Approval, FileSigner, PublicKey, Signature, Subject, Tpm, TrustedRoot,
+    Approval, EpochApproval, FileSigner, PublicKey, Signature, Subject, Tpm, TrustedRoot,
     provision::{Request, Trust, provision},
     recovery_message, sha256,
 };
@@ -34,6 +34,10 @@ impl Vendor {
 
     pub(crate) fn approves_recovery(&self, storage: &[u8]) -> Signature {
         self.signer.sign(&recovery_message(storage)).unwrap()
+    }
+
+    pub(crate) fn approves_epoch(&self, epoch: u64) -> EpochApproval {
+        EpochApproval::make(epoch, &self.key, &mut |message| self.signer.sign(message)).unwrap()
     }
 
     /// What a device of this vendor is provisioned with: root 3 and floor 2.
