@@ -36,6 +36,9 @@ impl Trusted {
             }
             return Ok(Trusted(None));
         };
+        if config.upstream.is_some() {
+            warn!("{}", FILE_KEY);
+        }
         let address = address(table)?;
         let key = DeviceKey::start(address, table.directory.clone())
             .context("cannot start the TPM's thread")?;
@@ -77,6 +80,10 @@ impl Trusted {
         }
     }
 }
+
+/// Said of an upstream link whatever TPM there is, as long as the link's key is a file.
+pub(crate) const FILE_KEY: &str =
+    "the upstream link signs with a key in a file, and whoever copies it is this gateway";
 
 /// What the absence of `[tpm]` means.
 pub(crate) const NO_TPM: &str =

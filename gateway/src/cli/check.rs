@@ -12,7 +12,7 @@ use nix::sys::statvfs::statvfs;
 use settings::{Document, Problem, Severity, Size};
 
 use crate::{
-    appliance::trusted::NO_TPM,
+    appliance::trusted::{FILE_KEY, NO_TPM},
     clock,
     config::Config,
     fieldbus::{self, lessons, poll::memory::Memories},
@@ -85,8 +85,16 @@ fn report(findings: &[Problem], config: &Config, json: bool) -> anyhow::Result<(
     for finding in findings {
         writeln!(text, "{finding}")?;
     }
-    if config.tpm.is_none() && config.upstream.is_some() {
-        writeln!(text, "{NO_TPM}")?;
+    if config.upstream.is_some() {
+        writeln!(
+            text,
+            "{}",
+            if config.tpm.is_none() {
+                NO_TPM
+            } else {
+                FILE_KEY
+            }
+        )?;
     }
     writeln!(text, "{}: {}", contents(config), verdict(findings.len()))?;
     print(&text)
