@@ -19,11 +19,7 @@ use super::{
     outbound::{Key, Notices, Outbound},
     suspect::{self, Control, Suspect},
 };
-use crate::{
-    buffer::{retention::Rank, row::Survey},
-    config::Priority,
-    reading::Stamp,
-};
+use crate::{buffer::retention::Rank, buffer::row::Survey, config::Priority, reading::Stamp};
 
 /// A link on which nothing is acknowledged for so long is given up: TCP may be alive where the
 /// broker behind it is not.

@@ -24,10 +24,8 @@ use super::{
     lanes::{Lane, Lanes},
     outbound::{Key, Outbound},
 };
-use crate::buffer::{
-    retention::{Cursor, RANKS, Rank, Stretch},
-    row::Survey,
-};
+use crate::buffer::retention::{Cursor, RANKS, Rank, Stretch};
+use crate::buffer::row::Survey;
 
 /// New messages that wait for so long, since more came than could be sent, count as backlog.
 pub(crate) const FALLEN_BEHIND: Duration = Duration::from_secs(5);
