@@ -4,12 +4,12 @@
 //! given up after several times what its slowest answers took, wherever waiting longer would make
 //! others late, until it has answered many times in a row. Why: docs/decisions/0029.
 //!
-//! Invariant: of [`BRIEF_MAX`] + 1 waits in vain at least one is as long as configured, so that a
-//! unit that has become slower comes back.
+//! Invariant: of [`BRIEF_MAX`] + 1 waits in vain for a unit that is offline at least one is as long as
+//! configured, so that one that has become slower comes back.
 
 use std::time::Duration;
 
-/// Brief waits in vain in a row; the next is as long as configured.
+/// Brief waits in vain in a row for a unit that is offline; the next is as long as configured.
 const BRIEF_MAX: u32 = 2;
 /// A brief wait is so many times the slowest of the answers.
 const FACTOR: u32 = 4;
@@ -27,7 +27,7 @@ pub(crate) struct Patience {
     slowest: Option<Duration>,
     /// Answers in a row.
     answers: u32,
-    /// Brief waits in vain in a row.
+    /// Brief waits in vain in a row, since it is offline.
     brief: u32,
 }
 
@@ -55,10 +55,15 @@ impl Patience {
         self.slowest = Some(time.max(known - known / MEMORY));
     }
 
-    /// It did not answer; `brief`: it was not waited for as long as configured.
-    pub(crate) fn failed(&mut self, brief: bool) {
+    /// It did not answer; `brief`: it was not waited for as long as configured, `offline`: nor did
+    /// it the times before.
+    pub(crate) fn failed(&mut self, brief: bool, offline: bool) {
         self.answers = 0;
-        self.brief = if brief { self.brief + 1 } else { 0 };
+        self.brief = if brief {
+            self.brief + u32::from(offline)
+        } else {
+            0
+        };
     }
 
     /// What its slowest answers take, if it ever gave any.
@@ -104,7 +109,7 @@ mod tests {
     fn one_that_failed_is_given_up_after_several_times_its_slowest_answer() {
         let brief = |answers: &[u64]| {
             let mut patience = after(answers);
-            patience.failed(false);
+            patience.failed(false, false);
             patience.brief(|| Some(ms(200)))
         };
         assert_eq!(brief(&[10, 60, 10]), Some(4 * ms(60) - 4 * ms(60) / 64));
@@ -115,23 +120,24 @@ mod tests {
     }
 
     #[test]
-    fn each_third_wait_in_vain_is_as_long_as_configured() {
+    fn each_third_wait_in_vain_for_a_unit_that_is_offline_is_as_long_as_configured() {
         let mut patience = after(&[10]);
-        patience.failed(false);
+        patience.failed(false, false);
+        patience.failed(true, false);
         for _ in 0..3 {
             for _ in 0..BRIEF_MAX {
                 assert_eq!(patience.brief(|| None), Some(ms(100)));
-                patience.failed(true);
+                patience.failed(true, true);
             }
             assert_eq!(patience.brief(|| None), None);
-            patience.failed(false);
+            patience.failed(false, true);
         }
     }
 
     #[test]
     fn many_answers_in_a_row_make_it_trusted_again() {
         let mut patience = after(&[10]);
-        patience.failed(false);
+        patience.failed(false, false);
         for _ in 0..TRUSTED_AFTER {
             assert_eq!(patience.brief(|| None), Some(ms(100)));
             patience.answered();

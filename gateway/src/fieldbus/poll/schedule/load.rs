@@ -28,9 +28,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 const TOLD_AFTER: u32 = 10;
 /// The load below which none do any more.
 const ENDS: f64 = 0.95;
-/// A bus on which something has been due for so long without a rest is behind for good: a third of
-/// it left over makes up for what twenty time-outs of a second took.
-const LASTING: Duration = Duration::from_secs(60);
+/// A bus on which something has been due for so long without a rest is behind for good: with a fifth
+/// of it left over, it has made up for sixty time-outs of a second by then.
+const LASTING: Duration = Duration::from_secs(300);
 
 /// Whether the bus keeps its intervals.
 #[derive(Debug)]

@@ -97,14 +97,14 @@ impl Schedule {
         };
         if let Some(reason) = silence(reply, under_way.patience) {
             let was_offline = device.health.is_offline();
-            let brief = under_way.patience < self.response_timeout;
-            device.patience.failed(brief);
             device.health.failed(
                 under_way.read,
                 self.response_timeout,
                 &mut self.jitter,
                 now.monotonic,
             );
+            let brief = under_way.patience < self.response_timeout;
+            device.patience.failed(brief, device.health.is_offline());
             // The cause that made it so is told, not whatever each probe runs into.
             if device.health.is_offline() && !was_offline {
                 self.tell(index, DeviceState::Offline { reason }, now);

@@ -169,7 +169,7 @@ fn a_unit_that_returns_slower_than_it_was_is_found_again() {
     assert!(
         matches!(
             sim.states("ill")[..],
-            [(0..=2, true), (10..=12, false), (60..=200, true)]
+            [(0..=2, true), (10..=12, false), (60..=300, true)]
         ),
         "{:?}",
         sim.states("ill")

@@ -112,8 +112,8 @@ fn what_holds_a_bus_up_for_long_is_told_and_what_does_so_for_a_moment_is_not() {
         }
     };
     let devices = [far_apart("fast", 1, 500, 3), far_apart("slow", 2, 2_000, 1)];
-    let mut long = Sim::new(&devices, Box::new(world(100..400)));
-    long.run_until(secs(390));
+    let mut long = Sim::new(&devices, Box::new(world(100..900)));
+    long.run_until(secs(890));
     assert_eq!(overloads(&long), [true], "{:?}", long.notices);
     let mut told = long.notices.iter();
     let told = told.find(|one| matches!(one, Notice::Overload { .. }));
@@ -126,9 +126,9 @@ fn what_holds_a_bus_up_for_long_is_told_and_what_does_so_for_a_moment_is_not() {
         text.ends_with("take more of the bus than is planned"),
         "{text}"
     );
-    long.run_until(secs(800));
+    long.run_until(secs(1_300));
     assert_eq!(overloads(&long), [true, false], "{:?}", long.notices);
-    let mut short = Sim::new(&devices, Box::new(world(100..140)));
+    let mut short = Sim::new(&devices, Box::new(world(100..340)));
     short.run_until(secs(800));
     assert!(overloads(&short).is_empty(), "{:?}", short.notices);
 }
