@@ -28,6 +28,7 @@ mod commissioning;
 mod dead_letters;
 mod logins;
 mod manners;
+mod memory_first;
 mod metrics;
 mod profiles;
 mod security;

@@ -31,7 +31,7 @@ use super::{
     drain_status::{self, DrainStatus},
     field::Field,
     trusted::{TpmStatus, Trusted},
-    wear::WearStatus,
+    wear::{OwnEstimateStatus, StorageStatus, WearStatus},
 };
 
 /// The appliance at one moment.
@@ -502,10 +502,40 @@ pub(super) fn buffer(
         dropped: status.evicted + status.left_out + status.over_quota + status.expired,
         dead_letters: status.dead_letters,
         paused: status.paused,
-        wear: status.wear.into(),
+        wear: wear(status.wear),
         fault: status
             .fault
             .map(|fault| format!("{}, since {}", fault.cause, second(fault.since))),
+    }
+}
+
+fn wear(wear: buffer::Wear) -> WearStatus {
+    let share = || wear.written as f64 / wear.payload as f64;
+    WearStatus {
+        payload_bytes: wear.payload,
+        written_bytes: wear.written,
+        written_per_payload_byte: (wear.payload > 0).then(share),
+        life_payload_bytes: wear.life_payload,
+        life_written_bytes: wear.life_written,
+        device: wear.device.map(storage),
+    }
+}
+
+fn storage(device: buffer::DeviceWear) -> StorageStatus {
+    let own = |own: buffer::OwnEstimate| OwnEstimateStatus {
+        used_percent: own.used_percent,
+        spare_blocks: own.spare.as_str().to_owned(),
+    };
+    StorageStatus {
+        name: device.name,
+        size_bytes: device.size,
+        written_bytes: device.written,
+        watched_s: device.observed.as_secs(),
+        bytes_per_day: device.per_day,
+        endurance_bytes: device.endurance,
+        endurance_assumed: device.assumed,
+        days_left: device.days_left,
+        own_estimate: device.own.map(own),
     }
 }
 

@@ -1,5 +1,5 @@
 //! What storing costs the medium, and how long it will last, as status, metrics and JSON show it.
-//! Shell.
+//! Values.
 //!
 //! Invariant: what is assumed and not known is said to be assumed.
 
@@ -8,10 +8,7 @@ use std::fmt::Write;
 use broker_lite::observe::metrics::{Exposition, counter, gauge};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    buffer::{DeviceWear, OwnEstimate, Wear},
-    wording::about,
-};
+use crate::wording::about;
 
 const DAYS_PER_YEAR: u64 = 365;
 /// Years beyond which nobody asks.
@@ -31,12 +28,12 @@ pub struct WearStatus {
     /// Bytes written for the buffer's files since then.
     pub life_written_bytes: u64,
     /// The device that holds them; absent where the kernel names none.
-    pub device: Option<DeviceStatus>,
+    pub device: Option<StorageStatus>,
 }
 
 /// The device that holds the buffer, and what everybody writes to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DeviceStatus {
+pub struct StorageStatus {
     /// The kernel's name.
     pub name: String,
     /// Bytes that it holds.
@@ -66,40 +63,6 @@ pub struct OwnEstimateStatus {
     pub spare_blocks: String,
 }
 
-impl From<Wear> for WearStatus {
-    fn from(wear: Wear) -> WearStatus {
-        let share = || wear.written as f64 / wear.payload as f64;
-        WearStatus {
-            payload_bytes: wear.payload,
-            written_bytes: wear.written,
-            written_per_payload_byte: (wear.payload > 0).then(share),
-            life_payload_bytes: wear.life_payload,
-            life_written_bytes: wear.life_written,
-            device: wear.device.map(DeviceStatus::from),
-        }
-    }
-}
-
-impl From<DeviceWear> for DeviceStatus {
-    fn from(device: DeviceWear) -> DeviceStatus {
-        let own = |own: OwnEstimate| OwnEstimateStatus {
-            used_percent: own.used_percent,
-            spare_blocks: own.spare.as_str().to_owned(),
-        };
-        DeviceStatus {
-            name: device.name,
-            size_bytes: device.size,
-            written_bytes: device.written,
-            watched_s: device.observed.as_secs(),
-            bytes_per_day: device.per_day,
-            endurance_bytes: device.endurance,
-            endurance_assumed: device.assumed,
-            days_left: device.days_left,
-            own_estimate: device.own.map(own),
-        }
-    }
-}
-
 /// A line on the buffer's own writing and one on the device's life, where there is something to
 /// say.
 pub(super) fn lines(wear: &WearStatus) -> String {
@@ -118,7 +81,7 @@ pub(super) fn lines(wear: &WearStatus) -> String {
     text
 }
 
-fn life(device: &DeviceStatus) -> String {
+fn life(device: &StorageStatus) -> String {
     let mut text = match (device.bytes_per_day, device.days_left) {
         (None, _) => "its life is projected after an hour".to_owned(),
         (Some(bytes), None) => format!("{} a day by all programs", about(bytes)),
@@ -215,8 +178,8 @@ pub(super) fn expose(text: &mut Exposition, wear: &WearStatus) {
 mod tests {
     use super::*;
 
-    fn card() -> DeviceStatus {
-        DeviceStatus {
+    fn card() -> StorageStatus {
+        StorageStatus {
             name: "mmcblk0".to_owned(),
             size_bytes: 32 << 30,
             written_bytes: 10 << 30,
@@ -248,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_configured_endurance_is_not_called_assumed_and_an_emmc_has_its_say() {
-        let device = DeviceStatus {
+        let device = StorageStatus {
             endurance_assumed: false,
             own_estimate: Some(OwnEstimateStatus {
                 used_percent: 20,
@@ -265,7 +228,7 @@ mod tests {
 
     #[test]
     fn nothing_is_projected_before_enough_is_known() {
-        let device = DeviceStatus {
+        let device = StorageStatus {
             bytes_per_day: None,
             days_left: None,
             ..card()

@@ -373,6 +373,38 @@ mod tests {
     }
 
     #[test]
+    fn no_step_of_the_wall_clock_makes_a_row_of_this_boot_older_or_younger() {
+        let second = 1_000_000_000_i64;
+        let max_age = Duration::from_secs(60);
+        let year_us = 365 * 86_400_000_000_i64;
+        for step in [
+            i64::MIN,
+            -40 * year_us,
+            -3_600_000_000,
+            0,
+            40 * year_us,
+            i64::MAX,
+        ] {
+            for synced in [true, false] {
+                let row = Taken {
+                    wall_us: 0,
+                    monotonic_ns: 100 * second,
+                    this_boot: true,
+                    synced,
+                };
+                let now = |seconds: i64| Taken {
+                    wall_us: step,
+                    monotonic_ns: (100 + seconds) * second,
+                    this_boot: true,
+                    synced: true,
+                };
+                assert!(!is_expired(row, now(60), max_age), "step {step}");
+                assert!(is_expired(row, now(61), max_age), "step {step}");
+            }
+        }
+    }
+
+    #[test]
     fn rows_sort_by_priority_then_age() {
         let mut rows = [
             rank(Priority::Low).row(1),

@@ -98,7 +98,7 @@ const CHECKPOINT_PAGES: u32 = 1000;
 /// Size that the log keeps between checkpoints, so that it is overwritten in place.
 const LOG_KEPT_BYTES: u64 = 4 << 20;
 /// Another process (a technician's `sqlite3`) may hold the file this long before a commit fails.
-const BUSY: Duration = Duration::from_millis(250);
+pub(super) const BUSY: Duration = Duration::from_millis(250);
 /// Page cache of one connection; negative means KiB.
 const CACHE_KIB: i32 = -4096;
 

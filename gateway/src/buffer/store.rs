@@ -39,6 +39,8 @@ const LOG_LOST_LEAP: u64 = 1 << 20;
 /// Smallest share of `max_size` for the file when the log takes its own.
 const LOG_SHARE: u64 = 4;
 const MAX_LOG_BYTES: u64 = 16 << 20;
+/// Commits between two attempts to cut a log that a reader holds: each costs two more.
+pub(super) const COMMITS_PER_CUT: u32 = 64;
 
 /// How large the file may grow and what happens then.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +93,8 @@ pub(super) struct Store {
     pub(super) boot: i64,
     /// Pages by which a file that hit its hard bound aims below it.
     pub(super) squeeze: u64,
+    /// Commits until it is tried again to cut a log that is too long.
+    commits_to_cut: u32,
 }
 
 /// What one commit did.
@@ -130,6 +134,7 @@ impl Store {
             connection,
             limits,
             squeeze: 0,
+            commits_to_cut: 0,
         };
         let log_lost =
             log_missing && mark(&store.connection, "open")?.is_some_and(|open| open != 0);
@@ -303,14 +308,24 @@ impl Store {
         Ok(true)
     }
 
-    /// Cuts a log that a long reader has let grow past its share.
-    pub(super) fn bound_log(&self) -> Result<(), rusqlite::Error> {
+    /// Cuts a log that has grown past its share, unless a reader holds it: then commits go on, and it
+    /// is tried again some commits later.
+    pub(super) fn bound_log(&mut self) -> Result<(), rusqlite::Error> {
         let size = super::file_size(&super::beside(&self.path, "-wal"));
-        if size > self.limits.log_bytes() {
-            self.mark_open(false)?;
-            self.mark_open(true)?;
+        if size <= self.limits.log_bytes() {
+            self.commits_to_cut = 0;
+            return Ok(());
         }
-        Ok(())
+        if self.commits_to_cut > 0 {
+            self.commits_to_cut -= 1;
+            return Ok(());
+        }
+        self.commits_to_cut = COMMITS_PER_CUT;
+        // A reader must not hold up the publishers who wait for the next commit.
+        self.connection.busy_timeout(Duration::ZERO)?;
+        let cut = self.mark_open(false).and_then(|()| self.mark_open(true));
+        self.connection.busy_timeout(schema::BUSY)?;
+        cut
     }
 
     /// SQLite's check of the whole file, past the pages that this connection has in memory.

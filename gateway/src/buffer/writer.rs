@@ -206,7 +206,7 @@ impl Writer {
     }
 
     pub(super) fn committed(&mut self) {
-        if let Some(store) = &self.store {
+        if let Some(store) = &mut self.store {
             self.last_order = store.last_order();
             if let Err(error) = store.bound_log() {
                 warn!(%error, "cannot cut the buffer's log; it is tried again");
@@ -387,6 +387,7 @@ impl Writer {
         {
             warn!(path = %self.path.display(), %error, "the buffer was not closed in order; nothing committed is lost");
         }
+        self.shared.medium.wrote();
     }
 }
 

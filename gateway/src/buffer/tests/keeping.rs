@@ -96,6 +96,52 @@ fn a_topic_that_no_rule_matches_is_not_wanted() {
 }
 
 #[test]
+fn steps_of_the_wall_clock_by_hours_or_years_disturb_neither_order_nor_numbers_nor_age() {
+    let fixture = Fixture::with(|config| config.max_age = Some(Period::from_secs(3600)));
+    let buffer = fixture.open();
+    let now = buffer.0.shared.clock.stamp();
+    let hour_us = 3_600_000_000_i64;
+    let year_us = 8766 * hour_us;
+    let keep_at = |step_us: i64, age_s: i64, clock| {
+        let stamp = clock::RowStamp {
+            wall_us: now.wall_us + step_us,
+            monotonic_ns: now.monotonic_ns - age_s * 1_000_000_000,
+            clock,
+        };
+        let entry = Entry {
+            stamp,
+            ..entry(&buffer, "telemetry/a")
+        };
+        buffer.0.shared.inbox.keep(entry);
+    };
+    // Two hours old, though the wall clock says that they are yet to come.
+    keep_at(10 * year_us, 7200, ClockState::Synced);
+    keep_at(10 * year_us, 7200, ClockState::Unsynced);
+    let steps = [
+        0,
+        30 * year_us,
+        -30 * year_us,
+        5 * hour_us,
+        -5 * hour_us,
+        year_us,
+    ];
+    for step in steps {
+        keep_at(step, 1, ClockState::Synced);
+        keep_at(step, 1, ClockState::Unsynced);
+    }
+    wait_until(|| buffer.status().expired == 2);
+    let rows = read_all(&buffer);
+    let numbers: Vec<_> = rows.iter().map(|row| row.seq).collect();
+    assert_eq!(numbers, (3..=14).collect::<Vec<_>>());
+    assert_eq!(buffer.status().rows, 12, "none of these is too old");
+
+    buffer.delete(rows.iter().map(|row| row.id));
+    wait_until(|| buffer.status().rows == 0);
+    keep(&buffer, "telemetry/a", b"next");
+    assert_eq!(read_all(&buffer)[0].seq, 15);
+}
+
+#[test]
 fn the_time_of_a_right_clock_outlives_a_restart() {
     let fixture = Fixture::new();
     let buffer = fixture.open();

@@ -190,6 +190,70 @@ fn drop_newest_keeps_the_old_and_refuse_tells_the_publisher() {
 }
 
 #[test]
+fn a_reader_that_stays_holds_up_no_commit_and_the_log_is_cut_once_it_goes() {
+    const COMMITS: u32 = 200;
+    let fixture = Fixture::with(|config| config.max_size = Size::from_mib(4));
+    let buffer = fixture.open();
+    keep(&buffer, "telemetry/a", b"first");
+    let log = beside(&fixture.config.path, "-wal");
+    // A quarter is the log's.
+    let limit = 1 << 20;
+    let reader = rusqlite::Connection::open(&fixture.config.path).unwrap();
+    let count = "SELECT count(*) FROM message";
+    reader.execute_batch("BEGIN").unwrap();
+    let seen: i64 = reader.query_row(count, [], |row| row.get(0)).unwrap();
+
+    let commits = |count: u32| {
+        let before = file_size(&log);
+        for _ in 0..count {
+            assert_eq!(keep(&buffer, "telemetry/a", &[7; 2000]), Kept::Committed);
+        }
+        (file_size(&log) - before) / u64::from(count)
+    };
+    let within = commits(30);
+    assert!(file_size(&log) < limit);
+    commits(COMMITS);
+    assert!(file_size(&log) > limit, "the reader holds the log");
+    let beyond = commits(COMMITS);
+    // An attempt to cut it is two commits more, of some pages each: one for each commit would show.
+    assert!(
+        beyond < within + 4096,
+        "{beyond} bytes for a commit, not {within}"
+    );
+    let still: i64 = reader.query_row(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(still, seen, "it sees what it saw");
+
+    reader.execute_batch("ROLLBACK").unwrap();
+    for _ in 0..=store::COMMITS_PER_CUT {
+        keep(&buffer, "telemetry/a", b"x");
+    }
+    wait_until(|| file_size(&log) <= limit);
+    assert_eq!(buffer.status().fault, None);
+}
+
+#[test]
+fn checkpoints_are_few_beside_commits_and_keep_the_log_within_its_share() {
+    let fixture = Fixture::new();
+    let buffer = fixture.open();
+    let log = beside(&fixture.config.path, "-wal");
+    let (mut longest, mut grown, mut was) =
+        (0, 0, fs::metadata(&fixture.config.path).unwrap().len());
+    for _ in 0..2000 {
+        assert_eq!(keep(&buffer, "telemetry/a", &[7; 3000]), Kept::Committed);
+        longest = longest.max(file_size(&log));
+        let size = file_size(&fixture.config.path);
+        grown += u32::from(size > was);
+        was = size;
+    }
+    assert!(longest < 5 << 20, "a log of {longest} bytes");
+    // The file grows when the log is copied into it.
+    assert!(
+        (2..20).contains(&grown),
+        "{grown} checkpoints for 2000 commits"
+    );
+}
+
+#[test]
 fn space_is_given_back() {
     let fixture = filled(100_000);
     let buffer = fixture.open();
