@@ -33,6 +33,7 @@ mod metrics;
 mod profiles;
 mod security;
 mod serial;
+mod sparkplug;
 mod trust;
 mod wires;
 

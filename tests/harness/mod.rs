@@ -27,7 +27,7 @@ pub(crate) use mosquitto::Mosquitto;
 
 pub(crate) mod peers;
 pub(crate) use peers::{
-    Client, accepts, controller, meter, openmetrics, scale, subscriber, tank, vault, wind,
+    Client, accepts, controller, host, meter, openmetrics, scale, subscriber, tank, vault, wind,
 };
 
 pub(crate) mod scram;

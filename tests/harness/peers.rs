@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Identity, PATIENCE, Process, Scene, gateway::build_directory, until};
+use super::{
+    Identity, PATIENCE, Pki, Process, Scene, gateway::build_directory, plant::GATEWAY, until,
+};
 
 /// The RTU device: unit 17 on a serial wire whose far end appears at `link`.
 pub(crate) fn meter(scene: &Scene, link: &Path) -> Result<Process> {
@@ -126,6 +128,24 @@ pub(crate) fn scale(scene: &Scene, link: &Path, arguments: &[&str]) -> Result<Pr
     let mut command = script("scale.py")?;
     command.arg("--link").arg(link).args(arguments);
     ready(Process::start("scale", &scene.log_path("scale"), command)?)
+}
+
+/// A Sparkplug host application named `scada`, which listens to the edge node of the gateway in the group `plant`.
+pub(crate) fn host(scene: &Scene, port: u16, pki: &Pki) -> Result<Process> {
+    let identity = pki.client(scene, "observer")?;
+    let mut command = script("sparkplug_host.py")?;
+    command.args(["--port", &port.to_string(), "--id", "scada"]);
+    command.args(["--group", "plant", "--node", GATEWAY, "--ca"]);
+    command
+        .arg(&pki.ca)
+        .arg("--cert")
+        .arg(&identity.certificate);
+    command.arg("--key").arg(&identity.key);
+    let process = Process::start("scada", &scene.log_path("scada"), command)?;
+    until("the host application listens", PATIENCE, || {
+        Ok(process.events_named("connected")?.first().map(drop))
+    })?;
+    Ok(process)
 }
 
 /// `mosquitto_sub`, MQTT 3.1.1 without TLS, from the local broker; one JSON object per message.

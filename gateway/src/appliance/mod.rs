@@ -37,7 +37,10 @@ use crate::{
     control,
     fieldbus::lessons::LessonsFile,
     name,
-    upstream::{self, Incoming, LinkHandle},
+    upstream::{
+        self, Incoming, LinkHandle,
+        sparkplug::{Catalog, Latest, Plant},
+    },
 };
 use field::Field;
 pub use status::{Status, StatusSource};
@@ -163,6 +166,7 @@ impl Appliance {
 
     fn start_link(&mut self) {
         self.link = self.config.upstream.as_ref().map(|config| {
+            let cancel = self.cancel.child_token();
             upstream::start(
                 &upstream::Settings {
                     upstream: config,
@@ -171,12 +175,24 @@ impl Appliance {
                     forwards: &self.config.forwards,
                     receives: &self.config.receives,
                 },
-                self.buffer.clone(),
-                self.incoming.clone(),
-                self.cancel.child_token(),
+                upstream::Here {
+                    buffer: self.buffer.clone(),
+                    incoming: self.incoming.clone(),
+                    plant: config.sparkplug.is_some().then(|| self.plant(&cancel)),
+                },
+                cancel,
             )
         });
         self.status.set_link(self.link.clone());
+    }
+
+    /// The devices as a Sparkplug host sees them.
+    fn plant(&self, cancel: &CancellationToken) -> Plant {
+        let client = self.broker.local("gateway-sparkplug");
+        Plant {
+            catalog: Catalog::new(&self.config),
+            latest: Latest::watch(client, cancel.clone()),
+        }
     }
 
     /// Makes `config` the one in effect. Buses, listeners, clients and links whose part of it is
@@ -219,7 +235,7 @@ impl Appliance {
             &self.config.identity,
             &self.config.forwards,
             &self.config.receives,
-        );
+        ) || (config.has_sparkplug() && !config.same_plant(&self.config));
         self.config = Config {
             buffer: self.config.buffer.clone(),
             gateway: self.config.gateway.clone(),

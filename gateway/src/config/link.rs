@@ -118,6 +118,8 @@ pub struct Upstream {
     /// What the link may cost, for cellular ones.
     #[serde(default)]
     pub budget: Budget,
+    /// The gateway as a Sparkplug B edge node; by default messages go up as they were published.
+    pub sparkplug: Option<Sparkplug>,
     /// First pause before trying again; it doubles, with jitter, up to `retry_max`.
     #[serde(default = "default_retry")]
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "1h"))]
@@ -134,6 +136,21 @@ pub struct Upstream {
 pub enum KeyPlace {
     /// In a file of `[identity] directory`.
     File,
+}
+
+/// The `[upstream.sparkplug]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sparkplug {
+    /// Group of edge nodes that this one belongs to.
+    #[schemars(extend("format" = "name"))]
+    pub group: String,
+    /// Name of this edge node; by default the gateway's id.
+    #[schemars(extend("format" = "name"))]
+    pub node: Option<String>,
+    /// Host application without which nothing is sent, but kept; by default none is waited for.
+    #[schemars(extend("format" = "name"))]
+    pub primary_host: Option<String>,
 }
 
 /// One address of the upstream, or several in the order in which they are tried.
@@ -288,8 +305,11 @@ pub struct Receive {
     pub topic: String,
 }
 
+/// Where messages go upstream, and come from.
+pub(crate) const DEFAULT_TOPIC: &str = "{gateway}/{topic}";
+
 fn default_topic() -> String {
-    "{gateway}/{topic}".to_owned()
+    DEFAULT_TOPIC.to_owned()
 }
 
 fn default_qos() -> QoS {

@@ -31,9 +31,10 @@ use serde::Deserialize;
 pub use bus::{Bus, BusTls, Device, Echo, Framing, Parity, Publish, Rs485, WriteSingle};
 pub use drain::{Budget, Drain, Hold, PING_BYTES, Window};
 pub use identity::Identity;
+pub(crate) use link::DEFAULT_TOPIC;
 pub use link::{
-    Batch, Buffer, Compression, Forward, KeyPlace, Order, Priority, Protocol, Receive, Store,
-    Upstream, Url, Urls, WhenFull,
+    Batch, Buffer, Compression, Forward, KeyPlace, Order, Priority, Protocol, Receive, Sparkplug,
+    Store, Upstream, Url, Urls, WhenFull,
 };
 pub use load::{Loaded, load, parse, schema};
 pub use order::WordOrder;
@@ -108,6 +109,17 @@ impl Config {
     pub fn lessons(&self) -> PathBuf {
         let beside = || self.buffer.path.with_file_name("lessons.json");
         self.gateway.lessons.clone().unwrap_or_else(beside)
+    }
+
+    /// Whether the upstream is told of the devices, beside what they measure.
+    pub(crate) fn has_sparkplug(&self) -> bool {
+        let upstream = self.upstream.as_ref();
+        upstream.is_some_and(|upstream| upstream.sparkplug.is_some())
+    }
+
+    /// Whether devices and instruments are those of the other.
+    pub(crate) fn same_plant(&self, other: &Config) -> bool {
+        (&self.devices, &self.serials) == (&other.devices, &other.serials)
     }
 }
 

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 mod incoming;
+mod node;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::keeper::Kept;
+use broker_lite::{keeper::Kept, topic::TopicFilter};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
@@ -24,9 +25,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::incoming::{Entering, remembered};
+use self::{
+    incoming::{Entering, remembered},
+    node::{Node, NodeSession},
+};
 use super::{
-    Incoming, Receipt,
+    Here, Incoming, Receipt,
     backoff::Backoff,
     budget::{Budget, Ledger, Limits},
     cause::Cause,
@@ -35,7 +39,7 @@ use super::{
     gate::Gate,
     identities::Identities,
     intake::{Ask, Fetched},
-    outbound::{Key, Notices},
+    outbound::{Key, Notices, Outbound},
     pace::Pace,
     packer::{self, Packer, Ticket},
     progress::Progress,
@@ -96,6 +100,7 @@ pub(super) struct Link {
     notices: Notices,
     reach: Reach,
     identities: Identities,
+    gateway: String,
 }
 
 impl Link {
@@ -114,8 +119,11 @@ impl Link {
         let urls: Vec<UpstreamUrl> = urls.collect::<Result<_, _>>()?;
         let endpoints = Endpoints::new(urls)
             .ok_or_else(|| Cause::Configuration("[upstream] url names no broker".to_owned()))?;
-        let rules = Rules::new(gateway, forwards, receives)
-            .map_err(|error| Cause::Configuration(error.to_string()))?;
+        let rules = match &config.sparkplug {
+            None => Rules::new(gateway, forwards, receives),
+            Some(_) => Rules::for_sparkplug(gateway, forwards, receives),
+        };
+        let rules = rules.map_err(|error| Cause::Configuration(error.to_string()))?;
         let notices = rules.notices().map_err(|error| {
             Cause::Configuration(format!(
                 "[gateway] id = {gateway:?} is no topic level: {error}"
@@ -140,17 +148,24 @@ impl Link {
             rules: Arc::new(rules),
             rows: packer::rows_under_way(config.in_flight, forwards),
             notices,
+            gateway: gateway.to_owned(),
         })
     }
 
     /// Connects and forwards until cancelled.
-    pub(super) async fn run(
-        mut self,
-        buffer: Buffer,
-        incoming: mpsc::Sender<Incoming>,
-        board: Arc<Board>,
-        cancel: CancellationToken,
-    ) {
+    pub(super) async fn run(mut self, here: Here, board: Arc<Board>, cancel: CancellationToken) {
+        let Here {
+            buffer,
+            incoming,
+            plant,
+        } = here;
+        let node = match self.node(plant) {
+            Ok(node) => node,
+            Err(cause) => {
+                error!(%cause, "there is no upstream link");
+                return board.set(State::Unusable { cause });
+            }
+        };
         // The hasher's keys are this process' random numbers.
         let seed = RandomState::new().hash_one(&self.client_id);
         let retry = self.config.retry.as_duration();
@@ -175,6 +190,7 @@ impl Link {
             answered_on_link: false,
             gave_up: false,
             leaves: None,
+            node,
             board,
             reading: None,
         };
@@ -187,9 +203,10 @@ impl Link {
             pump.answered_on_link = false;
             pump.leaves = None;
             let started = Instant::now();
+            let hello = pump.begin_session();
             let ended = tokio::select! {
                 () = cancel.cancelled() => break,
-                attempt = self.connect(&url, pump.buffer.clock_floor()) => match attempt {
+                attempt = self.connect(&url, pump.buffer.clock_floor(), hello) => match attempt {
                     Ok((session, allowance)) => {
                         info!(upstream = %url, "connected to the upstream");
                         last_cause = None;
@@ -209,7 +226,7 @@ impl Link {
                     continue;
                 }
                 Some(Leave::ForTheNewIdentity) => continue,
-                None => {}
+                Some(Leave::WithoutHost) | None => {}
             }
             if let Next::AtOnce(next) = self.endpoints.failed() {
                 warn!(upstream = %url, kind = cause.as_str(), %cause, %next, "no link to this upstream; trying the next");
@@ -257,12 +274,13 @@ impl Link {
         &self,
         url: &UpstreamUrl,
         floor: Timestamp,
+        hello: Hello,
     ) -> Result<(Session, Allowance), Cause> {
         if !url.tls {
-            return self.open(url, None).await;
+            return self.open(url, None, hello).await;
         }
         let offer = self.identities.offer(url, floor).await?;
-        let opened = self.open(url, Some(&offer)).await;
+        let opened = self.open(url, Some(&offer), hello).await;
         match &opened {
             Ok(_) => self.identities.let_in(&offer).await,
             Err(cause) => self.identities.failed(&offer, cause),
@@ -274,6 +292,7 @@ impl Link {
         &self,
         url: &UpstreamUrl,
         offer: Option<&Offer>,
+        hello: Hello,
     ) -> Result<(Session, Allowance), Cause> {
         let limit = self.config.connect_timeout.as_duration();
         let deadline = tokio::time::Instant::now() + limit;
@@ -287,7 +306,11 @@ impl Link {
                 Box::new(reach::handshake(tcp, config, name, deadline).await?)
             }
         };
-        let mut session = Session::open(self.options(), stream);
+        let options = Options {
+            will: hello.will,
+            ..self.options()
+        };
+        let mut session = Session::open(options, stream);
         let first = timeout_at(deadline, session.next()).await.map_err(|_| {
             Cause::Unreachable(format!("no answer within {} s", limit.as_secs_f32()))
         })?;
@@ -295,7 +318,7 @@ impl Link {
             return Err(Cause::Protocol("it did not begin with CONNACK".to_owned()));
         };
         session
-            .subscribe(&self.rules.subscriptions())
+            .subscribe(&hello.filters)
             .map_err(|_| Cause::Closed("the subscriptions could not be sent".to_owned()))?;
         Ok((session, allowance))
     }
@@ -320,6 +343,7 @@ impl Link {
             keep_alive: self.config.keep_alive.as_duration().max(MIN_KEEP_ALIVE),
             window: self.config.in_flight.max(1),
             version: self.config.protocol,
+            will: None,
         }
     }
 }
@@ -335,6 +359,13 @@ fn report(url: &UpstreamUrl, cause: &Cause, retry: Duration, last: &mut Option<C
     }
 }
 
+/// What a session begins with.
+struct Hello {
+    /// With Sparkplug: what the upstream publishes when the connection is lost.
+    will: Option<Outbound>,
+    filters: Vec<TopicFilter>,
+}
+
 /// Why a link that works is given up.
 #[derive(Debug, Clone, Copy)]
 enum Leave {
@@ -342,6 +373,8 @@ enum Leave {
     ForTheFirst,
     /// The upstream takes another identity.
     ForTheNewIdentity,
+    /// The primary host application of the Sparkplug node is not there.
+    WithoutHost,
 }
 
 /// Why a wait has ended.
@@ -353,6 +386,8 @@ enum Woken {
     Appended(bool),
     /// Sending was paused or goes on.
     Paused,
+    /// A device came or went.
+    States,
     Acknowledged(Receipt),
     /// Whether the message from upstream that is to be handed on is remembered on disk.
     Remembered(Kept),
@@ -379,6 +414,7 @@ struct Pump {
     gave_up: bool,
     /// The link has ended in favour of another one.
     leaves: Option<Leave>,
+    node: Option<Node>,
     board: Arc<Board>,
     /// Whether what the link costs is to be kept on disk, as far as it was, and when again.
     limited: bool,
@@ -394,6 +430,8 @@ struct Connection {
     /// Sent, with no packet identifier yet.
     unnumbered: VecDeque<(Ticket, Instant)>,
     numbered: HashMap<u16, (Ticket, Instant)>,
+    /// With Sparkplug: what this connection has said of itself.
+    node: Option<NodeSession>,
     /// From upstream, waiting for the local broker.
     waiting: VecDeque<Received>,
     /// The oldest of them, while the disk takes note of it.
@@ -412,18 +450,17 @@ impl Pump {
         self.connection += 1;
         self.gave_up = false;
         self.leaves = None;
-        self.board.set(State::Connected);
-        self.buffer.link_is_up(true);
         let mut connection = Connection {
             session,
             unnumbered: VecDeque::new(),
             numbered: HashMap::new(),
+            node: None,
             waiting: VecDeque::new(),
             entering: None,
         };
         self.follow_pause();
         self.packer.link_up(&allowance);
-        self.input(Input::LinkUp(allowance));
+        self.link_up(&mut connection, allowance);
         let ended = tokio::select! {
             cause = self.exchange(&mut connection) => Some(cause),
             leave = leave => {
@@ -448,6 +485,7 @@ impl Pump {
         self.show();
         if ended.is_none() || self.leaves.is_some() {
             self.acknowledge_the_last(&connection.session);
+            self.say_dead(&connection.session);
             say_goodbye(connection.session).await;
         }
         ended
@@ -469,13 +507,18 @@ impl Pump {
 
     /// Waits for whatever comes first; nothing is lost with what comes later.
     async fn wait(&mut self, connection: &mut Connection) -> Woken {
-        let timers = [self.forwarder.poll_timeout(), self.packer.poll_timeout()];
+        let timers = [
+            self.forwarder.poll_timeout(),
+            self.packer.poll_timeout(),
+            self.node.as_ref().and_then(Node::poll_timeout),
+        ];
         let deadline = timers.into_iter().flatten().min();
         let wants_room = !connection.waiting.is_empty() && connection.entering.is_none();
         tokio::select! {
             event = connection.session.next() => Woken::Event(event),
             read = finished(&mut self.reading) => Woken::Read(read),
             changed = self.appended.changed() => Woken::Appended(changed.is_ok()),
+            () = node::states_changed(&mut self.node) => Woken::States,
             Ok(()) = self.paused.changed() => Woken::Paused,
             Some(receipt) = self.acknowledged.recv() => Woken::Acknowledged(receipt),
             kept = remembered(&mut connection.entering) => Woken::Remembered(kept),
@@ -494,6 +537,11 @@ impl Pump {
                 self.input(read);
             }
             Woken::Paused => self.follow_pause(),
+            Woken::States => {
+                if let Some(node) = &mut self.node {
+                    node.learn(Instant::now());
+                }
+            }
             Woken::Appended(true) => {
                 self.progress.observe(self.buffer.waiting(), Instant::now());
                 self.input(Input::Appended);
@@ -565,6 +613,7 @@ impl Pump {
     fn advance(&mut self, connection: &mut Connection) -> Result<(), Cause> {
         loop {
             self.drain()?;
+            self.follow_node(connection)?;
             self.send(connection)?;
             if !self.pass_answers() {
                 return Ok(());
@@ -582,7 +631,10 @@ impl Pump {
                     self.delete(&mut rows);
                     self.start_reading(ask);
                 }
-                Output::Publish(message) => self.packer.push(message, Instant::now()),
+                Output::Publish(message) => match &mut self.node {
+                    Some(node) => node.push(message),
+                    None => self.packer.push(message, Instant::now()),
+                },
                 Output::Delete(Key::Row(row)) => rows.push(row),
                 Output::Delete(Key::Gap { id, count }) => self.buffer.delete_gap(id, count),
                 Output::Delete(Key::StandIn | Key::Notice)
@@ -682,7 +734,10 @@ impl Pump {
             Event::Connected(_) => {}
             Event::Written(0) => {
                 if let Some((ticket, sent)) = connection.unnumbered.pop_front() {
-                    self.answered(ticket, sent, Answer::Acknowledged);
+                    match &mut connection.node {
+                        Some(node) => node.written((ticket, sent)),
+                        None => self.answered(ticket, sent, Answer::Acknowledged),
+                    }
                 }
             }
             Event::Written(packet_id) => {
@@ -697,16 +752,21 @@ impl Pump {
                 };
                 self.answered(ticket, sent, answer);
             }
-            Event::Refused(reasons) if reasons.is_empty() => {}
             Event::Refused(reasons) => {
-                error!(
-                    reasons = reasons.join(", "),
-                    "the upstream refused a subscription; nothing comes in for it"
-                );
+                if !reasons.is_empty() && !connection.has_subscribed() {
+                    error!(
+                        reasons = reasons.join(", "),
+                        "the upstream refused a subscription; nothing comes in for it"
+                    );
+                }
+                self.subscribed(connection);
             }
             Event::Received(received) => {
                 let bytes = received.topic.len() + received.payload.len();
                 self.input(Input::Heard(bytes as u64));
+                if self.node.is_some() {
+                    return self.heard(connection, received);
+                }
                 if connection.waiting.len() < MAX_WAITING {
                     connection.waiting.push_back(received);
                 } else {

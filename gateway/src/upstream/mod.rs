@@ -29,6 +29,8 @@ mod batch;
 mod compress;
 mod packer;
 
+pub mod sparkplug;
+
 mod link;
 
 mod backoff;
@@ -153,19 +155,25 @@ pub struct Settings<'a> {
     pub receives: &'a [config::Receive],
 }
 
+/// What the link joins to the upstream.
+#[derive(Debug)]
+pub struct Here {
+    /// What waits.
+    pub buffer: Buffer,
+    /// Where what comes down goes.
+    pub incoming: mpsc::Sender<Incoming>,
+    /// The devices, for Sparkplug alone.
+    pub plant: Option<sparkplug::Plant>,
+}
+
 /// Starts the link. A configuration that cannot work shows as its state; it is not an error here,
 /// since the plant side must run in any case.
-pub fn start(
-    settings: &Settings<'_>,
-    buffer: Buffer,
-    incoming: mpsc::Sender<Incoming>,
-    cancel: CancellationToken,
-) -> LinkHandle {
+pub fn start(settings: &Settings<'_>, here: Here, cancel: CancellationToken) -> LinkHandle {
     let endpoint = settings.upstream.url.iter().next().unwrap_or_default();
     let board = Arc::new(Board::new(endpoint));
     let task = match Link::new(settings, &board) {
         Ok(link) => {
-            let run = link.run(buffer, incoming, Arc::clone(&board), cancel.clone());
+            let run = link.run(here, Arc::clone(&board), cancel.clone());
             Some(tokio::spawn(run))
         }
         Err(cause) => {

@@ -88,14 +88,24 @@ struct Entry {
 #[derive(Debug)]
 enum Parcel {
     Message(Box<Outbound>),
-    Batch { label: Label, entries: Vec<Entry> },
+    /// Without a row.
+    Own(Box<Outbound>),
+    Batch {
+        label: Label,
+        entries: Vec<Entry>,
+    },
 }
 
 /// What is under way in one packet.
 #[derive(Debug)]
 enum Load {
     Message(Key),
-    Batch { label: Label, entries: Vec<Entry> },
+    /// Without a row.
+    Own,
+    Batch {
+        label: Label,
+        entries: Vec<Entry>,
+    },
 }
 
 impl Packer {
@@ -147,6 +157,11 @@ impl Packer {
         }
     }
 
+    /// Takes in a message that stands for no row; nobody waits for its answer.
+    pub(crate) fn push_own(&mut self, message: Outbound) {
+        self.ready.push_back(Parcel::Own(Box::new(message)));
+    }
+
     /// Early or repeated calls do nothing.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         while let Some(index) = self.open.iter().position(|open| open.due <= now) {
@@ -192,6 +207,7 @@ impl Packer {
         }
         match (load, answer) {
             (load, Answer::Never(reason)) => self.refused(load, reason),
+            (Load::Own, _) => {}
             (Load::Message(key), answer) => self.answers.push_back((key, answer)),
             (Load::Batch { entries, .. }, answer) => {
                 let keys = entries.into_iter().map(|entry| (entry.key, answer.clone()));
@@ -278,6 +294,7 @@ impl Packer {
                     .and_then(|packing| packing.compress);
                 (self.squeezer.squeeze(*message, how), Load::Message(key))
             }
+            Parcel::Own(message) => (*message, Load::Own),
             Parcel::Batch { label, entries } => {
                 let packet = Outbound {
                     key: entries[0].key,
@@ -306,6 +323,7 @@ impl Packer {
     fn refused(&mut self, load: Load, reason: String) {
         match load {
             Load::Message(key) => self.answers.push_back((key, Answer::Never(reason))),
+            Load::Own => {}
             Load::Batch { label, mut entries } if entries.len() > 1 => {
                 let second = entries.split_off(entries.len() / 2);
                 for entries in [second, entries] {

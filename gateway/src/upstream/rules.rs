@@ -49,6 +49,8 @@ pub(crate) struct Rules {
     gateway: String,
     forwards: Vec<Forward>,
     receives: Vec<Inverse>,
+    /// Rows are put into another form behind the forwarder, which needs to know where they come from.
+    reshaped: bool,
 }
 
 /// A receive rule, the other way round.
@@ -86,6 +88,35 @@ impl Rules {
                 .iter()
                 .map(|rule| Inverse::new(rule, gateway))
                 .collect::<Result<_, _>>()?,
+            reshaped: false,
+        })
+    }
+
+    /// The rules of a Sparkplug link: they say what goes up and what may come down, but name no topics upstream.
+    pub(crate) fn for_sparkplug(
+        gateway: &str,
+        forwards: &[Forward],
+        receives: &[Receive],
+    ) -> Result<Rules, RuleError> {
+        let forwards: Vec<_> = forwards
+            .iter()
+            .map(|rule| Forward {
+                topic: DEFAULT_TEMPLATE.to_owned(),
+                batch: None,
+                compress: None,
+                ..rule.clone()
+            })
+            .collect();
+        let receives: Vec<_> = receives
+            .iter()
+            .map(|rule| Receive {
+                topic: TOPIC.to_owned(),
+                ..rule.clone()
+            })
+            .collect();
+        Ok(Rules {
+            reshaped: true,
+            ..Rules::new(gateway, &forwards, &receives)?
         })
     }
 
@@ -122,7 +153,16 @@ impl Rules {
         });
         let overtakes = rule.is_some_and(|rule| rule.order == Order::LiveFirst);
         let topic = TopicName::parse(&fill(template, &self.gateway, row.topic.as_str()))?;
-        let packing = rule.and_then(|rule| packing(rule, &row));
+        let batch = rule.and_then(|rule| rule.batch);
+        let compress = rule.and_then(|rule| rule.compress);
+        let packs = self.reshaped || batch.is_some() || compress.is_some();
+        let packing = packs.then(|| {
+            Box::new(Packing {
+                batch,
+                compress,
+                origin: origin(&row),
+            })
+        });
         let mut properties = row.properties.unwrap_or_default();
         // In a batch the row's entry says it.
         if packing
@@ -226,20 +266,13 @@ fn fill(template: &str, gateway: &str, topic: &str) -> String {
     template.replace(GATEWAY, gateway).replace(TOPIC, topic)
 }
 
-fn packing(rule: &Forward, row: &Row) -> Option<Box<Packing>> {
-    let packs = rule.batch.is_some() || rule.compress.is_some();
-    packs.then(|| {
-        Box::new(Packing {
-            batch: rule.batch,
-            compress: rule.compress,
-            origin: Origin {
-                topic: row.topic.clone(),
-                seq: row.seq,
-                received: row.received,
-                clock: row.clock,
-            },
-        })
-    })
+fn origin(row: &Row) -> Origin {
+    Origin {
+        topic: row.topic.clone(),
+        seq: row.seq,
+        received: row.received,
+        clock: row.clock,
+    }
 }
 
 fn note(properties: &mut MessageProperties, name: &str, value: &str) {

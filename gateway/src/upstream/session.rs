@@ -52,6 +52,9 @@ pub(crate) struct Options {
     pub(crate) keep_alive: Duration,
     pub(crate) window: u16,
     pub(crate) version: Protocol,
+    /// Published by the upstream when the connection is lost. With a will the session ends with its connection, as
+    /// Sparkplug wants it (tck-id-principles-persistence-clean-session-50); without, it outlives it.
+    pub(crate) will: Option<Outbound>,
 }
 
 impl Options {

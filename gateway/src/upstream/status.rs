@@ -19,6 +19,11 @@ use crate::{clock, reading::Stamp};
 pub enum State {
     /// Looking the host up, shaking hands.
     Connecting,
+    /// Connected, but what is sent would not be listened to yet.
+    Waiting {
+        /// The Sparkplug host application that is waited for.
+        host: String,
+    },
     /// The upstream takes messages.
     Connected,
     /// It did not work or ended; the next attempt follows.
@@ -41,6 +46,9 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             State::Connecting => f.write_str("connecting"),
+            State::Waiting { host } => {
+                write!(f, "waiting for the primary host application {host}")
+            }
             State::Connected => f.write_str("connected"),
             State::Down { cause, retry } => {
                 write!(

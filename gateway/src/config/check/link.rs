@@ -2,7 +2,7 @@
 
 use broker_lite::topic::TopicName;
 
-use crate::config::{Config, Forward, Upstream, url::UpstreamUrl};
+use crate::config::{Config, DEFAULT_TOPIC, Forward, Upstream, url::UpstreamUrl};
 
 use super::{Findings, drain};
 
@@ -49,8 +49,12 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
             );
         }
     }
-    for (index, rule) in config.forwards.iter().enumerate() {
-        check_batch(rule, index, findings);
+    if config.has_sparkplug() {
+        check_sparkplug(config, findings);
+    } else {
+        for (index, rule) in config.forwards.iter().enumerate() {
+            check_batch(rule, index, findings);
+        }
     }
     for (index, rule) in config.receives.iter().enumerate() {
         check_template(
@@ -114,6 +118,29 @@ fn check_upstream(upstream: &Upstream, findings: &mut Findings<'_>) {
             ),
             "the pause grows from retry to retry_max",
         );
+    }
+}
+
+/// Sparkplug has its own topics and payloads.
+fn check_sparkplug(config: &Config, findings: &mut Findings<'_>) {
+    const OWN: &str = "[upstream.sparkplug] has topics and payloads of its own";
+    for (index, rule) in config.forwards.iter().enumerate() {
+        let path = |key: &str| format!("forward[{index}].{key}");
+        if rule.batch.is_some() {
+            findings.error(&path("batch"), OWN, "leave it out");
+        }
+        if rule.compress.is_some() {
+            findings.error(&path("compress"), OWN, "leave it out");
+        }
+        if rule.topic != DEFAULT_TOPIC {
+            findings.warn(&path("topic"), OWN, "leave it out; the filter alone counts");
+        }
+    }
+    for (index, rule) in config.receives.iter().enumerate() {
+        if rule.topic != DEFAULT_TOPIC {
+            let path = format!("receive[{index}].topic");
+            findings.warn(&path, OWN, "leave it out; the filter alone counts");
+        }
     }
 }
 

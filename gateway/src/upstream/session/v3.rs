@@ -8,8 +8,9 @@ use std::{collections::VecDeque, time::Duration};
 use broker_lite::{packet::QoS, topic::TopicFilter};
 use bytes::BytesMut;
 use rumqttc::{
-    Connect, ConnectReturnCode, Disconnect, Event as Happened, Incoming, MqttState, Packet,
-    PingReq, PubAck, Publish, Request, StateError, Subscribe, SubscribeFilter, mqttbytes::Error,
+    Connect, ConnectReturnCode, Disconnect, Event as Happened, Incoming, LastWill, MqttState,
+    Packet, PingReq, PubAck, Publish, Request, StateError, Subscribe, SubscribeFilter,
+    mqttbytes::Error,
 };
 
 use super::{
@@ -73,7 +74,12 @@ impl Dialect for V3 {
     fn connect(&self, to: &mut BytesMut) -> Result<(), Cause> {
         let mut connect = Connect::new(self.options.client_id.clone());
         connect.keep_alive = self.options.keep_alive_s();
-        connect.clean_session = false;
+        let will = self.options.will.as_ref();
+        connect.clean_session = will.is_some();
+        connect.last_will = will.map(|will| {
+            let (topic, qos) = (will.topic.as_str(), qos_v3(will.qos));
+            LastWill::new(topic, will.payload.clone(), qos, will.retain)
+        });
         write(Some(Packet::Connect(connect)), to)
     }
 

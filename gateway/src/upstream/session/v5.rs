@@ -15,8 +15,8 @@ use rumqttc::v5::{
     mqttbytes::{
         Error, QoS as Qos5,
         v5::{
-            ConnAck, Connect, ConnectProperties, ConnectReturnCode, Filter, Packet, PubAck,
-            PubAckReason, Publish, PublishProperties, RetainForwardRule, Subscribe,
+            ConnAck, Connect, ConnectProperties, ConnectReturnCode, Filter, LastWill, Packet,
+            PubAck, PubAckReason, Publish, PublishProperties, RetainForwardRule, Subscribe,
         },
     },
 };
@@ -91,8 +91,13 @@ impl Dialect for V5 {
     type Request = Request;
 
     fn connect(&self, to: &mut BytesMut) -> Result<(), Cause> {
+        let will = self.options.will.as_ref();
+        let expiry = match will {
+            Some(_) => 0,
+            None => SESSION_EXPIRY_S,
+        };
         let properties = ConnectProperties {
-            session_expiry_interval: Some(SESSION_EXPIRY_S),
+            session_expiry_interval: Some(expiry),
             receive_maximum: Some(INCOMING_WINDOW),
             max_packet_size: Some(MAX_INCOMING_BYTES as u32),
             ..ConnectProperties::new()
@@ -100,10 +105,14 @@ impl Dialect for V5 {
         let connect = Connect {
             keep_alive: self.options.keep_alive_s(),
             client_id: self.options.client_id.clone(),
-            clean_start: false,
+            clean_start: will.is_some(),
             properties: Some(properties),
         };
-        self.write(Some(Packet::Connect(connect, None, None)), to)
+        let will = will.map(|will| {
+            let (topic, qos) = (will.topic.as_str(), qos_v5(will.qos));
+            LastWill::new(topic, will.payload.clone(), qos, will.retain, None)
+        });
+        self.write(Some(Packet::Connect(connect, will, None)), to)
     }
 
     fn take(&mut self, from: &mut BytesMut, to: &mut BytesMut) -> Result<bool, Cause> {

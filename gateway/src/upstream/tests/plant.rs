@@ -91,7 +91,12 @@ impl Plant {
             forwards: &[forward()],
             receives: &[receive],
         };
-        start(&settings, buffer, self.incoming.clone(), cancel)
+        let here = Here {
+            buffer,
+            incoming: self.incoming.clone(),
+            plant: None,
+        };
+        start(&settings, here, cancel)
     }
 
     pub(super) async fn cause(

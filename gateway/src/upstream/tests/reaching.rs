@@ -112,6 +112,7 @@ async fn speak(stream: TlsStream<TcpStream>) {
         keep_alive: Duration::from_secs(10),
         window: 1,
         version: Protocol::V5,
+        will: None,
     };
     let mut session = Session::open(options, Box::new(stream));
     let event = session.next().await;

@@ -1,4 +1,4 @@
-//! What is said about rules that batch and compress.
+//! What is said about rules that batch and compress, and about Sparkplug.
 
 use super::check;
 
@@ -30,4 +30,21 @@ fn a_batch_has_bounds() {
         &["1000", "1MiB", "30s"],
     );
     check(&rule("compress = \"gzip\""), &["zstd"]);
+}
+
+#[test]
+fn sparkplug_brings_its_own_topics_and_payloads() {
+    let sparkplug = "[upstream.sparkplug]\ngroup = \"plant\"\nprimary_host = \"scada\"\n";
+    let rules = "[[forward]]\nfilter = \"telemetry/#\"\n[[receive]]\nfilter = \"command/#\"\n";
+    check(&format!("{UPSTREAM}{sparkplug}{rules}"), &[]);
+    let rules = "[[forward]]\nfilter = \"telemetry/#\"\ntopic = \"x/{topic}\"\nbatch = {}\ncompress = \"zstd\"\n";
+    check(
+        &format!("{UPSTREAM}{sparkplug}{rules}"),
+        &["topic", "batch", "compress"]
+            .map(|_| "[upstream.sparkplug] has topics and payloads of its own"),
+    );
+    check(
+        &format!("{UPSTREAM}[upstream.sparkplug]\ngroup = \"a/b\"\n[[forward]]\nfilter = \"a\"\n"),
+        &["'/' may not stand in it"],
+    );
 }
