@@ -23,6 +23,7 @@ use std::{env, sync::Arc, thread, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use powercut::Random;
+use serde_json::Value;
 
 use crate::harness::{Gateway, Mosquitto, PATIENCE, Recorder, Scene, gateway, promise, until};
 
@@ -156,37 +157,20 @@ impl<'a> Stage<'a> {
     }
 
     /// Until everything acknowledged has arrived, as long as it gets on.
-    fn settle(&self) -> Result<()> {
+    fn settle(&self, scene: &Scene) -> Result<()> {
         self.publishers.finish();
-        let progress = || self.publishers.acknowledged() + self.recorder.acknowledged();
+        let progress = || self.publishers.acknowledged() + self.recorder.arrived();
         as_long_as_it_gets_on(
             "the publishers have their acknowledgements",
             progress,
             || Ok(self.publishers.is_done()),
         )?;
-        as_long_as_it_gets_on("everything is upstream", progress, || {
-            self.recorder.read(|passages, _| {
-                let verdict = Verdict::of(passages)?;
-                let mut ledgers = self.publishers.ledgers();
-                Ok(ledgers.all(|(topic, ledger)| verdict.missing(topic, &ledger).is_empty()))
-            })
-        })?;
-        let heard = || self.observer.heard().len();
-        as_long_as_it_gets_on("all of Mosquitto's last life is heard", heard, || {
-            Ok(self.unheard()?.0 == 0)
-        })
-    }
-
-    /// What Mosquitto acknowledged in its last life, and in those before it, and nobody has heard.
-    fn unheard(&self) -> Result<(usize, usize)> {
-        let (heard, life) = (self.observer.heard(), self.recorder.life());
-        self.recorder
-            .read(|passages, _| Ok(Verdict::of(passages)?.unheard(&heard, life)))
+        as_long_as_it_gets_on("the buffer is empty", progress, || Ok(waiting(scene)? == 0))
     }
 
     fn judge(&self) -> Result<Summary> {
         let mut summary = Summary::default();
-        self.recorder.read(|passages, processes| {
+        let (mut last, mut before) = self.recorder.read(|passages, processes| {
             let verdict = Verdict::of(passages)?;
             for (topic, ledger) in self.publishers.ledgers() {
                 let missing = verdict.missing(topic, &ledger);
@@ -194,9 +178,17 @@ impl<'a> Stage<'a> {
                 let again = verdict.in_order_and_time(topic, &ledger)?;
                 summary.enter(&ledger, again);
             }
-            verdict.repetitions_are_bounded(processes, &mut summary)
+            verdict.repetitions_are_bounded(processes, &mut summary)?;
+            Ok(verdict.acknowledged(self.recorder.life()))
         })?;
-        summary.lost_by_upstream(self.unheard()?.1);
+        let heard = || self.observer.count();
+        let what = "what Mosquitto acknowledged in its last life is heard";
+        as_long_as_it_gets_on(what, heard, || {
+            self.observer.retain_unheard(&mut last);
+            Ok(last.is_empty())
+        })?;
+        self.observer.retain_unheard(&mut before);
+        summary.lost_by_upstream(before.len());
         Ok(summary)
     }
 }
@@ -213,9 +205,10 @@ fn kills_of_the_gateway_and_of_its_upstream_lose_nothing_acknowledged() {
             let cut = stage.round();
             cuts.push(cut.with_context(|| format!("round {round} of seed {seed}"))?);
         }
-        stage.settle().with_context(|| format!("seed {seed}"))?;
+        stage
+            .settle(scene)
+            .with_context(|| format!("seed {seed}"))?;
         let summary = stage.judge().with_context(|| format!("seed {seed}"))?;
-        the_buffer_is_empty(scene)?;
         println!("seed {seed}, {}: {summary}", counted(&cuts));
         Ok(())
     });
@@ -241,20 +234,18 @@ fn counted(cuts: &[Cut]) -> String {
     )
 }
 
-/// What has arrived does not wait any more.
-fn the_buffer_is_empty(scene: &Scene) -> Result<()> {
+/// Messages that the buffer holds.
+fn waiting(scene: &Scene) -> Result<u64> {
     let config = scene.path("gateway.toml").display().to_string();
-    until("the buffer is empty", PATIENCE, || {
-        let output = gateway::run(&["buffer", "stats", "--json", "--config", &config])?;
-        let stats: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        Ok((stats["buffer"]["messages"] == 0).then_some(()))
-    })
+    let output = gateway::run(&["buffer", "stats", "--json", "--config", &config])?;
+    let stats: Value = serde_json::from_slice(&output.stdout)?;
+    stats["buffer"]["messages"].as_u64().context("no count")
 }
 
 fn as_long_as_it_gets_on(
     what: &str,
     progress: impl Fn() -> usize,
-    is_done: impl Fn() -> Result<bool>,
+    mut is_done: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
     loop {
         let before = progress();

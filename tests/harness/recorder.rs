@@ -5,7 +5,7 @@
 //! the upstream, of that PUBACK or of the gateway afterwards.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     sync::{
@@ -62,7 +62,8 @@ struct Shared {
 #[derive(Default)]
 struct Log {
     passages: Vec<Passage>,
-    acknowledged: usize,
+    /// Topics and numbers that the upstream has acknowledged.
+    arrived: HashSet<(String, u64)>,
     /// What could not be understood; nothing may.
     faults: Vec<String>,
     /// The gateway's process behind each link.
@@ -103,9 +104,9 @@ impl Recorder {
         self.shared.log().process += 1;
     }
 
-    /// How many messages the upstream has acknowledged, each time that it did.
-    pub(crate) fn acknowledged(&self) -> usize {
-        self.shared.log().acknowledged
+    /// How many messages the upstream has acknowledged, once or more often.
+    pub(crate) fn arrived(&self) -> usize {
+        self.shared.log().arrived.len()
     }
 
     /// Which life of the upstream this is.
@@ -261,8 +262,10 @@ impl Direction {
             let place = place.with_context(|| format!("a PUBACK {packet_id} for nothing"))?;
             if taken {
                 let mut log = self.shared.log();
-                log.passages[place].acknowledged_by = Some(life);
-                log.acknowledged += 1;
+                let passage = &mut log.passages[place];
+                passage.acknowledged_by = Some(life);
+                let arrived = passage.seq.map(|seq| (passage.topic.clone(), seq));
+                log.arrived.extend(arrived);
             }
         }
         Ok(())

@@ -62,9 +62,15 @@ impl Observer {
         self.0.subscriptions.load(Ordering::SeqCst)
     }
 
-    /// Everything that came.
-    pub(super) fn heard(&self) -> Heard {
-        self.0.lock().clone()
+    /// How much came.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Leaves of `expected` what has not come.
+    pub(super) fn retain_unheard(&self, expected: &mut Heard) {
+        let heard = self.0.lock();
+        expected.retain(|message| !heard.contains(message));
     }
 }
 

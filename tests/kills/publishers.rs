@@ -201,7 +201,7 @@ impl Publisher {
     fn fresh(&mut self) -> Vec<u8> {
         let mut output = Vec::new();
         let acknowledged = self.shared.acknowledged.load(Ordering::SeqCst);
-        let waiting = acknowledged.saturating_sub(self.shared.recorder.acknowledged());
+        let waiting = acknowledged.saturating_sub(self.shared.recorder.arrived());
         if self.is_finishing() || waiting >= MOST_WAITING {
             return output;
         }

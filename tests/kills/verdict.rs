@@ -1,7 +1,7 @@
 //! What was acknowledged to the publishers against what the upstream acknowledged to the gateway.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     time::Duration,
 };
@@ -177,22 +177,20 @@ impl<'a> Verdict<'a> {
         Ok(())
     }
 
-    /// What the upstream acknowledged in its last life has been heard behind it; counts what it lost in others.
-    pub(super) fn unheard(&self, heard: &Heard, last_life: u32) -> (usize, usize) {
-        let mut by_life: HashMap<bool, BTreeSet<(&str, u32)>> = HashMap::new();
+    /// What the upstream acknowledged in its last life, and in those before it.
+    pub(super) fn acknowledged(&self, last_life: u32) -> (Heard, Heard) {
+        let (mut last, mut before) = (Heard::new(), Heard::new());
         for (topic, stored) in &self.topics {
             for stored in stored.values() {
-                let Some(life) = stored.acknowledged_by else {
-                    continue;
+                let message = ((*topic).to_owned(), stored.number);
+                match stored.acknowledged_by {
+                    Some(life) if life == last_life => last.insert(message),
+                    Some(_) => before.insert(message),
+                    None => continue,
                 };
-                if !heard.contains(&((*topic).to_owned(), stored.number)) {
-                    let unheard = by_life.entry(life == last_life).or_default();
-                    unheard.insert((*topic, stored.number));
-                }
             }
         }
-        let count = |last| by_life.get(&last).map_or(0, BTreeSet::len);
-        (count(true), count(false))
+        (last, before)
     }
 }
 

@@ -1,0 +1,129 @@
+//! A program that takes part: started on a core of its own, its processor time, its end. Driver.
+//!
+//! Invariant: it ends with its owner.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// A program that does not listen after this many looks never will.
+const LOOKS: u32 = 200;
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A running program.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    clock: ClockId,
+}
+
+impl Process {
+    /// Starts `command` on `core`; it is not heard.
+    pub(crate) fn start(command: &Command, core: usize) -> Result<Process> {
+        Self::with(
+            pinned(command, core)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null()),
+        )
+    }
+
+    fn with(command: &mut Command) -> Result<Process> {
+        let name = crate::command::line(command);
+        let child = command
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start `{name}`"))?;
+        let pid = i32::try_from(child.id())?;
+        let clock = clock_getcpuclockid(Pid::from_raw(pid))
+            .with_context(|| format!("`{name}` ended at its start"))?;
+        Ok(Process { name, child, clock })
+    }
+
+    /// Processor time that all its threads have used, kernel included.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let used = clock_gettime(self.clock)
+            .with_context(|| format!("`{}` ended while it was measured", self.name))?;
+        Ok(used.into())
+    }
+
+    /// Waits until it takes connections.
+    pub(crate) fn wait_listening(&mut self, port: u16) -> Result<()> {
+        for _ in 0..LOOKS {
+            self.check()?;
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return Ok(());
+            }
+            sleep(LOOK);
+        }
+        bail!("`{}` does not listen", self.name)
+    }
+
+    /// Fails if it has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("`{}` ended with {status}", self.name),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+/// A program that answers each line with one of JSON.
+pub(crate) struct Answerer {
+    pub(crate) process: Process,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Answerer {
+    pub(crate) fn start(command: &Command, core: usize) -> Result<Answerer> {
+        let mut command = pinned(command, core);
+        let mut process = Process::with(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let pipes = (process.child.stdin.take(), process.child.stdout.take());
+        let (Some(questions), Some(answers)) = pipes else {
+            bail!("`{}` has no pipes", process.name);
+        };
+        Ok(Answerer {
+            process,
+            questions,
+            answers: BufReader::new(answers),
+        })
+    }
+
+    /// The numbers that it tells now.
+    pub(crate) fn ask(&mut self) -> Result<Value> {
+        self.questions.write_all(b"\n")?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        serde_json::from_str(&line)
+            .with_context(|| format!("`{}` answered {line:?}", self.process.name))
+    }
+}
+
+fn pinned(command: &Command, core: usize) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned
+        .args(["--cpu-list", &core.to_string()])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (key, value) in command.get_envs() {
+        pinned.env(key, value.unwrap_or_default());
+    }
+    if let Some(folder) = command.get_current_dir() {
+        pinned.current_dir(folder);
+    }
+    pinned
+}
