@@ -4,15 +4,19 @@
 //! workloads ──▶ brokers: started afresh on a core of its own ──▶ load, on another core ──▶ results ──▶ report
 //!                  └── in turn, round after round ◀──────────────────────────┘              broker.json  broker.md
 //! ```
-//! `fieldbus` does the same for those who poll Modbus devices.
+//! `fieldbus` does the same for those who poll Modbus devices, `store` for those who keep messages and forward them.
 //! Invariant: every figure is a median of runs that alternated between the brokers, so what slows the machine for a
 //! while slows all of them. A run of some workloads replaces their rows only. Shell.
 
 pub(crate) mod fieldbus;
+pub(crate) mod store;
 
 mod brokers;
+mod figures;
+mod process;
 mod report;
 mod results;
+mod table;
 mod workloads;
 
 pub(crate) mod line;

@@ -5,7 +5,7 @@
 //!         demo    ├── tools (rustup, pip, …) what it does not have
 //!         test ───┼── cross (aarch64 …)      the boards' binaries
 //!         bench   ├── fuzz                   libFuzzer on what strangers write
-//!         cross   ├── bench                  broker and field bus beside others, measured
+//!         cross   ├── bench                  broker, field bus and buffer beside others, measured
 //!         fuzz    └── steps                  what is said about it: start, duration, summary
 //! ```
 //! Invariant: nothing is installed before it has been listed, and nothing at all with `--no-install`. Shell.
@@ -107,6 +107,8 @@ enum Measured {
     Broker(bench::Options),
     /// The gateway's field bus beside pymodbus, mbpoll and the ThingsBoard gateway
     Fieldbus(bench::fieldbus::Options),
+    /// The gateway's buffer beside Mosquitto's bridge and the ThingsBoard gateway's storage
+    Store(bench::store::Options),
 }
 
 fn main() -> ExitCode {
@@ -134,6 +136,9 @@ fn main() -> ExitCode {
         Some(Task::Bench {
             what: Measured::Fieldbus(options),
         }) => bench::fieldbus::fieldbus(&options, consent),
+        Some(Task::Bench {
+            what: Measured::Store(options),
+        }) => bench::store::store(&options, consent),
         Some(Task::Cross { target, profile }) => {
             cross::build_and_start(target.as_deref(), &profile, consent)
         }

@@ -95,7 +95,8 @@ impl Check {
             Check::Bench => {
                 bench::smoke()?;
                 bench::line::smoke()?;
-                bench::fieldbus::smoke(consent)
+                bench::fieldbus::smoke(consent)?;
+                bench::store::smoke(consent)
             }
             Check::Arm64 => cross::arm64_for_tests().map(drop),
             Check::Promises => promises(name, consent),

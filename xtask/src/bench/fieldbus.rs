@@ -9,12 +9,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "a measuring tool owns a clock")]
 
-mod device;
+pub(super) mod device;
 mod peers;
-mod process;
 mod report;
-mod results;
-mod runs;
+pub(super) mod runs;
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,13 +24,13 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::brokers::{free_port, machine};
+use super::figures::{Figures, Results};
 use super::results::{load, save};
 use crate::command::{cargo, output, root, run, target_dir};
 use crate::packages::{self, BUILD, Consent, TEST};
 use crate::tools;
 use device::Device;
 use peers::Programs;
-use results::{Figures, Results};
 use runs::{Answering, Layout, Load, Peer, Run};
 
 /// What and how long to measure.
@@ -175,10 +173,10 @@ impl Bench {
                     Ok(figures) => println!("    {:<12} {figures:.1?}", peer.key()),
                     Err(failure) => println!("    {:<12} {failure:#}", peer.key()),
                 }
-                all.push((*peer, figures));
+                all.push((peer.key(), figures));
             }
         }
-        results.enter(run, all)
+        results.enter(&run.name, run.figures(), all)
     }
 
     fn round(&self, run: &Run, peer: Peer, time: Duration) -> Result<Figures> {

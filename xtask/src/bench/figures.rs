@@ -4,11 +4,9 @@
 //! Invariant: a row is replaced as a whole, so figures that are compared were measured in the same run.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::results::{Row, median};
@@ -30,21 +28,6 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    pub(crate) fn load(path: &Path) -> Result<Results> {
-        if !path.exists() {
-            return Ok(Results::default());
-        }
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_str(&text)
-            .with_context(|| format!("{} is not what this command wrote", path.display()))
-    }
-
-    pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-    }
-
     /// One peer's median.
     pub(crate) fn get(&self, run: &str, peer: &str, figure: Figure) -> Option<f64> {
         let row = self.rows.get(run)?;

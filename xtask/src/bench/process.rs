@@ -2,13 +2,14 @@
 //!
 //! Invariant: it ends with its owner.
 
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -44,6 +45,30 @@ impl Process {
         let clock = clock_getcpuclockid(Pid::from_raw(pid))
             .with_context(|| format!("`{name}` ended at its start"))?;
         Ok(Process { name, child, clock })
+    }
+
+    /// Its identifier.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory.
+    pub(crate) fn memory_kb(&self) -> Result<f64> {
+        self.proc("status", "VmRSS:")
+    }
+
+    /// Bytes that it has had written to storage.
+    pub(crate) fn written_bytes(&self) -> Result<f64> {
+        self.proc("io", "write_bytes:")
+    }
+
+    fn proc(&self, file: &str, key: &str) -> Result<f64> {
+        let path = format!("/proc/{}/{file}", self.id());
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        let word = line.and_then(|line| line.split_whitespace().next());
+        word.and_then(|word| word.parse().ok())
+            .with_context(|| format!("{path} has no number behind {key}"))
     }
 
     /// Processor time that all its threads have used, kernel included.
@@ -113,7 +138,22 @@ impl Answerer {
     }
 }
 
-fn pinned(command: &Command, core: usize) -> Command {
+/// A number that the metrics on this port of loopback tell.
+pub(crate) fn metric(port: u16, name: &str) -> Result<f64> {
+    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    connection
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut page = String::new();
+    connection.read_to_string(&mut page)?;
+    ensure!(page.starts_with("HTTP/1.1 200"), "no metrics: {page}");
+    let mut lines = page.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.with_context(|| format!("the metrics do not tell {name}"))?;
+    Ok(value.parse()?)
+}
+
+/// The same command on one core.
+pub(crate) fn pinned(command: &Command, core: usize) -> Command {
     let mut pinned = Command::new("taskset");
     pinned
         .args(["--cpu-list", &core.to_string()])

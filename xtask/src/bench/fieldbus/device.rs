@@ -8,8 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::process::Answerer;
 use super::runs::Answering;
+use crate::bench::process::Answerer;
 use crate::command::{root, run};
 
 /// A device that answers on a port of loopback.

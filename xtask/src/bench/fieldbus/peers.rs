@@ -4,19 +4,17 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::device::number;
-use super::process::{Answerer, Process};
 use super::runs::{Layout, Mode, Peer};
 use crate::bench::brokers::free_port;
+use crate::bench::process::{Answerer, Process, metric};
 use crate::command::root;
 
 /// The shortest interval that a point of ours may have.
@@ -26,6 +24,9 @@ const MBPOLL_SHORTEST_MS: &str = "10";
 /// The interval at which the ThingsBoard gateway delivers most of 125 values: at shorter ones it reads more and delivers
 /// less.
 const THINGSBOARD: Duration = Duration::from_millis(100);
+
+/// Messages that a gateway's broker has taken.
+const MESSAGES: &str = "broker_messages_received_total";
 
 /// The programs that take part.
 pub(crate) struct Programs {
@@ -64,7 +65,7 @@ impl Polling {
         self.process.check()?;
         match &mut self.counts {
             Counts::Device => Ok(None),
-            Counts::Messages { metrics, values } => Ok(Some(messages(*metrics)? * *values)),
+            Counts::Messages { metrics, values } => Ok(Some(metric(*metrics, MESSAGES)? * *values)),
             Counts::Platform(platform) => Ok(Some(number(&platform.ask()?, "values")?)),
         }
     }
@@ -294,19 +295,4 @@ fn write_thingsboard(
         fs::write(folder.join(name), content.to_string())?;
     }
     Ok(())
-}
-
-/// Messages that a gateway's broker has taken, as its metrics tell.
-fn messages(port: u16) -> Result<f64> {
-    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    connection
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut page = String::new();
-    connection.read_to_string(&mut page)?;
-    ensure!(page.starts_with("HTTP/1.1 200"), "no metrics: {page}");
-    let count = page
-        .lines()
-        .find_map(|line| line.strip_prefix("broker_messages_received_total "));
-    let count = count.context("the metrics do not count messages")?;
-    Ok(count.parse()?)
 }

@@ -7,14 +7,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::results::Results;
-use super::runs::{self, Load, Run};
+use super::runs::{self, Load};
+use crate::bench::figures::Results;
 use crate::bench::report::number;
 use crate::bench::results::Row;
+use crate::bench::table::{self, Column, of};
 use crate::bench::workloads::Figure;
-
-/// A peer's key in the results, and its column's title.
-type Column = (&'static str, &'static str);
 
 const OTHERS: [Column; 3] = [
     ("pymodbus", "pymodbus' client"),
@@ -88,7 +86,10 @@ fn render(results: &Results) -> Result<String, std::fmt::Error> {
     goals(&mut out, results)?;
     writeln!(out, "## What limits it\n\n{LIMITS}")?;
     let saturated: Vec<Column> = OTHERS.into_iter().chain(SATURATED).collect();
-    let is = |wanted: fn(&Load) -> bool| all.iter().filter(move |run| wanted(&run.load));
+    let is = |wanted: fn(&Load) -> bool| {
+        let wanted = all.iter().filter(move |run| wanted(&run.load));
+        wanted.map(|run| (run.name.as_str(), run.figures()))
+    };
     writeln!(
         out,
         "## Over Modbus TCP, as fast as it goes\n\n\
@@ -96,14 +97,14 @@ fn render(results: &Results) -> Result<String, std::fmt::Error> {
          a request: who waits for each answer before the next request waits for that.\n"
     )?;
     let rows = is(|load| matches!(load, Load::Saturated(..)));
-    table(&mut out, results, rows, &saturated, true)?;
+    table::write(&mut out, results, rows, &saturated, Some(by_the_best))?;
     writeln!(
         out,
         "## At a fixed rate\n\n100 points of one device by libmodbus, every 100 ms and every 10 ms.\n"
     )?;
     let rows = is(|load| matches!(load, Load::Paced(..)));
-    table(&mut out, results, rows, &PACED, false)?;
-    faults(&mut out, results)?;
+    table::write(&mut out, results, rows, &PACED, None)?;
+    table::faults(&mut out, results)?;
     Ok(out)
 }
 
@@ -145,48 +146,9 @@ fn goal(out: &mut String, title: &str, aim: &str, value: f64, is_met: bool) -> s
     writeln!(out, "| {title} | {aim} | {} | {verdict} |", number(value))
 }
 
-fn table<'r>(
-    out: &mut String,
-    results: &Results,
-    runs: impl Iterator<Item = &'r Run>,
-    columns: &[Column],
-    with_ratio: bool,
-) -> std::fmt::Result {
-    let titles: String = columns
-        .iter()
-        .map(|(_, title)| format!(" {title} |"))
-        .collect();
-    let (head, line) = if with_ratio {
-        (" × |", "---:|")
-    } else {
-        ("", "")
-    };
-    writeln!(out, "| run | |{titles}{head} measured |")?;
-    writeln!(out, "|---|---|{}{line}---|", "---:|".repeat(columns.len()))?;
-    for run in runs {
-        let Some(row) = results.rows.get(&run.name) else {
-            continue;
-        };
-        for figure in run.figures() {
-            write!(out, "| {} | {} |", run.name, figure.title)?;
-            for (peer, _) in columns {
-                match of(row, peer, *figure) {
-                    Some(value) => write!(out, " {} |", number(value))?,
-                    None => write!(out, " – |")?,
-                }
-            }
-            if with_ratio {
-                let ratio = ratio(row, &OTHERS, *figure).filter(|_| figure.key != runs::DEVICE.key);
-                write!(out, " {} |", ratio.map(number).unwrap_or_default())?;
-            }
-            writeln!(out, " {} ({} rounds) |", row.date, row.rounds)?;
-        }
-    }
-    writeln!(out)
-}
-
-fn of(row: &Row, peer: &str, figure: Figure) -> Option<f64> {
-    row.medians.get(peer)?.get(figure.key).copied()
+/// Not of what the device does.
+fn by_the_best(row: &Row, figure: Figure) -> Option<f64> {
+    ratio(row, &OTHERS, figure).filter(|_| figure.key != runs::DEVICE.key)
 }
 
 /// How many times better the best of ours is than the best of these others.
@@ -203,22 +165,6 @@ fn ratio(row: &Row, others: &[Column], figure: Figure) -> Option<f64> {
         true => ours / theirs,
         false => theirs / ours,
     })
-}
-
-fn faults(out: &mut String, results: &Results) -> std::fmt::Result {
-    let faults = results.rows.iter().flat_map(|(run, row)| {
-        let faults = row.faults.iter();
-        faults.map(move |(peer, fault)| format!("- {run}, {peer}: {fault}"))
-    });
-    let faults: Vec<_> = faults.collect();
-    if faults.is_empty() {
-        return Ok(());
-    }
-    writeln!(
-        out,
-        "## What could not be measured\n\n{}",
-        faults.join("\n")
-    )
 }
 
 #[cfg(test)]
