@@ -20,6 +20,7 @@ mod kills;
 mod interoperability;
 
 mod commands;
+mod complaints;
 mod states;
 
 mod bad_input;

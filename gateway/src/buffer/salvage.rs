@@ -5,7 +5,8 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -24,6 +25,8 @@ const MAX_KEPT_ASIDE: u32 = 3;
 /// Files up to this size are checked page by page before use; on a slow card that takes seconds.
 /// Damage in larger ones is found when it is read.
 const MAX_CHECKED_BYTES: u64 = 256 << 20;
+/// First bytes of a write-ahead log, but for the last bit, which tells the byte order of its checksums.
+const LOG_MAGIC: u32 = 0x377f_0682;
 /// Rows copied per commit.
 const COPIED_AT_ONCE: usize = 10_000;
 
@@ -44,7 +47,7 @@ pub struct Salvaged {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) connection: Connection,
-    /// There was a file without a log beside it.
+    /// There was a file without a log beside it, or with one that SQLite will not look into.
     pub(super) log_missing: bool,
     pub(super) salvaged: Option<Salvaged>,
 }
@@ -68,7 +71,7 @@ pub(super) enum SalvageError {
 pub(super) fn open(path: &Path, max_pages: u64) -> Result<Opened, SalvageError> {
     finish_earlier(path)?;
     let existed = file_size(path) > 0;
-    let log_missing = existed && file_size(&beside(path, "-wal")) == 0;
+    let log_missing = existed && !is_log(&beside(path, "-wal"));
     match open_checked(path, max_pages) {
         Ok(connection) => Ok(Opened {
             connection,
@@ -78,6 +81,13 @@ pub(super) fn open(path: &Path, max_pages: u64) -> Result<Opened, SalvageError> 
         Err(error) if error.is_damage() => salvage(path, max_pages, &error.to_string()),
         Err(error) => Err(SalvageError::Open(error)),
     }
+}
+
+/// Whether the file begins as a write-ahead log does [SQLite database file format, 4.1].
+fn is_log(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && u32::from_be_bytes(magic) & !1 == LOG_MAGIC
 }
 
 /// Salvages a file whose damage showed while it was in use. All connections must be closed.

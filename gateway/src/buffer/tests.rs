@@ -1,6 +1,7 @@
 //! The buffer's promises, on real files.
 #![expect(clippy::disallowed_methods, reason = "tests measure time")]
 
+mod complaints;
 mod cost;
 mod damage;
 mod failures;
