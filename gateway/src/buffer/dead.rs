@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
-use super::reader::timestamp;
+use super::{DeadMessage, reader::timestamp};
 
 /// Dead letters kept; older ones leave.
 pub(super) const MAX_DEAD_LETTERS: u64 = 1000;
@@ -129,4 +129,35 @@ pub(super) fn read(
         bytes: bytes as u64,
         newest,
     })
+}
+
+/// Reads some behind `after` with their payloads, oldest first, each with what names it.
+pub(super) fn page(
+    connection: &Connection,
+    after: i64,
+    at_most: i64,
+    max_bytes: usize,
+) -> Result<Vec<(i64, DeadMessage)>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, topic, seq, wall_us, buried_us, reason, payload FROM dead_letter
+         WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?;
+    let mut rows = statement.query([after, at_most])?;
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while bytes < max_bytes
+        && let Some(row) = rows.next()?
+    {
+        let seq: i64 = row.get(2)?;
+        let letter = DeadMessage {
+            topic: row.get(1)?,
+            seq: seq as u64,
+            received: timestamp(row.get(3)?),
+            buried: timestamp(row.get(4)?),
+            reason: row.get(5)?,
+            payload: row.get(6)?,
+        };
+        bytes += letter.payload.len();
+        found.push((row.get(0)?, letter));
+    }
+    Ok(found)
 }

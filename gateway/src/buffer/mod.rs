@@ -16,6 +16,7 @@ mod clock;
 mod dead;
 mod device;
 mod draft;
+mod export;
 mod inbox;
 mod leaving;
 mod medium;
@@ -56,6 +57,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 pub use dead::{DeadLetter, DeadLetters};
+pub use export::{DeadMessage, Export, ExportError};
 pub use medium::{DeviceWear, Wear};
 pub use reader::ReadError;
 pub use retention::Reason;

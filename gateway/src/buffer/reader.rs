@@ -53,7 +53,8 @@ pub(super) struct Now<'a> {
     pub(super) boot: &'a str,
 }
 
-const ROWS_AFTER: &str = "SELECT m.row, t.name, m.seq, m.qos, m.retain, m.wall_us, m.synced,
+pub(super) const ROWS_AFTER: &str =
+    "SELECT m.row, t.name, m.seq, m.qos, m.retain, m.wall_us, m.synced,
     m.properties, m.payload, m.monotonic_ns, b.name FROM message m
     JOIN topic t ON t.id = m.topic LEFT JOIN boot b ON b.id = m.boot
     WHERE m.row > ?1 AND m.row <= ?2 ORDER BY m.row LIMIT ?3";
@@ -271,7 +272,10 @@ fn read_rank(
 }
 
 /// `None` for a row whose topic is none: it waits to be evicted, and blocks nothing.
-fn read_row(row: &rusqlite::Row<'_>, now: Now<'_>) -> Result<Option<Row>, rusqlite::Error> {
+pub(super) fn read_row(
+    row: &rusqlite::Row<'_>,
+    now: Now<'_>,
+) -> Result<Option<Row>, rusqlite::Error> {
     let name: String = row.get(1)?;
     let Ok(topic) = TopicName::parse(&name) else {
         return Ok(None);

@@ -37,6 +37,15 @@ impl Rank {
         })
     }
 
+    /// The priority that it stands for.
+    pub(crate) fn priority(self) -> Priority {
+        match self.0 {
+            0 => Priority::High,
+            1 => Priority::Normal,
+            _ => Priority::Low,
+        }
+    }
+
     /// Of a stored row.
     pub(crate) fn of_row(row: i64) -> Rank {
         Rank(u8::try_from(row >> RANK_SHIFT).unwrap_or(2).min(2))

@@ -7,8 +7,8 @@ use broker_lite::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::retention::{Cursor, RANKS};
-use crate::reading::ClockState;
+use super::retention::{Cursor, RANKS, Rank};
+use crate::{config::Priority, reading::ClockState};
 
 /// A message that waits for the upstream.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,13 @@ pub struct Row {
     pub properties: Option<MessageProperties>,
     /// As published.
     pub payload: Bytes,
+}
+
+impl Row {
+    /// Of the rule that took it.
+    pub fn priority(&self) -> Priority {
+        Rank::of_row(self.id).priority()
+    }
 }
 
 /// Rows in sending order, and how far reading has come.

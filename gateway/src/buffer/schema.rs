@@ -174,6 +174,39 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
     Ok(connection)
 }
 
+/// Opens a file to carry its content away: one in use, or a copy that nobody may write to.
+pub(super) fn open_export(path: &Path) -> Result<Connection, SchemaError> {
+    let connection = match open_reader(path).and_then(probe) {
+        Ok(connection) => connection,
+        // A copy on a medium or in a folder that cannot be written to has nobody who writes it, either.
+        Err(error) if !is_damage(&error) => probe(open_immutable(path)?).map_err(|_| error)?,
+        Err(error) => return Err(error.into()),
+    };
+    check_identity(&connection)?;
+    check_version(&connection)?;
+    Ok(connection)
+}
+
+fn open_immutable(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let mut name = path.display().to_string();
+    // What a URI would take for its own [RFC 3986, 2.2].
+    for (sign, coded) in [("%", "%25"), ("?", "%3f"), ("#", "%23")] {
+        name = name.replace(sign, coded);
+    }
+    let log = super::file_size(&super::beside(path, "-wal"));
+    let how = if log == 0 { "?immutable=1" } else { "?mode=ro" };
+    Connection::open_with_flags(format!("file:{name}{how}"), flags)
+}
+
+/// Opening alone reads nothing.
+fn probe(connection: Connection) -> Result<Connection, rusqlite::Error> {
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
 /// Opens a damaged file to read what is left, leaving it and its log as they are.
 pub(super) fn open_damaged(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -219,12 +252,18 @@ fn check_identity(connection: &Connection) -> Result<(), SchemaError> {
     }
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
+/// How many migrations the file has seen, if not more than are known.
+fn check_version(connection: &Connection) -> Result<usize, SchemaError> {
     let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found > MIGRATIONS.len() {
-        let known = MIGRATIONS.len();
-        return Err(SchemaError::Newer { found, known });
+    let known = MIGRATIONS.len();
+    match found > known {
+        true => Err(SchemaError::Newer { found, known }),
+        false => Ok(found),
     }
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
+    let found = check_version(connection)?;
     for (version, step) in MIGRATIONS.iter().enumerate().skip(found) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(step)?;

@@ -4,6 +4,7 @@
 mod complaints;
 mod cost;
 mod damage;
+mod exporting;
 mod failures;
 mod keeping;
 mod letters;
@@ -74,6 +75,13 @@ impl Fixture {
             let from = beside(&self.config.path, suffix);
             fs::copy(from, beside(&image.config.path, suffix)).unwrap();
         }
+        image
+    }
+
+    /// The file elsewhere, once it is closed and has no log.
+    fn copy_of_closed(&self) -> Fixture {
+        let image = Fixture::new();
+        fs::copy(&self.config.path, &image.config.path).unwrap();
         image
     }
 

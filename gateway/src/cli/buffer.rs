@@ -1,4 +1,6 @@
-//! `gateway buffer`: asks the running service what waits, and pauses or resumes forwarding. Shell.
+//! `gateway buffer`: asks the running service what waits, pauses or resumes forwarding, and carries away what waits. Shell.
+
+mod export;
 
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
@@ -22,6 +24,8 @@ enum Action {
     Pause(Asking),
     /// Send again what waits
     Resume(Asking),
+    /// Write what waits as JSON lines or CSV, beside the service or from a copy of its file; nothing is deleted
+    Export(export::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -39,6 +43,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Action::Stats(asking) => ("buffer", asking),
         Action::Pause(asking) => ("buffer pause", asking),
         Action::Resume(asking) => ("buffer resume", asking),
+        Action::Export(args) => return export::run(args),
     };
     let socket = load(&asking.config)?.value.gateway.control;
     let answer = ask(&socket, question)?;
