@@ -27,6 +27,7 @@ mod bad_input;
 mod batches;
 mod commissioning;
 mod dead_letters;
+mod identity;
 mod logins;
 mod manners;
 mod memory_first;

@@ -308,7 +308,7 @@ impl Client {
     }
 }
 
-pub(super) fn script(name: &str) -> Result<Command> {
+pub(crate) fn script(name: &str) -> Result<Command> {
     let python = python()?;
     ensure!(
         python.is_file(),
@@ -336,7 +336,8 @@ fn python() -> Result<PathBuf> {
     Ok(target.join("venv/bin/python"))
 }
 
-fn ready(process: Process) -> Result<Process> {
+/// Waits until a peer says that it is.
+pub(crate) fn ready(process: Process) -> Result<Process> {
     until("the device is ready", PATIENCE, || {
         Ok(process.events_named("ready")?.pop())
     })?;

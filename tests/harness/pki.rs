@@ -42,6 +42,12 @@ impl Pki {
         })
     }
 
+    /// The authority's key, for those who sign with other programs.
+    pub(crate) fn authority_key(&self, scene: &Scene) -> Result<PathBuf> {
+        let pem = self.issuer.key().serialize_pem();
+        scene.write_secret(&format!("{}.ca.key.pem", self.name), &pem)
+    }
+
     /// A server's certificate for loopback.
     pub(crate) fn server(&self, scene: &Scene) -> Result<Identity> {
         self.server_named(scene, &["localhost", "127.0.0.1"])

@@ -129,4 +129,14 @@ fn about_upstream(text: &mut Exposition, upstream: &UpstreamStatus) {
         let trouble = u8::from(certificate.trouble.is_some());
         text.single(gauge(name, help), f64::from(trouble));
     }
+    if let Some(renewal) = &upstream.renewal {
+        let name = "gateway_identity_renewal_failures";
+        let help = "Renewals of our certificate that failed since the last one that did not.";
+        text.single(gauge(name, help), f64::from(renewal.failures));
+        if let Some(due_s) = renewal.due_s {
+            let name = "gateway_identity_renewal_due_timestamp_seconds";
+            let help = "When our certificate is to be renewed.";
+            text.single(gauge(name, help), due_s as f64);
+        }
+    }
 }

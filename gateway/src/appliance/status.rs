@@ -239,6 +239,38 @@ pub struct UpstreamStatus {
     /// Our certificate that it let in last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
+    /// How its renewal stands; absent: nothing renews it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<RenewalStatus>,
+}
+
+/// How the renewal of our certificate stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RenewalStatus {
+    /// When it is to be renewed, in seconds since 1970; absent: there is none yet.
+    pub due_s: Option<i64>,
+    /// The same as a time.
+    pub due: Option<String>,
+    /// Attempts that failed since the last one that did not.
+    pub failures: u32,
+    /// Since when they fail.
+    pub failing_since: Option<String>,
+    /// Why the last one failed.
+    pub why: Option<String>,
+}
+
+impl RenewalStatus {
+    /// One line: `renewal due 2027-01-20T10:00:00Z`, or since when and why it fails.
+    pub fn summary(&self) -> String {
+        match (&self.why, &self.failing_since, &self.due) {
+            (Some(why), Some(since), _) => format!(
+                "renewal fails since {since}, {} times: {why}",
+                self.failures
+            ),
+            (_, _, Some(due)) => format!("renewal due {due}"),
+            _ => "to be enrolled".to_owned(),
+        }
+    }
 }
 
 /// Our certificate for the upstream.
@@ -552,6 +584,13 @@ fn upstream(status: upstream::Status, now: Stamp) -> UpstreamStatus {
         certificate: status
             .certificate
             .map(|certificate| shown(certificate, now)),
+        renewal: status.renewal.map(|renewal| RenewalStatus {
+            due_s: renewal.due.map(Timestamp::as_second),
+            due: renewal.due.map(second),
+            failures: renewal.failures,
+            failing_since: renewal.failing_since.map(second),
+            why: renewal.why,
+        }),
     }
 }
 

@@ -236,8 +236,12 @@ fn upstream_line(upstream: Option<&UpstreamStatus>) -> String {
             let certificate = certificate.map_or_else(String::new, |certificate| {
                 format!("    {}\n", certificate.summary())
             });
+            let renewal = link.renewal.as_ref();
+            let renewal = renewal.map_or_else(String::new, |renewal| {
+                format!("    {}\n", renewal.summary())
+            });
             format!(
-                "{} upstream {}\n{certificate}",
+                "{} upstream {}\n{certificate}{renewal}",
                 good(link.connected),
                 link.summary()
             )

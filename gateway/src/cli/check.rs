@@ -9,12 +9,12 @@ use std::{fmt::Write, fs, io, path::Path, time::Duration};
 use anyhow::anyhow;
 use broker_lite::preflight;
 use nix::sys::statvfs::statvfs;
-use settings::{Document, Problem, Severity, Size};
+use settings::{Document, Problem, Secret, Severity, Size};
 
 use crate::{
     appliance::trusted::{FILE_KEY, NO_TPM},
     clock,
-    config::Config,
+    config::{Config, Renew},
     fieldbus::{self, lessons, poll::memory::Memories},
     identity::{Directory, IdentityError},
     reading::ClockState,
@@ -244,14 +244,23 @@ fn identity(config: &Config, document: &Document) -> Vec<Problem> {
         Ok(inventory) => inventory,
         Err(why) => return vec![error(why)],
     };
-    let Some(in_use) = inventory.in_use() else {
-        return vec![document.error(
-            path,
-            "there is no certificate for the upstream yet",
-            "run gateway identity csr, have it signed, then gateway identity enrol",
-        )];
-    };
     let mut findings = Vec::new();
+    if let Some(est) = &config.identity.est {
+        findings.extend(preflight::certificate(&est.ca, "identity.est.ca", document));
+        let password = est.password.as_ref().map(Secret::read);
+        if let Some(Err(error)) = password {
+            findings.push(document.error("identity.est.password", error.to_string(), ""));
+        }
+    }
+    let Some(in_use) = inventory.in_use() else {
+        let remedy = match config.identity.renew {
+            Renew::Off => "run gateway identity csr, have it signed, then gateway identity enrol",
+            Renew::Est | Renew::Command => "run gateway identity enrol, or let the service do it",
+        };
+        let what = "there is no certificate for the upstream yet";
+        findings.push(document.error(path, what, remedy));
+        return findings;
+    };
     findings.extend(directory.certified(in_use).err().map(error));
     let file = directory.certificate_path(in_use);
     findings.extend(preflight::certificate(&file, path, document));

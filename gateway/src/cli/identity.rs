@@ -11,13 +11,15 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
+use jiff::Timestamp;
 use serde_json::json;
 
-use super::{ConfigPath, Exit, Failure, load, print};
+use super::{ConfigPath, Exit, Failure, load, print, runtime};
 use crate::{
-    config::Config,
-    identity::{self, Directory, Generation, Next},
+    config::{Config, Renew},
+    identity::{self, Directory, Generation, Next, Renewer},
     name,
+    upstream::reach::Reach,
 };
 
 #[derive(Debug, Subcommand)]
@@ -28,8 +30,10 @@ pub(super) enum Command {
     Show(Asking),
     /// Print a certificate request (PKCS#10) for the key that waits for a certificate, or a new one
     Csr(Asking),
-    /// Take a certificate for the key that waits for one
+    /// Get a certificate for the key that waits for one: as [identity] renew says, or from a file
     Enrol(EnrolArgs),
+    /// Make a new key and get its certificate as [identity] renew says, now
+    Renew(RenewArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +51,13 @@ pub(super) struct EnrolArgs {
     config: ConfigPath,
     /// The certificate that was issued, PEM, followed by its intermediates
     #[arg(long, value_name = "FILE")]
-    certificate: PathBuf,
+    certificate: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RenewArgs {
+    #[command(flatten)]
+    config: ConfigPath,
 }
 
 /// Does what is asked for.
@@ -56,7 +66,11 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         Command::Init(asking) => init(asking),
         Command::Show(asking) => show(asking),
         Command::Csr(asking) => csr(asking),
-        Command::Enrol(args) => enrol(&args.config, &args.certificate),
+        Command::Enrol(args) => match &args.certificate {
+            Some(certificate) => enrol(&args.config, certificate),
+            None => renew(&args.config, "enrol --certificate FILE"),
+        },
+        Command::Renew(args) => renew(&args.config, "csr and enrol"),
     }
 }
 
@@ -168,9 +182,31 @@ fn enrol(config: &ConfigPath, certificate: &Path) -> Result<(), Failure> {
     directory
         .put_certificate(generation, &pem)
         .with_context(|| format!("{} is not taken", certificate.display()))?;
-    Ok(print(&format!(
-        "identity {generation} is whole; a running gateway tries it beside the one in use\n"
-    ))?)
+    Ok(print(WHOLE)?)
+}
+
+const WHOLE: &str = "the new identity is whole; a running gateway tries it beside the one in use\n";
+
+/// Asks the configured authority; `by_hand` is what to do where there is none.
+fn renew(config: &ConfigPath, by_hand: &str) -> Result<(), Failure> {
+    let (config, _) = open(config)?;
+    if config.identity.renew == Renew::Off {
+        let error = anyhow!("[identity] renew is off; by hand: gateway identity {by_hand}");
+        return Err(Failure::new(Exit::Usage, error));
+    }
+    let reach = config.upstream.as_ref().map(Reach::of).transpose();
+    let reach = reach.map_err(|why| anyhow!(why))?.unwrap_or_default();
+    let name = common_name(&config);
+    let renewer = Renewer::new(&config.identity, &name, reach, Timestamp::UNIX_EPOCH);
+    let later = runtime()?.block_on(renewer.renew());
+    match later.context("there is no new certificate")? {
+        None => Ok(print(WHOLE)?),
+        Some(pause) => Err(anyhow!(
+            "the authority wants to be asked again in {} s; a running gateway does",
+            pause.as_secs()
+        )
+        .into()),
+    }
 }
 
 /// The name that is asked for.

@@ -14,7 +14,7 @@ use super::{
     check::check,
     profile::{self, library::Library},
     url,
-    url::{ProxyUrl, UpstreamUrl},
+    url::{EstUrl, ProxyUrl, UpstreamUrl},
 };
 use crate::fieldbus::{register::Register, serial::template::Template};
 
@@ -69,6 +69,7 @@ pub(super) fn formats() -> Formats {
         .with("name", name)
         .with("host-port", host_port)
         .with("upstream-url", |text| text.parse::<UpstreamUrl>().map(drop))
+        .with("est-url", |text| text.parse::<EstUrl>().map(drop))
         .with("proxy-url", |text| text.parse::<ProxyUrl>().map(drop))
         .with("topic-filter", |text| {
             TopicFilter::parse(text)

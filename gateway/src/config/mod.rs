@@ -30,7 +30,7 @@ use serde::Deserialize;
 
 pub use bus::{Bus, BusTls, Device, Echo, Framing, Parity, Publish, Rs485, WriteSingle};
 pub use drain::{Budget, Drain, Hold, PING_BYTES, Window};
-pub use identity::Identity;
+pub use identity::{Est, Identity, Renew, RenewCommand};
 pub(crate) use link::DEFAULT_TOPIC;
 pub use link::{
     Batch, Buffer, Compression, Forward, KeyPlace, Order, Priority, Protocol, Receive, Sparkplug,

@@ -1,4 +1,5 @@
-//! The address of an upstream broker, `mqtts://HOST:PORT`, and of a proxy on the way. A value.
+//! The address of an upstream broker, `mqtts://HOST:PORT`, of a proxy on the way, and of an EST server.
+//! A value.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -6,6 +7,8 @@ use std::{fmt, net::IpAddr, str::FromStr};
 const TLS_PORT: u16 = 8_883;
 /// Port of plain MQTT (IANA).
 const PLAIN_PORT: u16 = 1_883;
+/// Port of HTTP over TLS (IANA).
+const HTTPS_PORT: u16 = 443;
 /// Port of SOCKS (IANA).
 const SOCKS_PORT: u16 = 1_080;
 
@@ -112,6 +115,48 @@ impl FromStr for ProxyUrl {
     }
 }
 
+/// Where an EST server is (RFC 7030, 3.2.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EstUrl {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// `/.well-known/est`, with the label of the authority where there is one.
+    pub path: String,
+}
+
+impl FromStr for EstUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<EstUrl, String> {
+        let rest = text.strip_prefix("https://");
+        let rest = rest.ok_or("it must begin with https://")?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if rest.contains(['?', '#', '@']) {
+            return Err("it has only a host, a port and a path".to_owned());
+        }
+        let label = path.trim_start_matches(".well-known/est").trim_matches('/');
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        if !label.chars().all(is_plain) {
+            return Err(format!("{label:?} is no label of an authority"));
+        }
+        let (host, port) = split_port(authority)?;
+        if host.is_empty() {
+            return Err("it names no host".to_owned());
+        }
+        let mut path = "/.well-known/est".to_owned();
+        if !label.is_empty() {
+            path = format!("{path}/{label}");
+        }
+        Ok(EstUrl {
+            host: host.to_owned(),
+            port: port.unwrap_or(HTTPS_PORT),
+            path,
+        })
+    }
+}
+
 /// `HOST`, `HOST:PORT` or `[V6]:PORT` into its parts.
 ///
 /// # Errors
@@ -171,6 +216,23 @@ mod tests {
             ("socks5://", "no host"),
         ] {
             assert!(parsed(text).expect_err("refused").contains(why), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_est_server_may_have_a_label_for_each_authority() {
+        let path = |text: &str| text.parse::<EstUrl>().map(|url| (url.port, url.path));
+        let plain = "/.well-known/est".to_owned();
+        assert_eq!(path("https://ca"), Ok((443, plain.clone())));
+        assert_eq!(path("https://ca:8085/.well-known/est"), Ok((8_085, plain)));
+        let labelled = "/.well-known/est/plant".to_owned();
+        assert_eq!(path("https://ca/plant/"), Ok((443, labelled.clone())));
+        assert_eq!(
+            path("https://ca/.well-known/est/plant"),
+            Ok((443, labelled))
+        );
+        for wrong in ["http://ca", "https://", "https://ca/a b", "https://ca/a/b"] {
+            assert!(path(wrong).is_err(), "{wrong}");
         }
     }
 

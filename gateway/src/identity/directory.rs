@@ -49,6 +49,9 @@ pub enum IdentityError {
     /// What was to become the certificate is none.
     #[error("it holds no certificate in PEM")]
     NoCertificate,
+    /// It is one that TLS does not take.
+    #[error("the certificate cannot be used ({0}); is it of X.509 version 3?")]
+    Certificate(rustls::Error),
     /// The certificate is another key's.
     #[error("the certificate does not belong to key {0} of this identity")]
     Foreign(u32),
@@ -106,8 +109,7 @@ impl Directory {
             return Err(IdentityError::NoCertificate);
         }
         let certified = CertifiedKey::new(chain, Arc::new(TlsKey::new(self.key(generation)?)));
-        let matches = certified.keys_match();
-        matches.map_err(|_| IdentityError::Foreign(generation))?;
+        belongs(&certified, generation)?;
         let name = rotation::certificate_name(generation);
         self.make(&rotation::replace(&name), pem.as_bytes())
     }
@@ -122,6 +124,11 @@ impl Directory {
         Ok(())
     }
 
+    /// Takes a generation away that no upstream let in.
+    pub(crate) fn abandon(&self, generation: u32) -> Result<(), IdentityError> {
+        self.make(&rotation::evict(generation), &[])
+    }
+
     /// A generation's key.
     pub(crate) fn key(&self, generation: u32) -> Result<Arc<dyn DeviceKey>, IdentityError> {
         Ok(Arc::new(FileKey::read(&self.key_path(generation))?))
@@ -132,8 +139,7 @@ impl Directory {
         let path = self.certificate_path(generation);
         let chain = credentials::certificates("certificate", &path)?;
         let certified = CertifiedKey::new(chain, Arc::new(TlsKey::new(self.key(generation)?)));
-        let matches = certified.keys_match();
-        matches.map_err(|_| IdentityError::Foreign(generation))?;
+        belongs(&certified, generation)?;
         Ok(certified)
     }
 
@@ -196,6 +202,14 @@ impl Directory {
         };
         IdentityError::File { what, path, source }
     }
+}
+
+/// Whether a certificate is its key's.
+fn belongs(certified: &CertifiedKey, generation: u32) -> Result<(), IdentityError> {
+    certified.keys_match().map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => IdentityError::Foreign(generation),
+        error => IdentityError::Certificate(error),
+    })
 }
 
 /// For its owner alone; what an interrupted attempt left is replaced.

@@ -17,9 +17,22 @@ mod request;
 
 mod listing;
 
+mod chain;
+
+mod command;
+mod est;
+
+mod schedule;
+
+mod renewal;
+
+pub use command::CommandError;
 pub(crate) use directory::Directory;
 pub use directory::IdentityError;
+pub use est::EstError;
 pub use key::{DeviceKey, FileKey, POINT_BYTES, SignError, TlsKey};
 pub(crate) use listing::{Generation, generations};
+pub(crate) use renewal::Renewer;
+pub use renewal::{Renewal, RenewalError};
 pub(crate) use request::request;
 pub(crate) use rotation::Next;

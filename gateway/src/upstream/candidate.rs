@@ -53,9 +53,16 @@ impl Candidates {
 
     /// An upstream has let it in, or had before this process began.
     pub(crate) fn let_in(&mut self, fingerprint: Fingerprint) {
+        if self.let_in != Some(fingerprint) {
+            self.refused = None;
+        }
         self.let_in = Some(fingerprint);
         self.passed = None;
-        self.refused = None;
+    }
+
+    /// Whether a newer one than the one that was let in last was refused.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused.is_some()
     }
 
     /// It was taken when it was tried.
@@ -127,6 +134,19 @@ mod tests {
         }
         assert_eq!(candidates.choose(NEWER, now), Choice::Try);
         assert_eq!(candidates.choose(OLD, now), Choice::Use);
+    }
+
+    #[test]
+    fn a_refusal_outlasts_a_new_link_with_the_old_one_and_ends_with_a_new_one() {
+        let now = Instant::now();
+        let mut candidates = Candidates::default();
+        candidates.let_in(OLD);
+        candidates.refused(NEW, now);
+        candidates.let_in(OLD);
+        assert_eq!(candidates.choose(NEW, now), Choice::Stay);
+        assert!(candidates.has_refused());
+        candidates.let_in(NEWER);
+        assert!(!candidates.has_refused());
     }
 
     #[test]

@@ -129,7 +129,6 @@ impl Identities {
         if was_new {
             info!("the upstream has let the new identity in; it is the one in use");
         }
-        self.memory().trouble = None;
         self.show(offer);
         let (tls, offer) = (Arc::clone(&self.tls), offer.clone());
         match spawn_blocking(move || tls.commit(&offer)).await {
@@ -240,10 +239,17 @@ impl Identities {
     }
 
     fn show(&self, offer: &Offer) {
+        let mut memory = self.memory();
+        // A refusal of a newer one stands until that is let in or replaced.
+        if !memory.candidates.has_refused() {
+            memory.trouble = None;
+        }
+        let trouble = memory.trouble.clone();
+        drop(memory);
         let shown = offer.ends.map(|ends| Certificate {
             ends,
             generation: offer.generation,
-            trouble: None,
+            trouble,
         });
         self.board.update(|status| status.certificate = shown);
     }

@@ -43,7 +43,6 @@ use super::{
     pace::Pace,
     packer::{self, Packer, Ticket},
     progress::Progress,
-    proxy::Proxy,
     reach::{self, Reach},
     rules::Rules,
     session::{Event, INCOMING_WINDOW, Options, Received, Session, Stream},
@@ -129,8 +128,7 @@ impl Link {
                 "[gateway] id = {gateway:?} is no topic level: {error}"
             ))
         })?;
-        let proxy = Proxy::of(config).map_err(Cause::Configuration)?;
-        let reach = Reach { proxy };
+        let reach = Reach::of(config).map_err(Cause::Configuration)?;
         Ok(Link {
             config: config.clone(),
             identities: Identities::new(

@@ -33,15 +33,16 @@ pub mod sparkplug;
 
 mod link;
 
-mod backoff;
+pub(crate) mod backoff;
 mod endpoints;
 
-mod reach;
+pub(crate) mod reach;
 
 mod proxy;
 
 mod candidate;
 mod identities;
+mod renewing;
 mod tls;
 
 mod session;
@@ -61,7 +62,7 @@ pub use gate::Brake;
 pub use status::{Certificate, State, Status};
 pub use tls::TlsError;
 
-use self::{link::Link, status::Board};
+use self::{link::Link, renewing::Renewing, status::Board};
 use crate::{buffer::Buffer, config};
 
 /// A message from upstream, to be published locally.
@@ -173,8 +174,10 @@ pub fn start(settings: &Settings<'_>, here: Here, cancel: CancellationToken) -> 
     let board = Arc::new(Board::new(endpoint));
     let task = match Link::new(settings, &board) {
         Ok(link) => {
+            let renewing = Renewing::of(settings, &here, &board);
             let run = link.run(here, Arc::clone(&board), cancel.clone());
-            Some(tokio::spawn(run))
+            let renew = renew_until(cancel.clone(), renewing);
+            Some(tokio::spawn(async { tokio::join!(run, renew).0 }))
         }
         Err(cause) => {
             tracing::error!(%cause, "there is no upstream link");
@@ -186,6 +189,13 @@ pub fn start(settings: &Settings<'_>, here: Here, cancel: CancellationToken) -> 
         board,
         cancel,
         task: Arc::new(tokio::sync::Mutex::new(task)),
+    }
+}
+
+/// Renews for as long as the link lives.
+async fn renew_until(cancel: CancellationToken, renewing: Option<Renewing>) {
+    if let Some(renewing) = renewing {
+        cancel.run_until_cancelled(renewing.run()).await;
     }
 }
 

@@ -19,17 +19,23 @@ use super::{
     cause::Cause,
     proxy::{self, Proxy},
 };
-use crate::config::url::UpstreamUrl;
+use crate::config::{self, url::UpstreamUrl};
 
 /// How upstreams are reached.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Reach {
-    pub(super) proxy: Option<Proxy>,
+pub(crate) struct Reach {
+    proxy: Option<Proxy>,
 }
 
 impl Reach {
+    /// As `[upstream]` says; an error when the proxy's address makes no sense.
+    pub(crate) fn of(config: &config::Upstream) -> Result<Reach, String> {
+        let proxy = Proxy::of(config)?;
+        Ok(Reach { proxy })
+    }
+
     /// A connection to the upstream's port, over the proxy where there is one.
-    pub(super) async fn tcp(
+    pub(crate) async fn tcp(
         &self,
         url: &UpstreamUrl,
         deadline: Instant,
@@ -77,7 +83,7 @@ async fn connect(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, 
 ///
 /// rustls signs while it is polled, and a TPM takes up to 150 ms for it: the handshake is polled on
 /// a thread that may block, and given up there as soon as nobody waits for it.
-pub(super) async fn handshake(
+pub(crate) async fn handshake(
     stream: TcpStream,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,

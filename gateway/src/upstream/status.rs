@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{Account, Brake, cause::Cause};
-use crate::{clock, reading::Stamp};
+use crate::{clock, identity::Renewal, reading::Stamp};
 
 /// What the link does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub struct Status {
     pub accounts: Vec<Account>,
     /// Until the buffer is empty, if it goes on as in the last minute.
     pub empty_in: Option<Duration>,
+    /// How its renewal stands; absent: nothing renews it.
+    pub renewal: Option<Renewal>,
     /// Our certificate that the upstream let in last.
     pub certificate: Option<Certificate>,
 }
@@ -132,6 +134,7 @@ impl Board {
             brake: None,
             accounts: Vec::new(),
             empty_in: None,
+            renewal: None,
         }))
     }
 

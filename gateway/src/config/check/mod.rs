@@ -6,6 +6,7 @@
 mod bus;
 mod drain;
 mod exposed;
+mod identity;
 mod link;
 pub(super) mod point;
 pub(super) mod requests;
@@ -35,6 +36,7 @@ pub(super) fn check(config: &Config, document: &Document) -> Vec<Problem> {
     serial::check(config, &mut findings);
     link::check(config, &mut findings);
     tpm::check(config, &mut findings);
+    identity::check(config, &mut findings);
     findings.problems
 }
 

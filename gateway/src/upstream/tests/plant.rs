@@ -76,6 +76,15 @@ impl Plant {
         broker: &Mosquitto,
         change: impl FnOnce(&mut Upstream),
     ) -> LinkHandle {
+        self.link_with(broker, &self.identity(), change)
+    }
+
+    pub(super) fn link_with(
+        &self,
+        broker: &Mosquitto,
+        identity: &config::Identity,
+        change: impl FnOnce(&mut Upstream),
+    ) -> LinkHandle {
         let mut config = self.config(&format!("mqtts://127.0.0.1:{}", broker.port));
         change(&mut config);
         let receive = Receive {
@@ -86,7 +95,7 @@ impl Plant {
         let cancel = self.cancel.child_token();
         let settings = Settings {
             upstream: &config,
-            identity: &self.identity(),
+            identity,
             gateway: "gw-1",
             forwards: &[forward()],
             receives: &[receive],

@@ -147,3 +147,55 @@ fn with_key(plant: &Plant, key: Arc<dyn DeviceKey>) -> Arc<ClientConfig> {
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     Arc::new(config)
 }
+
+/// One that takes as long as a TPM.
+#[derive(Debug)]
+struct SlowKey(FileKey, Duration);
+
+impl DeviceKey for SlowKey {
+    fn public_key(&self) -> [u8; POINT_BYTES] {
+        self.0.public_key()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        std::thread::sleep(self.1);
+        self.0.sign(message)
+    }
+}
+
+#[tokio::test]
+#[ignore = "measures; cargo test -p gateway --lib handshakes_take -- --ignored --nocapture"]
+async fn how_long_handshakes_take() {
+    const ROUNDS: u32 = 50;
+    let plant = Plant::new();
+    let broker = plant.broker(MUTUAL).await;
+    let config = plant.config(&format!("mqtts://127.0.0.1:{}", broker.port));
+    let tls = tls::Tls::new(&config, &plant.identity());
+    let mean = async |offer: &dyn Fn() -> Arc<ClientConfig>, kind| {
+        let mut taken = Duration::ZERO;
+        for _ in 0..ROUNDS {
+            let config = offer();
+            let begun = Instant::now();
+            let stream = shake(&broker, config).await.unwrap();
+            taken += begun.elapsed();
+            assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind));
+            speak(stream).await;
+        }
+        taken / ROUNDS
+    };
+    for milliseconds in [0, 1, 150] {
+        let slow = || {
+            let key = FileKey::read(&plant.key).unwrap();
+            with_key(
+                &plant,
+                Arc::new(SlowKey(key, Duration::from_millis(milliseconds))),
+            )
+        };
+        let full = mean(&slow, HandshakeKind::Full).await;
+        println!("full, signing takes {milliseconds} ms longer: {full:?}");
+    }
+    let newest = || tls.newest(jiff::Timestamp::UNIX_EPOCH).unwrap().config;
+    speak(shake(&broker, newest()).await.unwrap()).await;
+    let resumed = mean(&newest, HandshakeKind::Resumed).await;
+    println!("resumed: {resumed:?}");
+}

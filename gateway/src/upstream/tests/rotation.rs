@@ -5,7 +5,7 @@ use rcgen::CertificateSigningRequestParams;
 
 use super::*;
 use crate::{
-    config::KeyPlace,
+    config::{KeyPlace, Renew, RenewCommand},
     identity::{Directory, request},
 };
 
@@ -106,6 +106,54 @@ async fn files_replaced_by_hand_are_used_only_once_the_upstream_takes_them() {
     replace_with(plant.pki.issue_until("renewed", 2080));
     let end = || shown().ends.to_string();
     wait_until("the new ones are in use", || end().starts_with("2080")).await;
+    link.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_keeps_failing_is_told_and_tried_until_it_succeeds() {
+    let mut plant = Plant::new();
+    let directory = Directory::new(&plant.path("identity"));
+    // Its time had come before it was first seen.
+    enrol(&plant.pki, &directory, 1, 2027);
+    let broker = plant.broker(MUTUAL).await;
+    let script = plant.path("sign.sh");
+    fs::write(&script, "echo closed for today >&2; exit 1").unwrap();
+    let program = ["sh".to_owned(), script.display().to_string()];
+    let identity = config::Identity {
+        renew: Renew::Command,
+        renew_at: 10,
+        retry: Period::from_millis(10),
+        retry_max: Period::from_millis(50),
+        command: Some(RenewCommand {
+            program: program.to_vec(),
+            time_limit: Period::from_secs(60),
+        }),
+        ..plant.identity()
+    };
+    let link = plant.link_with(&broker, &identity, from_directory);
+    let renewal = || link.status().renewal.unwrap_or_default();
+    wait_until("it keeps failing", || renewal().failures >= 3).await;
+    assert!(renewal().why.unwrap().contains("closed for today"));
+    let alert = plant.next_incoming().await.message;
+    assert_eq!(alert.topic.as_str(), "alert/certificate/upstream");
+    assert!(alert.retain && String::from_utf8_lossy(&alert.payload).contains("closed for today"));
+    wait_until("the link is up all the same", || {
+        link.status().is_connected()
+    })
+    .await;
+
+    let key = plant.path("ca.key");
+    fs::write(&key, plant.pki.issuer.key().serialize_pem()).unwrap();
+    let sign = format!(
+        "openssl x509 -req -copy_extensions copy -days 90 -CA {} -CAkey {} -in \"$1\" -out \"$2\"",
+        plant.pki.ca.display(),
+        key.display()
+    );
+    fs::write(&script, sign).unwrap();
+    wait_until("the second is in use", || in_use(&directory) == Some(2)).await;
+    let over = plant.next_incoming().await.message;
+    assert!(over.topic == alert.topic && over.payload.is_empty());
+    assert_eq!((renewal().failures, renewal().why), (0, None));
     link.stop().await;
 }
 
