@@ -39,6 +39,8 @@ async fn an_identity_that_the_upstream_does_not_take_leaves_the_old_one_in_use()
     let broker = plant.broker(MUTUAL).await;
     let link = plant.link(&broker, from_directory);
     wait_until("the first is in use", || in_use(&directory) == Some(1)).await;
+    // It is noted just before the link counts as connected.
+    wait_until("connected", || link.status().is_connected()).await;
     let since = link.status().since;
     enrol(
         &Pki::new(plant.directory.path(), "other"),
