@@ -1,7 +1,7 @@
 //! What this system remembers about the releases in its slots. Values.
 //!
 //! The boot loader knows which slot starts; only this knows what is in it, and whether that was
-//! ever verified. It lives on the data partition, which no release replaces: [`file`].
+//! ever verified. It lives on the data partition, which no release replaces: [mod@file].
 //!
 //! Invariant: a slot is [`Content::Written`] only after all of it was read back and verified.
 
