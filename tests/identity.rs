@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 const COUNT: &str = "telemetry/press-3/count";
 
 /// A plant whose link takes its identity from a directory.
-fn config(
+pub(crate) fn config(
     scene: &Scene,
     plant: &Plant,
     mosquitto: &Mosquitto<'_>,
@@ -44,7 +44,7 @@ fn config(
 }
 
 /// What `gateway identity ACTION` prints.
-fn identity(scene: &Scene, action: &[&str]) -> Result<String> {
+pub(crate) fn identity(scene: &Scene, action: &[&str]) -> Result<String> {
     let config = scene.path("gateway.toml").display().to_string();
     let arguments = [&["identity"], action, &["--config", &config]].concat();
     let output = gateway::run(&arguments)?;
@@ -76,6 +76,20 @@ fn openssl(arguments: &[&str]) -> Result<String> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "openssl {arguments:?}: {said}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Has openssl sign a request with the authority's key; the certificate's file.
+pub(crate) fn signed(scene: &Scene, authority: &Pki, request: &str) -> Result<String> {
+    let request = text(&scene.write("gw.csr", request)?);
+    let read = openssl(&["req", "-in", &request, "-verify", "-noout", "-text"])?;
+    ensure!(read.contains(&format!("CN = {GATEWAY}")), "{read}");
+    ensure!(read.contains("prime256v1"), "{read}");
+    let issued = text(&scene.path("gw.pem"));
+    let sign = ["x509", "-req", "-copy_extensions", "copy", "-days", "90"];
+    let (ca, key) = (text(&authority.ca), text(&authority.authority_key(scene)?));
+    let files = ["-in", &request, "-CA", &ca, "-CAkey", &key, "-out", &issued];
+    openssl(&[&sign[..], &files].concat())?;
+    Ok(issued)
 }
 
 fn text(path: &Path) -> String {
@@ -181,29 +195,7 @@ fn an_identity_is_enrolled_by_hand_with_openssl_as_the_authority_and_renewed_by_
             fs::read(scene.path("identity/1.key"))? == key,
             "the key was overwritten"
         );
-        let request = scene.write("gw.csr", &identity(scene, &["csr"])?)?;
-        let read = openssl(&["req", "-in", &text(&request), "-verify", "-noout", "-text"])?;
-        ensure!(read.contains(&format!("CN = {GATEWAY}")), "{read}");
-        ensure!(read.contains("prime256v1"), "{read}");
-        let issued = text(&scene.path("gw.pem"));
-        let sign = [
-            "x509",
-            "-req",
-            "-copy_extensions",
-            "copy",
-            "-days",
-            "90",
-            "-in",
-        ];
-        let by = [
-            "-CA",
-            &authority[0],
-            "-CAkey",
-            &authority[1],
-            "-out",
-            &issued,
-        ];
-        openssl(&[&sign[..], &[&text(&request)], &by].concat())?;
+        let issued = signed(scene, &cloud, &identity(scene, &["csr"])?)?;
         identity(scene, &["enrol", "--certificate", &issued])?;
 
         let _gateway = Gateway::start(scene, &config, plant.port)?;

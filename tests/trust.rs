@@ -5,7 +5,15 @@ use std::{os::unix::net::UnixStream, process::Command};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::harness::{Gateway, PATIENCE, Plant, Process, Scene, gateway, promise, until};
+use crate::{
+    harness::{
+        Client, Gateway, Mosquitto, PATIENCE, Pki, Plant, Process, Scene, gateway, plant::GATEWAY,
+        promise, until,
+    },
+    identity,
+};
+
+const COUNT: &str = "telemetry/press-3/count";
 
 /// A TPM in software, and a vendor's key with the first approvals.
 struct Tpm<'a> {
@@ -181,4 +189,98 @@ fn a_tpm_lost_while_the_plant_runs_is_said_and_found_again_and_the_plant_goes_on
         let _back = Tpm::start(scene)?;
         awaits_tpm(scene, "ready")
     });
+}
+
+#[test]
+fn the_link_signs_with_the_tpm_waits_while_it_is_away_and_leaves_the_plant_alone() {
+    promise(|scene| {
+        let cloud = Pki::new(scene, "cloud")?;
+        let plant = Plant::new(scene)?;
+        let mut mosquitto = Mosquitto::start(scene, &cloud)?;
+        let observer = mosquitto.observer(&cloud)?;
+        approve(scene)?;
+        let config = identity::config(scene, &plant, &mosquitto, &cloud, "")
+            .replace("identity = \"file\"", "identity = \"tpm\"")
+            + &table(scene);
+        scene.write("gateway.toml", &config)?;
+        let mut tpm = Tpm::start(scene)?;
+        provision(&tpm, "--yes")?;
+        enrol(scene, &cloud)?;
+
+        tpm.process.kill()?;
+        let _gateway = Gateway::start(scene, &config, plant.port)?;
+        link_says(scene, "key in the TPM cannot be used")?;
+        let watcher = Client::new("watcher", plant.port)
+            .start(scene)?
+            .subscribed(&["telemetry/#"])?;
+        let mut press = Client::new("press-3", plant.port).start(scene)?;
+        press.event("connected", |_| true)?;
+        press.publish(COUNT, "1")?;
+        watcher.message(COUNT, |payload| payload == "1")?;
+        let mut tpm = Tpm::start(scene)?;
+        observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == "1")?;
+        until("the status says where the key is", PATIENCE, || {
+            let status = status_of_the_service(scene)?;
+            Ok((status["upstream"]["certificate"]["key"] == "tpm").then_some(()))
+        })?;
+
+        tpm.process.kill()?;
+        awaits_tpm(scene, "away")?;
+        // A broker that begins anew resumes no session, so that a signature is needed.
+        mosquitto.stop()?;
+        mosquitto.restart()?;
+        link_says(scene, "the device's key does not sign: the TPM is away")?;
+        press.publish(COUNT, "2")?;
+        watcher.message(COUNT, |payload| payload == "2")?;
+        let _back = Tpm::start(scene)?;
+        observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == "2")?;
+        Ok(())
+    });
+}
+
+/// Gets the certificate of the TPM's key; another one's is not taken, and nothing else is written.
+fn enrol(scene: &Scene, cloud: &Pki) -> Result<()> {
+    let config = scene.path("gateway.toml").display().to_string();
+    let foreign = cloud.client(scene, GATEWAY)?.certificate;
+    let foreign = foreign.display().to_string();
+    for (action, code, why) in [
+        (
+            &["enrol", "--certificate", &foreign][..],
+            1,
+            "does not belong to the TPM",
+        ),
+        (&["renew"], 2, "the TPM has one"),
+    ] {
+        let arguments = [&["identity"], action, &["--config", &config]].concat();
+        let (ended, said) = gateway::refusal(scene, &arguments)?;
+        ensure!(
+            ended == Some(code) && said.contains(why),
+            "{action:?}: {ended:?} {said}"
+        );
+    }
+    let issued = identity::signed(scene, cloud, &identity::identity(scene, &["csr"])?)?;
+    identity::identity(scene, &["enrol", "--certificate", &issued])?;
+    let written: Vec<_> = std::fs::read_dir(scene.path("identity"))?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<Result<_>>()?;
+    ensure!(written == ["tpm.pem"], "{written:?}");
+    let shown: Value = serde_json::from_str(&identity::identity(scene, &["show", "--json"])?)?;
+    let is_shown = shown[0]["place"] == "tpm" && shown[0]["trouble"].is_null();
+    ensure!(is_shown, "{shown}");
+    let checked = gateway::run(&["check", "--config", &config])?;
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    ensure!(
+        checked.contains("the upstream link signs with the TPM's key")
+            && !checked.contains("error"),
+        "{checked}"
+    );
+    Ok(())
+}
+
+fn link_says(scene: &Scene, why: &str) -> Result<()> {
+    until(&format!("the link says {why:?}"), PATIENCE, || {
+        let status = status_of_the_service(scene)?;
+        let state = status["upstream"]["state"].as_str();
+        Ok(state.is_some_and(|state| state.contains(why)).then_some(()))
+    })
 }

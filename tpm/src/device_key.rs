@@ -3,7 +3,7 @@
 //! Invariant: signatures come from the recorded key or not at all.
 
 use std::{
-    io,
+    fmt, io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -27,6 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(8);
 pub struct DeviceKey {
     queue: Queue,
     keys: Arc<Mutex<Option<Keys>>>,
+}
+
+impl fmt::Debug for DeviceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DeviceKey").field(&self.state()).finish()
+    }
 }
 
 impl DeviceKey {

@@ -63,6 +63,7 @@ pub struct Appliance {
     link: Option<LinkHandle>,
     field: Arc<Field>,
     status: StatusSource,
+    trusted: Trusted,
     metrics: Option<http::Server>,
     tasks: Vec<JoinHandle<()>>,
     cancel: CancellationToken,
@@ -98,7 +99,7 @@ impl Appliance {
             buffer.clone(),
             config.buffer.max_size.as_bytes(),
             field.clone(),
-            trusted,
+            trusted.clone(),
         );
         let metrics = serve_metrics(config.metrics.as_ref(), &status).await?;
         let tasks = vec![
@@ -140,6 +141,7 @@ impl Appliance {
             link: None,
             field,
             status,
+            trusted,
             metrics,
             tasks,
             cancel,
@@ -171,6 +173,7 @@ impl Appliance {
                 &upstream::Settings {
                     upstream: config,
                     identity: &self.config.identity,
+                    tpm: self.trusted.key(),
                     gateway: &self.id,
                     forwards: &self.config.forwards,
                     receives: &self.config.receives,
@@ -225,6 +228,9 @@ impl Appliance {
         if config.gateway != self.config.gateway {
             changes.note("gateway (takes effect at the next start)");
         }
+        if config.tpm != self.config.tpm {
+            changes.note("tpm (takes effect at the next start)");
+        }
         let link_changed = (
             &config.upstream,
             &config.identity,
@@ -239,6 +245,7 @@ impl Appliance {
         self.config = Config {
             buffer: self.config.buffer.clone(),
             gateway: self.config.gateway.clone(),
+            tpm: self.config.tpm.clone(),
             ..config
         };
         if link_changed {

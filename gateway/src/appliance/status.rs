@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::{
     buffer::{self, Buffer},
     clock,
+    config::KeyPlace,
     control::Answerer,
     fieldbus::{self, DeviceState, modbus, serial},
     payload,
@@ -285,20 +286,26 @@ pub struct CertificateStatus {
     /// Its generation, where `[identity]` keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
+    /// Where its key is: `file` or `tpm`.
+    pub key: KeyPlace,
     /// Why a newer one is not in use; absent: there is none, or it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
 impl CertificateStatus {
-    /// One line: `certificate until 2027-02-20T10:00:00Z (89 days)`.
+    /// One line: `certificate until 2027-02-20T10:00:00Z (89 days), its key in the TPM`.
     pub fn summary(&self) -> String {
         let trouble = self.trouble.as_ref();
         let trouble = trouble.map_or_else(String::new, |why| {
             format!("; a newer one cannot be used: {why}")
         });
+        let place = match self.key {
+            KeyPlace::File => "a file",
+            KeyPlace::Tpm => "the TPM",
+        };
         format!(
-            "certificate until {} ({} days){trouble}",
+            "certificate until {} ({} days), its key in {place}{trouble}",
             self.ends, self.days_left
         )
     }
@@ -601,6 +608,7 @@ fn shown(certificate: upstream::Certificate, now: Stamp) -> CertificateStatus {
         ends_s,
         days_left: (ends_s - now.wall.as_second()).div_euclid(86_400),
         generation: certificate.generation,
+        key: certificate.key,
         trouble: certificate.trouble,
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tpm::{Address, DeviceKey, PublicKey, State};
 use tracing::{info, warn};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, KeyPlace};
 
 /// Files larger than this are no public key.
 const PEM_MAX: u64 = 8 * 1024;
@@ -30,15 +30,14 @@ impl Trusted {
     /// Starts the TPM's owner. Without a TPM that says so and goes on, unless `require_tpm` stands: only then the TPM is
     /// waited for.
     pub(crate) async fn start(config: &Config) -> anyhow::Result<Trusted> {
+        match link_key(config) {
+            Some(TPM_KEY) => info!("{}", TPM_KEY),
+            Some(in_files) => warn!("{in_files}"),
+            None => {}
+        }
         let Some(table) = &config.tpm else {
-            if config.upstream.is_some() {
-                warn!("{}", NO_TPM);
-            }
             return Ok(Trusted(None));
         };
-        if config.upstream.is_some() {
-            warn!("{}", FILE_KEY);
-        }
         let address = address(table)?;
         let key = DeviceKey::start(address, table.directory.clone())
             .context("cannot start the TPM's thread")?;
@@ -66,6 +65,11 @@ impl Trusted {
         Ok(Trusted(Some(key)))
     }
 
+    /// The signing key, where there is a TPM.
+    pub(crate) fn key(&self) -> Option<&DeviceKey> {
+        self.0.as_ref()
+    }
+
     /// How it is.
     pub(crate) fn status(&self) -> TpmStatus {
         let (state, reason) = match self.0.as_ref().map(DeviceKey::state) {
@@ -81,12 +85,25 @@ impl Trusted {
     }
 }
 
+/// Where the upstream link's key is, and what that means; nothing without a link.
+pub(crate) fn link_key(config: &Config) -> Option<&'static str> {
+    let link = config.upstream.as_ref()?;
+    Some(match (&config.tpm, link.identity) {
+        (_, Some(KeyPlace::Tpm)) => TPM_KEY,
+        (None, _) => NO_TPM,
+        (Some(_), _) => FILE_KEY,
+    })
+}
+
+/// Said of an upstream link whose key is in the TPM.
+const TPM_KEY: &str = "the upstream link signs with the TPM's key, which never leaves the TPM; without it there is no link";
+
 /// Said of an upstream link whatever TPM there is, as long as the link's key is a file.
-pub(crate) const FILE_KEY: &str =
+const FILE_KEY: &str =
     "the upstream link signs with a key in a file, and whoever copies it is this gateway";
 
 /// What the absence of `[tpm]` means.
-pub(crate) const NO_TPM: &str =
+const NO_TPM: &str =
     "no [tpm]: the gateway's keys are files, and whoever copies them is this gateway";
 
 /// Where the TPM is.

@@ -12,9 +12,9 @@ use nix::sys::statvfs::statvfs;
 use settings::{Document, Problem, Secret, Severity, Size};
 
 use crate::{
-    appliance::trusted::{FILE_KEY, NO_TPM},
+    appliance::trusted,
     clock,
-    config::{Config, Renew},
+    config::{Config, KeyPlace, Renew},
     fieldbus::{self, lessons, poll::memory::Memories},
     identity::{Directory, IdentityError},
     reading::ClockState,
@@ -85,16 +85,8 @@ fn report(findings: &[Problem], config: &Config, json: bool) -> anyhow::Result<(
     for finding in findings {
         writeln!(text, "{finding}")?;
     }
-    if config.upstream.is_some() {
-        writeln!(
-            text,
-            "{}",
-            if config.tpm.is_none() {
-                NO_TPM
-            } else {
-                FILE_KEY
-            }
-        )?;
+    if let Some(place) = trusted::link_key(config) {
+        writeln!(text, "{place}")?;
     }
     writeln!(text, "{}: {}", contents(config), verdict(findings.len()))?;
     print(&text)
@@ -227,8 +219,10 @@ fn credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>
             findings.extend(preflight::certificate(file, &path, document));
         }
     }
-    if upstream.identity.is_some() {
-        findings.extend(identity(config, document));
+    match upstream.identity {
+        Some(KeyPlace::File) => findings.extend(identity(config, document)),
+        Some(KeyPlace::Tpm) => findings.extend(tpm::identity(config, upstream, document)),
+        None => {}
     }
     if let Some(file) = &upstream.key {
         findings.extend(preflight::key(file, "upstream.key", document));

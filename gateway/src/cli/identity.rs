@@ -3,6 +3,8 @@
 //!
 //! A running gateway sees what is done here and takes a new identity up by itself.
 
+mod tpm;
+
 use std::{
     fmt::Write,
     fs,
@@ -81,7 +83,10 @@ fn open(config: &ConfigPath) -> Result<(Config, Directory), Failure> {
 }
 
 fn init(asking: &Asking) -> Result<(), Failure> {
-    let (_, directory) = open(&asking.config)?;
+    let (config, directory) = open(&asking.config)?;
+    if let Some(in_tpm) = tpm::of(&config)? {
+        return in_tpm.init(asking.json);
+    }
     let inventory = directory.inventory().context("cannot look for a key")?;
     let (generation, made) = match inventory.keys.last() {
         Some(newest) => (*newest, false),
@@ -108,6 +113,9 @@ fn init(asking: &Asking) -> Result<(), Failure> {
 
 fn show(asking: &Asking) -> Result<(), Failure> {
     let (config, directory) = open(&asking.config)?;
+    if let Some(in_tpm) = tpm::of(&config)? {
+        return in_tpm.show(asking.json);
+    }
     let generations = identity::generations(&directory).context("cannot read the identity")?;
     if asking.json {
         return Ok(print(&format!("{}\n", json!(generations)))?);
@@ -128,11 +136,7 @@ fn show(asking: &Asking) -> Result<(), Failure> {
 fn line(generation: &Generation) -> String {
     let mut text = format!("{:>3}  {}", generation.number, generation.state.as_str());
     if let Some(certificate) = &generation.certificate {
-        let _infallible = write!(
-            text,
-            ", {} by {}, until {} ({} days)",
-            certificate.subject, certificate.issuer, certificate.ends, certificate.days_left
-        );
+        let _infallible = write!(text, ", {certificate}");
     }
     if let Some(trouble) = &generation.trouble {
         let _infallible = write!(text, ", unusable: {trouble}");
@@ -142,6 +146,9 @@ fn line(generation: &Generation) -> String {
 
 fn csr(asking: &Asking) -> Result<(), Failure> {
     let (config, directory) = open(&asking.config)?;
+    if let Some(in_tpm) = tpm::of(&config)? {
+        return in_tpm.csr(asking.json);
+    }
     let inventory = directory.inventory().context("cannot look for a key")?;
     let generation = match inventory.next() {
         Next::Enrol(waiting) => waiting,
@@ -171,7 +178,10 @@ fn csr(asking: &Asking) -> Result<(), Failure> {
 }
 
 fn enrol(config: &ConfigPath, certificate: &Path) -> Result<(), Failure> {
-    let (_, directory) = open(config)?;
+    let (config, directory) = open(config)?;
+    if let Some(in_tpm) = tpm::of(&config)? {
+        return in_tpm.enrol(certificate);
+    }
     let inventory = directory.inventory().context("cannot look for a key")?;
     let Next::Enrol(generation) = inventory.next() else {
         let error = anyhow!("no key waits for a certificate; `gateway identity csr` makes one");
@@ -190,6 +200,9 @@ const WHOLE: &str = "the new identity is whole; a running gateway tries it besid
 /// Asks the configured authority; `by_hand` is what to do where there is none.
 fn renew(config: &ConfigPath, by_hand: &str) -> Result<(), Failure> {
     let (config, _) = open(config)?;
+    if tpm::of(&config)?.is_some() {
+        return Err(tpm::refuse_renewal());
+    }
     if config.identity.renew == Renew::Off {
         let error = anyhow!("[identity] renew is off; by hand: gateway identity {by_hand}");
         return Err(Failure::new(Exit::Usage, error));

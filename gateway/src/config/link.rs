@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use broker_lite::{packet::QoS, topic::TopicFilter};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use settings::{Period, Secret, Size};
 
 use super::drain::{Budget, Drain};
@@ -84,7 +84,8 @@ pub struct Upstream {
     pub protocol: Protocol,
     /// Trust anchors for the server's certificate, PEM. Needed with `mqtts`.
     pub ca: Option<PathBuf>,
-    /// In the place of `certificate` and `key`: the identity that `[identity]` keeps and renews.
+    /// In the place of `key`: `file`, the identity that `[identity]` keeps and renews, or `tpm`, the
+    /// signing key in the TPM of `[tpm]`; its certificate is `certificate` or in `[identity] directory`.
     pub identity: Option<KeyPlace>,
     /// The gateway's certificate for mutual TLS, PEM, followed by its intermediates.
     pub certificate: Option<PathBuf>,
@@ -131,11 +132,13 @@ pub struct Upstream {
 }
 
 /// Where the key of the gateway's own identity is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyPlace {
     /// In a file of `[identity] directory`.
     File,
+    /// In the TPM of `[tpm]`, which it never leaves.
+    Tpm,
 }
 
 /// The `[upstream.sparkplug]` table.

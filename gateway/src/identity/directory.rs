@@ -27,6 +27,9 @@ use crate::credentials::{self, CredentialError};
 /// Longest file that is read here: a certificate with its intermediates.
 const FILE_MAX: u64 = 256 << 10;
 
+/// The certificate of the TPM's key; there is one such key, so it bears no generation.
+pub(super) const TPM_CERTIFICATE: &str = "tpm.pem";
+
 /// Why the identity cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -55,6 +58,14 @@ pub enum IdentityError {
     /// The certificate is another key's.
     #[error("the certificate does not belong to key {0} of this identity")]
     Foreign(u32),
+    /// The certificate is not of the key in the TPM.
+    #[error(
+        "the certificate {0} does not belong to the TPM's signing key; `gateway identity csr` makes a request with that key"
+    )]
+    NotOfTpm(PathBuf),
+    /// The key is in the TPM, and that does not give access to it.
+    #[error("the device's key in the TPM cannot be used: {0}")]
+    Tpm(#[from] tpm::Error),
 }
 
 /// See the module's description; it need not exist yet.
@@ -102,16 +113,23 @@ impl Directory {
 
     /// Takes a certificate with its intermediates for a generation, if it belongs to its key.
     pub(crate) fn put_certificate(&self, generation: u32, pem: &str) -> Result<(), IdentityError> {
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|_| IdentityError::NoCertificate)?;
-        if chain.is_empty() {
-            return Err(IdentityError::NoCertificate);
-        }
-        let certified = CertifiedKey::new(chain, Arc::new(TlsKey::new(self.key(generation)?)));
-        belongs(&certified, generation)?;
+        let key = Arc::new(TlsKey::new(self.key(generation)?));
+        let certified = CertifiedKey::new(chain(pem)?, key);
+        belongs(&certified, || IdentityError::Foreign(generation))?;
         let name = rotation::certificate_name(generation);
         self.make(&rotation::replace(&name), pem.as_bytes())
+    }
+
+    /// Takes `file`'s content as the certificate of the TPM's key, if it belongs to it.
+    pub(crate) fn put_tpm_certificate(
+        &self,
+        key: Arc<dyn DeviceKey>,
+        (file, pem): (&Path, &str),
+    ) -> Result<(), IdentityError> {
+        let certified = CertifiedKey::new(chain(pem)?, Arc::new(TlsKey::new(key)));
+        belongs(&certified, || IdentityError::NotOfTpm(file.to_owned()))?;
+        self.prepare()?;
+        self.make(&rotation::replace(TPM_CERTIFICATE), pem.as_bytes())
     }
 
     /// Makes a generation the one in use, and takes away those no longer needed.
@@ -139,7 +157,7 @@ impl Directory {
         let path = self.certificate_path(generation);
         let chain = credentials::certificates("certificate", &path)?;
         let certified = CertifiedKey::new(chain, Arc::new(TlsKey::new(self.key(generation)?)));
-        belongs(&certified, generation)?;
+        belongs(&certified, || IdentityError::Foreign(generation))?;
         Ok(certified)
     }
 
@@ -204,10 +222,20 @@ impl Directory {
     }
 }
 
-/// Whether a certificate is its key's.
-fn belongs(certified: &CertifiedKey, generation: u32) -> Result<(), IdentityError> {
+/// A certificate with its intermediates.
+fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty());
+    chain.ok_or(IdentityError::NoCertificate)
+}
+
+/// Whether a certificate is its key's; else the error that `foreign` makes.
+pub(super) fn belongs(
+    certified: &CertifiedKey,
+    foreign: impl FnOnce() -> IdentityError,
+) -> Result<(), IdentityError> {
     certified.keys_match().map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => IdentityError::Foreign(generation),
+        rustls::Error::InconsistentKeys(_) => foreign(),
         error => IdentityError::Certificate(error),
     })
 }

@@ -10,20 +10,16 @@ use ring::{
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use rustls::{
-    SignatureAlgorithm, SignatureScheme,
+    OtherError, SignatureAlgorithm, SignatureScheme,
     pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, alg_id, pem::PemObject},
     sign::{Signer, SigningKey, public_key_to_spki},
 };
 
+use super::SignError;
 use crate::credentials::{self, CredentialError};
 
 /// Bytes of a P-256 point, uncompressed (SEC 1, 2.3.3).
 pub const POINT_BYTES: usize = 65;
-
-/// Why a key does not sign.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the device's key does not sign: {0}")]
-pub struct SignError(pub String);
 
 /// A P-256 key whose private part stays where it is.
 pub trait DeviceKey: fmt::Debug + Send + Sync {
@@ -120,7 +116,8 @@ impl SigningKey for TlsKey {
 impl Signer for TlsKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let signature = self.0.sign(message);
-        signature.map_err(|error| rustls::Error::General(error.to_string()))
+        // As itself, for the link tells it from what the upstream did.
+        signature.map_err(|error| rustls::Error::Other(OtherError(Arc::new(error))))
     }
 
     fn scheme(&self) -> SignatureScheme {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing of a key but its state is shown.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -56,6 +56,16 @@ pub(crate) struct Shown {
     pub(crate) ends: Timestamp,
     /// By this machine's clock; negative when it has ended.
     pub(crate) days_left: i64,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} by {}, until {} ({} days)",
+            self.subject, self.issuer, self.ends, self.days_left
+        )
+    }
 }
 
 /// All generations, oldest first.

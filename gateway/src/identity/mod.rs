@@ -7,11 +7,15 @@
 //! Invariant: nothing here stops the plant side; an identity that cannot be renewed degrades the
 //! link alone. Shell of this room.
 
+pub(crate) mod refusal;
+
 mod key;
 
 mod rotation;
 
 mod directory;
+
+mod tpm;
 
 mod request;
 
@@ -26,12 +30,14 @@ mod schedule;
 
 mod renewal;
 
+pub(crate) use self::tpm::{TpmIdentity, certificate_of_tpm};
 pub use command::CommandError;
 pub(crate) use directory::Directory;
 pub use directory::IdentityError;
 pub use est::EstError;
-pub use key::{DeviceKey, FileKey, POINT_BYTES, SignError, TlsKey};
-pub(crate) use listing::{Generation, generations};
+pub use key::{DeviceKey, FileKey, POINT_BYTES, TlsKey};
+pub(crate) use listing::{Generation, generations, read as shown};
+pub use refusal::SignError;
 pub(crate) use renewal::Renewer;
 pub use renewal::{Renewal, RenewalError};
 pub(crate) use request::request;

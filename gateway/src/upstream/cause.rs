@@ -4,6 +4,8 @@ use std::{error::Error, fmt, io};
 
 use rustls::AlertDescription;
 
+use crate::identity::refusal::SignError;
+
 /// Why there is no link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
@@ -19,6 +21,8 @@ pub enum Cause {
     NotAuthorised(String),
     /// Our own certificate, key or trust anchors cannot be used.
     Credentials(String),
+    /// The key's home, such as a TPM, is away or does not sign.
+    DeviceKey(String),
     /// The `[upstream]`, `[[forward]]` or `[[receive]]` tables make no sense.
     Configuration(String),
     /// The server ended the link.
@@ -77,6 +81,7 @@ impl Cause {
             Cause::OurCertificate(_) => "our-certificate",
             Cause::NotAuthorised(_) => "not-authorised",
             Cause::Credentials(_) => "credentials",
+            Cause::DeviceKey(_) => "device-key",
             Cause::Configuration(_) => "configuration",
             Cause::Closed(_) => "closed",
             Cause::Silent(_) => "silent",
@@ -103,7 +108,9 @@ impl fmt::Display for Cause {
                 )
             }
             Cause::NotAuthorised(why) => write!(f, "it does not let us in: {why}"),
-            Cause::Credentials(why) | Cause::Configuration(why) => f.write_str(why),
+            Cause::Credentials(why) | Cause::DeviceKey(why) | Cause::Configuration(why) => {
+                f.write_str(why)
+            }
             Cause::Closed(why) | Cause::Silent(why) => write!(f, "the link ended: {why}"),
             Cause::Protocol(why) => write!(f, "it broke the protocol: {why}"),
         }
@@ -129,8 +136,17 @@ fn tls_cause(error: &rustls::Error) -> Cause {
             | UnknownCA
             | UnsupportedCertificate),
         ) => Cause::OurCertificate(words(alert)),
+        rustls::Error::Other(other) => {
+            refusal(other).unwrap_or_else(|| Cause::Protocol(other.to_string()))
+        }
         error => Cause::Protocol(error.to_string()),
     }
+}
+
+/// What the key's home said, where that is what ended the handshake.
+fn refusal(other: &rustls::OtherError) -> Option<Cause> {
+    let why = other.0.downcast_ref::<SignError>()?;
+    Some(Cause::DeviceKey(why.to_string()))
 }
 
 fn io_cause(error: &io::Error) -> Cause {

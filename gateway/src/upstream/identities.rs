@@ -95,7 +95,7 @@ impl Identities {
                 self.trouble(&error.to_string());
                 good
             }
-            (Err(error), None) => return Err(Cause::Credentials(error.to_string())),
+            (Err(error), None) => return Err(error.cause()),
         };
         self.warn_of_expiry(&offer);
         Ok(offer)
@@ -249,6 +249,7 @@ impl Identities {
         let shown = offer.ends.map(|ends| Certificate {
             ends,
             generation: offer.generation,
+            key: self.tls.key_place(),
             trouble,
         });
         self.board.update(|status| status.certificate = shown);

@@ -107,6 +107,7 @@ impl Link {
         let super::Settings {
             upstream: config,
             identity,
+            tpm,
             gateway,
             forwards,
             receives,
@@ -132,7 +133,7 @@ impl Link {
         Ok(Link {
             config: config.clone(),
             identities: Identities::new(
-                Tls::new(config, identity),
+                Tls::new(config, identity, tpm),
                 reach.clone(),
                 Arc::clone(board),
                 config.connect_timeout.as_duration(),

@@ -148,6 +148,8 @@ pub struct Settings<'a> {
     pub upstream: &'a config::Upstream,
     /// The `[identity]` table.
     pub identity: &'a config::Identity,
+    /// The TPM's signing key, for `identity = "tpm"`.
+    pub tpm: Option<&'a tpm::DeviceKey>,
     /// The gateway's name.
     pub gateway: &'a str,
     /// What goes up.

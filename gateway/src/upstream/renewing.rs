@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Ack, Here, Incoming, Settings, reach::Reach, status::Board};
 use crate::{
-    config::Renew,
+    config::{KeyPlace, Renew},
     identity::{Renewal, Renewer},
 };
 
@@ -31,7 +31,8 @@ impl Renewing {
     /// `None` when nothing is to be renewed, or the proxy's address makes no sense, which the link
     /// tells.
     pub(super) fn of(settings: &Settings<'_>, here: &Here, board: &Arc<Board>) -> Option<Renewing> {
-        if settings.upstream.identity.is_none() || settings.identity.renew == Renew::Off {
+        let is_ours = settings.upstream.identity == Some(KeyPlace::File);
+        if !is_ours || settings.identity.renew == Renew::Off {
             return None;
         }
         let reach = Reach::of(settings.upstream).ok()?;

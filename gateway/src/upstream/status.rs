@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{Account, Brake, cause::Cause};
-use crate::{clock, identity::Renewal, reading::Stamp};
+use crate::{clock, config::KeyPlace, identity::Renewal, reading::Stamp};
 
 /// What the link does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,8 @@ pub struct Certificate {
     pub ends: Timestamp,
     /// Its generation, where `[identity]` keeps it.
     pub generation: Option<u32>,
+    /// Where its key is.
+    pub key: KeyPlace,
     /// Why a newer one is not in use; absent: there is none, or it is.
     pub trouble: Option<String>,
 }

@@ -25,12 +25,12 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::candidate::Fingerprint;
+use super::{candidate::Fingerprint, cause::Cause};
 use crate::{
     clock,
     config::{self, KeyPlace},
     credentials::{self, CredentialError, FlooredClock},
-    identity::{Directory, IdentityError},
+    identity::{Directory, IdentityError, TpmIdentity},
 };
 
 /// Why our side of TLS cannot be set up.
@@ -55,12 +55,32 @@ pub enum TlsError {
         "there is no certificate in {0} yet; `gateway identity csr` and `enrol` get one, as does [identity] renew"
     )]
     NotEnrolled(PathBuf),
+    /// The TPM's key has none yet.
+    #[error(
+        "there is no certificate of the TPM's key in {0} yet; `gateway identity csr` and `enrol` get one"
+    )]
+    NotEnrolledTpm(PathBuf),
+    /// The TPM was not there when the process began.
+    #[error(
+        "identity = \"tpm\" needs the [tpm] table, which takes effect at the next start of the gateway"
+    )]
+    NoTpm,
     /// The name cannot be that of a server.
     #[error("[upstream] server_name = {0:?} is no host name and no address")]
     ServerName(String),
     /// rustls says no.
     #[error("cannot set TLS up: {0}")]
     Rustls(#[from] rustls::Error),
+}
+
+impl TlsError {
+    /// Why there is no link, then.
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            TlsError::Identity(IdentityError::Tpm(_)) => Cause::DeviceKey(self.to_string()),
+            _ => Cause::Credentials(self.to_string()),
+        }
+    }
 }
 
 /// The one in use and a new one.
@@ -86,6 +106,8 @@ enum Source {
     Files { certificate: PathBuf, key: PathBuf },
     Half,
     Directory(Directory),
+    Tpm(TpmIdentity),
+    NoTpm,
 }
 
 /// Where offers come from.
@@ -100,11 +122,20 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    pub(crate) fn new(upstream: &config::Upstream, identity: &config::Identity) -> Tls {
+    /// `tpm` is the TPM's signing key, where there is one.
+    pub(crate) fn new(
+        upstream: &config::Upstream,
+        identity: &config::Identity,
+        tpm: Option<&tpm::DeviceKey>,
+    ) -> Tls {
         let source = match (&upstream.identity, &upstream.certificate, &upstream.key) {
             (Some(KeyPlace::File), None, None) => {
                 Source::Directory(Directory::new(&identity.directory))
             }
+            (Some(KeyPlace::Tpm), _, None) => match tpm {
+                Some(key) => Source::Tpm(TpmIdentity::new(upstream, identity, key.clone())),
+                None => Source::NoTpm,
+            },
             (None, Some(certificate), Some(key)) => Source::Files {
                 certificate: certificate.clone(),
                 key: key.clone(),
@@ -134,9 +165,22 @@ impl Tls {
                 let none = || TlsError::NotEnrolled(directory.path().to_owned());
                 Some(newest.ok_or_else(none)?)
             }
+            Source::Tpm(tpm) if !tpm.certificate().exists() => {
+                return Err(TlsError::NotEnrolledTpm(tpm.certificate().to_owned()));
+            }
             _ => None,
         };
         self.offer(generation, floor)
+    }
+
+    /// Where the key is that signs.
+    pub(crate) fn key_place(&self) -> KeyPlace {
+        match &self.source {
+            Source::Tpm(_) | Source::NoTpm => KeyPlace::Tpm,
+            Source::Nobody | Source::Files { .. } | Source::Half | Source::Directory(_) => {
+                KeyPlace::File
+            }
+        }
     }
 
     /// What was in use when the process began, if that is another one than `newest`.
@@ -198,15 +242,22 @@ impl Tls {
         parsed.map_err(|_| TlsError::ServerName(name.to_owned()))
     }
 
-    /// The certificate's and the key's file.
-    fn files(&self, generation: Option<u32>) -> Result<Option<(PathBuf, PathBuf)>, TlsError> {
+    /// The certificate's file, and the key's where it is one.
+    fn files(
+        &self,
+        generation: Option<u32>,
+    ) -> Result<Option<(PathBuf, Option<PathBuf>)>, TlsError> {
         match (&self.source, generation) {
-            (Source::Files { certificate, key }, _) => Ok(Some((certificate.clone(), key.clone()))),
+            (Source::Files { certificate, key }, _) => {
+                Ok(Some((certificate.clone(), Some(key.clone()))))
+            }
+            (Source::Tpm(tpm), _) => Ok(Some((tpm.certificate().to_owned(), None))),
             (Source::Directory(directory), Some(generation)) => Ok(Some((
                 directory.certificate_path(generation),
-                directory.key_path(generation),
+                Some(directory.key_path(generation)),
             ))),
             (Source::Half, _) => Err(TlsError::HalfIdentity),
+            (Source::NoTpm, _) => Err(TlsError::NoTpm),
             _ => Ok(None),
         }
     }
@@ -230,7 +281,9 @@ impl Tls {
         add("ca", ca)?;
         if let Some((certificate, key)) = self.files(generation)? {
             add("certificate", &certificate)?;
-            add("key", &key)?;
+            if let Some(key) = key {
+                add("key", &key)?;
+            }
         }
         let mut fingerprint = Fingerprint::default();
         fingerprint.copy_from_slice(hash.finish().as_ref());
@@ -273,7 +326,9 @@ impl Tls {
                 credentials::certified(certificate, key, provider)?
             }
             (Source::Directory(directory), Some(generation)) => directory.certified(generation)?,
+            (Source::Tpm(tpm), _) => tpm.certified()?,
             (Source::Half, _) => return Err(TlsError::HalfIdentity),
+            (Source::NoTpm, _) => return Err(TlsError::NoTpm),
             _ => return Ok(None),
         };
         let ends = certified.cert.first().and_then(|leaf| end_of(leaf));

@@ -1,6 +1,6 @@
 //! The identity and what its renewal needs. Values.
 
-use crate::config::{Config, Renew};
+use crate::config::{Config, KeyPlace, Renew};
 
 use super::Findings;
 
@@ -51,11 +51,15 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
             "the pause grows from retry to retry_max",
         );
     }
-    let used = config
-        .upstream
-        .as_ref()
-        .is_some_and(|upstream| upstream.identity.is_some());
-    if identity.renew != Renew::Off && !used {
+    let used = config.upstream.as_ref().and_then(|link| link.identity);
+    if identity.renew != Renew::Off && used == Some(KeyPlace::Tpm) {
+        findings.error(
+            "identity.renew",
+            "the certificate of the TPM's key is renewed by hand alone: each renewal makes a new key, and the TPM has one",
+            "write renew = \"off\"; then gateway identity csr and enrol",
+        );
+    }
+    if identity.renew != Renew::Off && used.is_none() {
         findings.warn(
             "identity.renew",
             "the identity is renewed and used by nothing",

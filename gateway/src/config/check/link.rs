@@ -2,7 +2,7 @@
 
 use broker_lite::topic::TopicName;
 
-use crate::config::{Config, DEFAULT_TOPIC, Forward, Upstream, url::UpstreamUrl};
+use crate::config::{Config, DEFAULT_TOPIC, Forward, KeyPlace, Upstream, url::UpstreamUrl};
 
 use super::{Findings, drain};
 
@@ -89,24 +89,30 @@ fn check_upstream(upstream: &Upstream, findings: &mut Findings<'_>) {
         );
     }
     match (&upstream.certificate, &upstream.key) {
-        (Some(_), None) => findings.error(
+        (Some(_), None) if upstream.identity != Some(KeyPlace::Tpm) => findings.error(
             "upstream.certificate",
             "a certificate without its key",
             "write key = its PEM file",
         ),
-        (None, Some(_)) => findings.error(
+        (None, Some(_)) if upstream.identity != Some(KeyPlace::Tpm) => findings.error(
             "upstream.key",
             "a key without its certificate",
             "write certificate = its PEM file",
         ),
         _ => {}
     }
-    if upstream.identity.is_some() && (upstream.certificate.is_some() || upstream.key.is_some()) {
-        findings.error(
+    match (upstream.identity, &upstream.certificate, &upstream.key) {
+        (Some(KeyPlace::File), Some(_), _) | (Some(KeyPlace::File), _, Some(_)) => findings.error(
             "upstream.identity",
             "the identity would be another one than certificate and key",
             "leave out either identity, or certificate and key",
-        );
+        ),
+        (Some(KeyPlace::Tpm), _, Some(_)) => findings.error(
+            "upstream.key",
+            "the link cannot sign with the TPM and with a key in a file",
+            "leave out either key, or identity = \"tpm\"",
+        ),
+        _ => {}
     }
     check_proxy(upstream, findings);
     if upstream.retry > upstream.retry_max {

@@ -204,3 +204,24 @@ fn each_upstream_of_a_list_is_checked() {
     check(&upstream("[]"), &["gateway.toml:3:"]);
     check(&upstream(r#""http://a""#), &["must begin with mqtts://"]);
 }
+
+#[test]
+fn a_link_signs_with_the_tpm_or_with_a_key_in_a_file_never_both() {
+    let link = |more: &str| {
+        format!(
+            "[upstream]\nurl = \"mqtts://h:8883\"\nca = \"ca.pem\"\nidentity = \"tpm\"\n{more}\n[[forward]]\nfilter = \"#\"\n"
+        )
+    };
+    let with_tpm = |more: &str| link(more) + "[tpm]\n";
+    check(&with_tpm(""), &[]);
+    check(&with_tpm("certificate = \"gw.pem\""), &[]);
+    let both = with_tpm("certificate = \"gw.pem\"\nkey = \"gw.key\"");
+    check(&both, &["the link cannot sign with the TPM and with a key"]);
+    check(
+        &link(""),
+        &["the link's key is in the TPM, but there is no [tpm]"],
+    );
+    let renewed =
+        with_tpm("") + "[identity]\nrenew = \"command\"\ncommand = { program = [\"sign\"] }\n";
+    check(&renewed, &["the TPM has one"]);
+}

@@ -96,6 +96,7 @@ impl Plant {
         let settings = Settings {
             upstream: &config,
             identity,
+            tpm: None,
             gateway: "gw-1",
             forwards: &[forward()],
             receives: &[receive],
@@ -371,7 +372,7 @@ pub(super) fn forward() -> Forward {
 }
 
 pub(super) fn offer(config: &Upstream) -> Result<tls::Offer, TlsError> {
-    tls::Tls::new(config, &config::Identity::default()).newest(jiff::Timestamp::UNIX_EPOCH)
+    tls::Tls::new(config, &config::Identity::default(), None).newest(jiff::Timestamp::UNIX_EPOCH)
 }
 
 pub(super) fn upstream_with_defaults(url: &str) -> Upstream {

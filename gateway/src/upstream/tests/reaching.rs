@@ -91,7 +91,7 @@ async fn a_session_is_resumed_until_the_certificate_changes() {
     let plant = Plant::new();
     let broker = plant.broker(MUTUAL).await;
     let config = plant.config(&format!("mqtts://127.0.0.1:{}", broker.port));
-    let tls = tls::Tls::new(&config, &plant.identity());
+    let tls = tls::Tls::new(&config, &plant.identity(), None);
     let connect = async || {
         let offer = tls.newest(jiff::Timestamp::UNIX_EPOCH).unwrap();
         let stream = shake(&broker, offer.config).await.unwrap();
@@ -170,7 +170,7 @@ async fn how_long_handshakes_take() {
     let plant = Plant::new();
     let broker = plant.broker(MUTUAL).await;
     let config = plant.config(&format!("mqtts://127.0.0.1:{}", broker.port));
-    let tls = tls::Tls::new(&config, &plant.identity());
+    let tls = tls::Tls::new(&config, &plant.identity(), None);
     let mean = async |offer: &dyn Fn() -> Arc<ClientConfig>, kind| {
         let mut taken = Duration::ZERO;
         for _ in 0..ROUNDS {
