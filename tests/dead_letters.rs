@@ -70,6 +70,111 @@ fn a_lone_message_over_which_the_upstream_closes_the_link_is_put_aside_and_named
 }
 
 #[test]
+fn a_message_that_was_refused_is_sent_again_on_demand_once_it_is_allowed() {
+    promise(|scene| {
+        let cloud = Pki::new(scene, "cloud")?;
+        let plant = Plant::new(scene)?;
+        let mut mosquitto = Mosquitto::start(scene, &cloud)?;
+        let allowed = "user observer\ntopic readwrite #\npattern readwrite %u/#\n";
+        let refused = allowed.replace("%u/#", "%u/alert/#");
+        permit(scene, &mut mosquitto, &refused)?;
+        let observer = mosquitto.observer(&cloud)?;
+        let link = upstream(mosquitto.port, &cloud, &cloud.client(scene, GATEWAY)?);
+        let config = [plant.base(scene), link].concat();
+        let gateway = Gateway::start(scene, &config, plant.port)?;
+        let mut press = Client::new("press-3", plant.port).start(scene)?;
+        press.event("connected", |_| true)?;
+
+        press.publish(COUNT, "1")?;
+        let id = only_letter(scene, "")?;
+        // Refused again it is put aside anew, and nobody sends it again by himself.
+        ensure!(dead(scene, &["resend", &id])?["done"][0].to_string() == id);
+        let again = only_letter(scene, &id)?;
+        let letter = dead(scene, &["list"])?["newest"][0].clone();
+        ensure!(letter["topic"] == COUNT && letter["seq"] == 1, "{letter}");
+
+        permit(scene, &mut mosquitto, allowed)?;
+        press.publish(COUNT, "2")?;
+        let below = format!("plant-7/{COUNT}");
+        observer.message(&below, |payload| payload == "2")?;
+        ensure!(dead(scene, &["resend", "--all"])?["done"][0].to_string() == again);
+        let arrived = observer.event("message", |message| {
+            message["topic"] == below && message["payload"] == "1"
+        })?;
+        let said = |name: &str| {
+            let properties = arrived["properties"]["UserProperty"].as_array();
+            let pair = properties.and_then(|all| all.iter().find(|pair| pair[0] == name));
+            pair.and_then(|pair| pair[1].as_str()).map(str::to_owned)
+        };
+        ensure!(said("seq").as_deref() == Some("1"), "{arrived}");
+        // The list shows whole seconds.
+        let received = letter["received"].as_str().context("no time")?;
+        let second = received.trim_end_matches('Z');
+        let time = said("time").context("no time")?;
+        ensure!(time.starts_with(second), "{time} is not {received}");
+        ensure!(dead(scene, &["list"])?["kept"] == 0);
+        gateway.says(&["dead-letters-resent", "1 done, 0 left"])?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_dead_letter_is_dropped_only_when_that_is_confirmed() {
+    promise(|scene| {
+        let cloud = Pki::new(scene, "cloud")?;
+        let plant = Plant::new(scene)?;
+        let mut mosquitto = Mosquitto::start(scene, &cloud)?;
+        permit(scene, &mut mosquitto, "pattern readwrite %u/alert/#\n")?;
+        let link = upstream(mosquitto.port, &cloud, &cloud.client(scene, GATEWAY)?);
+        let config = [plant.base(scene), link].concat();
+        let gateway = Gateway::start(scene, &config, plant.port)?;
+        let mut press = Client::new("press-3", plant.port).start(scene)?;
+        press.event("connected", |_| true)?;
+        press.publish(COUNT, "1")?;
+        let id = only_letter(scene, "")?;
+
+        let unasked = dead(scene, &["drop", &id]).err().context("it is gone")?;
+        ensure!(unasked.to_string().contains("--yes"), "{unasked}");
+        ensure!(dead(scene, &["list"])?["kept"] == 1);
+        ensure!(dead(scene, &["drop", &id, "--yes"])?["done"][0].to_string() == id);
+        ensure!(dead(scene, &["list"])?["kept"] == 0);
+        let unknown = dead(scene, &["resend", &id]).err().context("it is back")?;
+        ensure!(
+            unknown.to_string().contains("nothing was done"),
+            "{unknown}"
+        );
+        gateway.says(&["dead-letters-dropped", "1 done, 0 left"])?;
+        Ok(())
+    });
+}
+
+/// The upstream under other permissions.
+fn permit(scene: &Scene, mosquitto: &mut Mosquitto<'_>, permissions: &str) -> Result<()> {
+    mosquitto.stop()?;
+    scene.write("mosquitto.acl", permissions)?;
+    mosquitto.restart()
+}
+
+/// What `gateway buffer dead WORDS --json` prints.
+fn dead(scene: &Scene, words: &[&str]) -> Result<Value> {
+    let config = scene.path("gateway.toml").display().to_string();
+    let words = [&["buffer", "dead"], words, &["--json", "--config", &config]].concat();
+    let output = gateway::run(&words)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{words:?}: {said}");
+    serde_json::from_slice(&output.stdout).context("it prints no JSON")
+}
+
+/// Waits for the id of the only dead letter, which is not the one known before.
+fn only_letter(scene: &Scene, before: &str) -> Result<String> {
+    until("there is one dead letter", PATIENCE, || {
+        let letters = dead(scene, &["list"])?;
+        let id = letters["newest"][0]["id"].to_string();
+        Ok((letters["kept"] == 1 && id != before).then_some(id))
+    })
+}
+
+#[test]
 fn forwarding_pauses_on_demand_until_it_is_resumed_or_the_gateway_starts_anew() {
     promise(|scene| {
         let cloud = Pki::new(scene, "cloud")?;

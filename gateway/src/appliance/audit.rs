@@ -1,4 +1,4 @@
-//! Who wrote what to which device, and what came of it: one entry in the log for each command. Shell.
+//! Who wrote what to which device, or decided about dead letters, and what came of it: one entry in the log for each. Shell.
 //!
 //! Invariant: every command that was sent to a device has its entry. Of those that were refused, a
 //! flood is cut short and counted.
@@ -11,6 +11,7 @@ use std::{
 use tracing::{info, warn};
 
 use crate::{
+    buffer::Fate,
     fieldbus::{
         Command, CommandResult, Outcome, Sender,
         commission::adhoc::{Ask, Told},
@@ -141,6 +142,19 @@ pub(super) fn by_hand(asked: &Ask, user: Option<&str>, told: &Told) {
         message_id = kind.id, kind = kind.name, bus = cut(&asked.bus), unit = asked.unit,
         value = cut(&asked.request.to_string()), identity = user, reason = cut(&told.to_string()),
         "{}", kind.says
+    );
+}
+
+/// Writes that somebody had dead letters sent again, or dropped them.
+pub(super) fn letters(fate: Fate, asked: &str, user: Option<&str>, came_of_it: &str) {
+    let kind = match fate {
+        Fate::Resend => catalog::LETTERS_RESENT,
+        Fate::Drop => catalog::LETTERS_DROPPED,
+    };
+    warn!(
+        target: "gateway::audit",
+        message_id = kind.id, kind = kind.name, value = cut(asked), identity = user,
+        reason = cut(came_of_it), "{}", kind.says
     );
 }
 

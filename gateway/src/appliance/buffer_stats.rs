@@ -58,6 +58,8 @@ pub struct DeadLetterStats {
 /// One dead letter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetterLine {
+    /// What `gateway buffer dead resend` and `drop` call it.
+    pub id: i64,
     /// The local topic.
     pub topic: String,
     /// Its number within the topic.
@@ -70,6 +72,8 @@ pub struct DeadLetterLine {
     pub reason: String,
     /// Bytes of its payload.
     pub bytes: u64,
+    /// Whether the payload is kept, so that it can be sent again.
+    pub whole: bool,
 }
 
 /// Takes the stats of a buffer. Blocks on the disk for a moment.
@@ -79,12 +83,17 @@ pub(super) fn of(buffer: &Buffer, max_bytes: u64, link: Option<&upstream::Status
     BufferStats {
         buffer: status::buffer(status, max_bytes, link),
         waiting: Waiting { high, normal, low },
-        dead_letters: match buffer.dead_letters(LETTERS_SHOWN) {
-            Ok(letters) => letter_stats(letters),
-            Err(error) => DeadLetterStats {
-                fault: Some(error.to_string()),
-                ..DeadLetterStats::default()
-            },
+        dead_letters: letters(buffer, LETTERS_SHOWN),
+    }
+}
+
+/// The dead letters, the newest of them in full. Blocks on the disk for a moment.
+pub(super) fn letters(buffer: &Buffer, at_most: usize) -> DeadLetterStats {
+    match buffer.dead_letters(at_most) {
+        Ok(letters) => letter_stats(letters),
+        Err(error) => DeadLetterStats {
+            fault: Some(error.to_string()),
+            ..DeadLetterStats::default()
         },
     }
 }
@@ -139,5 +148,7 @@ fn line(letter: DeadLetter) -> DeadLetterLine {
         buried: second(letter.buried),
         reason: letter.reason,
         bytes: letter.bytes,
+        id: letter.id,
+        whole: letter.whole,
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn answer(field: &Arc<Field>, question: Question<'_>) -> Answer {
         "forget" => forget(Arc::clone(field), rest.to_owned()),
         "transact" => transact(field, rest, question.user),
         other => error(format!(
-            "{other:?} is no question; ask: status, buffer [pause|resume], bus NAME, forget DEVICE, transact REQUEST, trace NAME"
+            "{other:?} is no question; ask: status, buffer [pause|resume|dead list|resend|drop], bus NAME, forget DEVICE, transact REQUEST, trace NAME"
         )),
     }
 }
@@ -95,7 +95,7 @@ fn transact(field: &Field, text: &str, user: Option<u32>) -> Answer {
 }
 
 /// The user's name, or his number where he has none.
-fn name(user: u32) -> String {
+pub(super) fn name(user: u32) -> String {
     let known = User::from_uid(Uid::from_raw(user)).ok().flatten();
     known.map_or_else(|| format!("uid {user}"), |known| known.name)
 }

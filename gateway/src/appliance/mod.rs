@@ -10,6 +10,7 @@ mod audit;
 pub mod buffer_stats;
 mod bus_tools;
 mod commands;
+pub mod dead_letters;
 pub mod drain_status;
 mod field;
 mod metrics;

@@ -28,7 +28,7 @@ use crate::{
 
 use super::{
     buffer_stats::{self, BufferStats},
-    bus_tools,
+    bus_tools, dead_letters,
     drain_status::{self, DrainStatus},
     field::Field,
     trusted::{TpmStatus, Trusted},
@@ -377,7 +377,10 @@ impl StatusSource {
             "buffer" => json!(source.buffer_stats()).into(),
             "buffer pause" => json!(source.pause(true)).into(),
             "buffer resume" => json!(source.pause(false)).into(),
-            _ => bus_tools::answer(&source.0.field, question),
+            text => match text.strip_prefix(dead_letters::WORDS) {
+                Some(wish) => dead_letters::answer(&source.0.buffer, wish, question.user),
+                None => bus_tools::answer(&source.0.field, question),
+            },
         })
     }
 

@@ -3,6 +3,8 @@
 //! Invariant: nothing here outlives a transaction that fails; the store takes the notes over only
 //! after the commit. Layer: driver.
 
+mod letters;
+
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -14,7 +16,6 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::{
     arrivals::{Arrival, MAX_ARRIVALS},
     clock::RowStamp,
-    dead::{self, Corpse},
     inbox::{self, Entry, Removal},
     memory::Staged,
     quota::Usage,
@@ -115,6 +116,7 @@ impl<'a> Draft<'a> {
             message: &entry.message,
             properties: entry.properties.as_deref(),
             stamp: entry.stamp,
+            boot: self.store.boot,
         })?;
         self.next_order += 1;
         self.waiting[rank.index()] += 1;
@@ -156,6 +158,7 @@ impl<'a> Draft<'a> {
             message,
             properties: properties.as_deref(),
             stamp: *stamp,
+            boot: self.store.boot,
         })?;
         topic.last_row = topic.last_row.max(row);
         topic.last_seq = topic.last_seq.max(*seq);
@@ -271,7 +274,7 @@ impl<'a> Draft<'a> {
                 message.retain,
                 new.stamp.wall_us,
                 new.stamp.monotonic_ns,
-                self.store.boot,
+                new.boot,
                 new.stamp.clock == ClockState::Synced,
                 new.properties,
                 &message.payload[..],
@@ -398,42 +401,6 @@ impl<'a> Draft<'a> {
             }
         }
         Ok(())
-    }
-
-    fn bury(&mut self, row: i64, reason: &str, now_us: i64) -> Result<(), rusqlite::Error> {
-        let corpse = self
-            .transaction
-            .prepare_cached(
-                "SELECT t.name, m.seq, m.wall_us, m.payload
-                 FROM message m JOIN topic t ON t.id = m.topic WHERE m.row = ?1",
-            )?
-            .query_row([row], |row| {
-                Ok(Corpse {
-                    topic: row.get(0)?,
-                    seq: row.get(1)?,
-                    wall_us: row.get(2)?,
-                    payload: row.get(3)?,
-                })
-            })
-            .optional()?;
-        self.done.buried += self.delete_row(row)?;
-        let Some(corpse) = corpse else { return Ok(()) };
-        if let Ok(topic) = TopicName::parse(&corpse.topic) {
-            let (seq, wall_us) = (corpse.seq as u64, corpse.wall_us);
-            self.done
-                .gaps
-                .enter(&topic, Reason::DeadLetter, seq, wall_us);
-        }
-        let max_bytes = self.store.limits.dead_bytes();
-        dead::bury(self.transaction, &corpse, reason, now_us, max_bytes)
-    }
-
-    /// Keeps the dead letters within their share.
-    pub(super) fn trim_dead_letters(&self) -> Result<(), rusqlite::Error> {
-        match self.done.buried {
-            0 => Ok(()),
-            _ => dead::trim(self.transaction, self.store.limits.dead_bytes()),
-        }
     }
 
     /// Remembers the time now and then, for the next start without a right clock.
@@ -600,6 +567,8 @@ struct Insertion<'a> {
     message: &'a Message,
     properties: Option<&'a [u8]>,
     stamp: RowStamp,
+    /// In which the stamp was taken.
+    boot: i64,
 }
 
 /// Where a message goes.

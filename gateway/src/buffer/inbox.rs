@@ -17,6 +17,7 @@ use broker_lite::{
 use super::{
     arrivals::Arrival,
     clock::{self, RowStamp},
+    errand::Errand,
     retention::Rank,
 };
 use crate::reading::ClockState;
@@ -36,6 +37,8 @@ const MANY_DELETES: usize = 1024;
 /// Removals that may wait before nothing more is read: while the disk fails, what the upstream has
 /// already must not fill the memory.
 const MAX_REMOVALS: usize = 50_000;
+/// Errands that may wait for a commit: people ask for them, one at a time.
+const MAX_ERRANDS: usize = 4;
 /// Bytes that a row and its share of page headers take beside topic-independent content.
 const ROW_OVERHEAD: usize = 64;
 
@@ -93,6 +96,8 @@ pub(super) struct Batch {
     pub(super) entries: Vec<Entry>,
     pub(super) removals: Vec<Removal>,
     pub(super) arrivals: Vec<(Arrival, Receipt)>,
+    /// What becomes of dead letters that somebody asks about.
+    pub(super) errands: Vec<Errand>,
     /// Marks of the account of wear, when they are due.
     pub(super) account: Vec<(&'static str, i64)>,
     /// Numbers to be kept under these names.
@@ -105,7 +110,8 @@ impl Batch {
     /// Whether there is nothing to commit.
     pub(super) fn is_empty(&self) -> bool {
         let nothing = self.entries.is_empty() && self.removals.is_empty();
-        nothing && self.arrivals.is_empty() && self.marks.is_empty()
+        let nobody_waits = self.arrivals.is_empty() && self.errands.is_empty();
+        nothing && nobody_waits && self.marks.is_empty()
     }
 
     /// The last moment in it that a right clock told.
@@ -147,6 +153,7 @@ struct State {
     first_removal: Option<Instant>,
     /// At most one per link, which waits for the answer.
     arrivals: Vec<(Arrival, Receipt)>,
+    errands: Vec<Errand>,
     marks: Vec<(&'static str, i64)>,
     inspect: bool,
     spill: bool,
@@ -189,6 +196,17 @@ impl Inbox {
         }
         state.arrivals.push((arrival, receipt));
         self.changed.notify_one();
+    }
+
+    /// Queues what is to become of dead letters; `false` once closed, or where too much is queued.
+    pub(super) fn settle(&self, errand: Errand) -> bool {
+        let mut state = self.lock();
+        if state.closed || state.errands.len() >= MAX_ERRANDS {
+            return false;
+        }
+        state.errands.push(errand);
+        self.changed.notify_one();
+        true
     }
 
     /// Queues what leaves the file. Bounded since nothing is read while [`Self::is_clogged`].
@@ -320,8 +338,9 @@ impl Inbox {
 
 impl State {
     fn is_full_batch(&self) -> bool {
-        // Whoever waits for an arrival waits alone: there is nothing to group it with.
+        // Whoever waits for an arrival or an errand waits alone: there is nothing to group it with.
         !self.arrivals.is_empty()
+            || !self.errands.is_empty()
             || self.entries.len() >= MAX_BATCH
             || self.bytes >= MAX_BATCH_BYTES
             || self.removals.len() >= MANY_DELETES
@@ -335,7 +354,8 @@ impl State {
 
     fn take_batch(&mut self) -> Option<Batch> {
         let nothing = self.entries.is_empty() && self.removals.is_empty();
-        if nothing && self.arrivals.is_empty() && self.marks.is_empty() {
+        let nobody_waits = self.arrivals.is_empty() && self.errands.is_empty();
+        if nothing && nobody_waits && self.marks.is_empty() {
             return None;
         }
         let mut bytes = 0;
@@ -359,6 +379,7 @@ impl State {
             entries,
             removals: mem::take(&mut self.removals),
             arrivals: mem::take(&mut self.arrivals),
+            errands: mem::take(&mut self.errands),
             marks: mem::take(&mut self.marks),
             ..Batch::default()
         })

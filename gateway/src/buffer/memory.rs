@@ -112,8 +112,8 @@ impl Writer {
             .store
             .as_ref()
             .is_some_and(|store| store.usage.follows(&rules));
-        // Dead letters lie on disk; and under other rules a topic may change its rank.
-        if buries_staged || !follows {
+        // Dead letters lie on disk; and by one that waits again, or by other rules, a topic may change its rank.
+        if buries_staged || !batch.errands.is_empty() || !follows {
             self.spill();
         }
         let may_wait = batch.entries.iter().any(|entry| entry.memory) && !shared.writes_through();

@@ -16,6 +16,7 @@ mod clock;
 mod dead;
 mod device;
 mod draft;
+mod errand;
 mod export;
 mod inbox;
 mod leaving;
@@ -53,10 +54,11 @@ use broker_lite::{
     topic::TopicName,
 };
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 pub use dead::{DeadLetter, DeadLetters};
+pub use errand::{Fate, Left, Settled, Which};
 pub use export::{DeadMessage, Export, ExportError};
 pub use medium::{DeviceWear, Wear};
 pub use reader::ReadError;
@@ -72,6 +74,7 @@ pub(crate) use row::{Page, Survey};
 use self::{
     arrivals::Arrivals,
     clock::Clock,
+    errand::Errand,
     inbox::{Entry, Inbox, Removal},
     leaving::Leaving,
     medium::Medium,
@@ -445,6 +448,14 @@ impl Buffer {
     /// The dead letters that are kept, the newest of them in full. Blocks on the disk.
     pub fn dead_letters(&self, at_most: usize) -> Result<DeadLetters, ReadError> {
         self.checked(self.0.shared.reader.dead_letters(at_most))
+    }
+
+    /// Has dead letters wait again, or drops them; the answer comes when that is on disk, and never
+    /// if the buffer is closed before. `None` where it is closed already, or others wait for such
+    /// an answer.
+    pub fn settle(&self, fate: Fate, which: Which) -> Option<oneshot::Receiver<Settled>> {
+        let (errand, settled) = Errand::new(fate, which);
+        self.0.shared.inbox.settle(errand).then_some(settled)
     }
 
     /// See [`Status`]. Blocks on the disk for a moment.

@@ -255,8 +255,11 @@ impl<'a> Copier<'a> {
         let gap = "id, topic, reason, first_seq, last_seq, first_us, last_us, count";
         self.copy_table("gap", gap)?;
         let dead = "id, topic, seq, wall_us, reason, payload";
-        self.copy_table("dead_letter", &format!("{dead}, buried_us, bytes"))?;
-        // A file from before schema 4 has no more than these; what is copied already stays.
+        let buried = format!("{dead}, buried_us, bytes");
+        let as_it_waited = "qos, retain, rank, monotonic_ns, boot, synced, properties";
+        self.copy_table("dead_letter", &format!("{buried}, {as_it_waited}"))?;
+        // Files from before schema 6, and from before 4, have fewer; what is copied already stays.
+        self.copy_table("dead_letter", &buried)?;
         self.copy_table("dead_letter", dead)?;
         self.copy_table("arrival", "id, packet_id, digest")?;
         // The fresh file's own mark about its log is there already and stays.

@@ -11,7 +11,14 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 const APPLICATION_ID: i32 = 0x6777_6266;
 
 /// Step `n` leads from `user_version` n to n + 1.
-const MIGRATIONS: &[&str] = &[TABLES, TOPIC_BYTES, ARRIVALS, BURIALS, RESERVATIONS];
+const MIGRATIONS: &[&str] = &[
+    TABLES,
+    TOPIC_BYTES,
+    ARRIVALS,
+    BURIALS,
+    RESERVATIONS,
+    LETTERS,
+];
 
 /// `message.row` is rank and order in one number, see `Rank`: reading in sending order and
 /// evicting in age order are both a walk along the primary key, with no index to keep.
@@ -87,6 +94,17 @@ ALTER TABLE dead_letter ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
 
 /// Numbers that messages may bear which wait in memory.
 const RESERVATIONS: &str = "ALTER TABLE topic ADD COLUMN reserved_seq INTEGER NOT NULL DEFAULT 0";
+
+/// What a dead letter needs to wait again as it did; of one that is there already less is known.
+const LETTERS: &str = "
+ALTER TABLE dead_letter ADD COLUMN qos INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE dead_letter ADD COLUMN retain INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letter ADD COLUMN rank INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE dead_letter ADD COLUMN monotonic_ns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letter ADD COLUMN boot INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letter ADD COLUMN synced INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letter ADD COLUMN properties BLOB;
+";
 
 /// Bytes that a row of `message` takes, about; see `Entry::cost`.
 pub(super) const COST: &str = "64 + length(payload) + coalesce(length(properties), 0)";

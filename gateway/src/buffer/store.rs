@@ -17,6 +17,7 @@ use super::{
     clock::RowStamp,
     dead::{DEAD_SHARE, MAX_DEAD_BYTES},
     draft::{Draft, RESERVED_PAGES},
+    errand::Settled,
     inbox::{Batch, Entry},
     memory::Staged,
     quota::{Rule, Usage},
@@ -109,6 +110,8 @@ pub(super) struct Done {
     pub(super) spilled: u64,
     pub(super) forwarded: u64,
     pub(super) buried: u64,
+    /// What came of each errand of the batch.
+    pub(super) settled: Vec<Settled>,
     pub(super) gaps: GapBook,
 }
 
@@ -192,6 +195,10 @@ impl Store {
             for entry in &batch.entries {
                 let answer = draft.append(entry)?;
                 draft.done.answers.push(answer);
+            }
+            for errand in &batch.errands {
+                let settled = draft.settle(errand)?;
+                draft.done.settled.push(settled);
             }
             draft.raise_floor(batch.synced_us())?;
             for (arrival, _) in &batch.arrivals {

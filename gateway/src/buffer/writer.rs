@@ -175,6 +175,9 @@ impl Writer {
                 for (_, receipt) in batch.arrivals {
                     receipt.answer(Kept::Committed);
                 }
+                for (errand, settled) in batch.errands.into_iter().zip(done.settled) {
+                    errand.answer(settled);
+                }
                 return true;
             }
             if closing {

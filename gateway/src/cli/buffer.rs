@@ -1,5 +1,6 @@
-//! `gateway buffer`: asks the running service what waits, pauses or resumes forwarding, and carries away what waits. Shell.
+//! `gateway buffer`: asks the running service what waits, pauses or resumes forwarding, carries away what waits, and decides about dead letters. Shell.
 
+mod dead;
 mod export;
 
 use anyhow::{Context, anyhow};
@@ -26,6 +27,9 @@ enum Action {
     Resume(Asking),
     /// Write what waits as JSON lines or CSV, beside the service or from a copy of its file; nothing is deleted
     Export(export::Args),
+    /// Dead letters: list them, send them again, drop them
+    #[command(subcommand)]
+    Dead(dead::Command),
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,6 +48,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Action::Pause(asking) => ("buffer pause", asking),
         Action::Resume(asking) => ("buffer resume", asking),
         Action::Export(args) => return export::run(args),
+        Action::Dead(command) => return dead::run(command),
     };
     let socket = load(&asking.config)?.value.gateway.control;
     let answer = ask(&socket, question)?;

@@ -30,6 +30,8 @@ pub(super) enum About {
     Bus,
     /// BUS, UNIT, IDENTITY, VALUE, REASON.
     Unit,
+    /// IDENTITY, VALUE, REASON.
+    Letters,
 }
 
 pub(super) const EXECUTED: Kind = Kind {
@@ -80,13 +82,38 @@ pub(super) const TOOL_WRITE: Kind = Kind {
     about: About::Unit,
 };
 
+pub(super) const LETTERS_RESENT: Kind = Kind {
+    name: "dead-letters-resent",
+    id: "bc56bbf0e33c4dad77a4c0bf1352a9a5",
+    says: "somebody had dead letters sent again",
+    remedy: "Nothing to do if IDENTITY meant to: VALUE names the dead letters asked for, REASON what came of it.",
+    about: About::Letters,
+};
+
+pub(super) const LETTERS_DROPPED: Kind = Kind {
+    name: "dead-letters-dropped",
+    id: "1c13598ab18b7c97448a7948b3753277",
+    says: "somebody dropped dead letters",
+    remedy: "Nothing to do if IDENTITY meant to: VALUE names the dead letters asked for, REASON what came of it.",
+    about: About::Letters,
+};
+
 #[cfg(test)]
 mod tests {
     use std::{fmt::Write as _, fs, path::Path};
 
     use super::*;
 
-    const KINDS: [Kind; 6] = [EXECUTED, REFUSED, FAILED, IGNORED, RAW, TOOL_WRITE];
+    const KINDS: [Kind; 8] = [
+        EXECUTED,
+        REFUSED,
+        FAILED,
+        IGNORED,
+        RAW,
+        TOOL_WRITE,
+        LETTERS_RESENT,
+        LETTERS_DROPPED,
+    ];
     const BEGIN: &str = "<!-- kinds -->\n";
     const END: &str = "<!-- end of kinds -->";
 
@@ -103,6 +130,7 @@ mod tests {
                 About::Topic => ("@TOPIC@", ""),
                 About::Bus => ("bus @BUS@ by @IDENTITY@ (@CLIENT@)", "Outcome: @OUTCOME@\n"),
                 About::Unit => ("bus @BUS@ unit @UNIT@ by @IDENTITY@", "Reason: @REASON@\n"),
+                About::Letters => ("by @IDENTITY@", "Reason: @REASON@\n"),
             };
             write!(
                 text,

@@ -195,6 +195,13 @@ fn a_file_of_the_first_schema_is_taken_over_with_its_rows() {
          DROP TABLE arrival;
          ALTER TABLE dead_letter DROP COLUMN buried_us;
          ALTER TABLE dead_letter DROP COLUMN bytes;
+         ALTER TABLE dead_letter DROP COLUMN qos;
+         ALTER TABLE dead_letter DROP COLUMN retain;
+         ALTER TABLE dead_letter DROP COLUMN rank;
+         ALTER TABLE dead_letter DROP COLUMN monotonic_ns;
+         ALTER TABLE dead_letter DROP COLUMN boot;
+         ALTER TABLE dead_letter DROP COLUMN synced;
+         ALTER TABLE dead_letter DROP COLUMN properties;
          PRAGMA user_version = 1",
     )
     .unwrap();

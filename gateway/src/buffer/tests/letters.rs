@@ -1,5 +1,7 @@
 //! What the buffer promises: dead letters are kept within bounds, announced, and never in the way.
 
+use broker_lite::packet::PayloadFormat;
+
 use super::*;
 
 #[test]
@@ -109,6 +111,136 @@ fn dead_letters_of_an_earlier_schema_are_taken_over_sound_or_damaged() {
 }
 
 #[test]
+fn a_dead_letter_waits_again_as_what_it_was() {
+    let fixture = Fixture::new();
+    let buffer = fixture.open();
+    let mut message = Message::new(TopicName::parse("alert/a").unwrap(), &b"one"[..]);
+    message.qos = QoS::AtMostOnce;
+    message.retain = true;
+    message.properties = Some(Arc::new(MessageProperties {
+        payload_format: Some(PayloadFormat::Utf8),
+        ..MessageProperties::default()
+    }));
+    assert_eq!(keep_message(&buffer, &message), Kept::Committed);
+    let before = read_all(&buffer).remove(0);
+    buffer.bury(before.id, "refused");
+    wait_until(|| kept_letters(&buffer).len() == 1);
+    keep(&buffer, "alert/a", b"two");
+    let id = kept_letters(&buffer)[0].id;
+    buffer.0.close();
+
+    let buffer = fixture.open();
+    let appended = buffer.appended();
+    assert_eq!(settle(&buffer, Fate::Resend, Which::All).done, [id]);
+    assert!(appended.has_changed().unwrap(), "the forwarder is woken");
+    let rows = read_all(&buffer);
+    let numbers: Vec<u64> = rows.iter().map(|row| row.seq).collect();
+    assert_eq!(numbers, [2, 1], "it comes late, under its own number");
+    let after = Row {
+        id: before.id,
+        ..rows[1].clone()
+    };
+    assert_eq!(after, before);
+    assert!(
+        rows[1].id > rows[0].id,
+        "behind all that a reader has passed"
+    );
+    assert!(kept_letters(&buffer).is_empty());
+    assert_eq!(buffer.status().waiting, [2, 0, 0]);
+    assert_eq!(buffer.gaps(10).unwrap()[0].reason, "dead-letter");
+    keep(&buffer, "alert/a", b"three");
+    assert_eq!(read_all(&buffer)[2].seq, 3, "numbering goes on");
+}
+
+#[test]
+fn an_id_is_not_given_to_another_dead_letter() {
+    let fixture = Fixture::new();
+    let buffer = fixture.open();
+    let mut ids = Vec::new();
+    for fate in [Fate::Resend, Fate::Drop, Fate::Drop] {
+        if read_all(&buffer).is_empty() {
+            keep(&buffer, "telemetry/a", b"x");
+        }
+        buffer.bury(read_all(&buffer)[0].id, "refused");
+        wait_until(|| kept_letters(&buffer).len() == 1);
+        let id = kept_letters(&buffer)[0].id;
+        assert!(!ids.contains(&id), "{ids:?} then {id}");
+        assert_eq!(settle(&buffer, fate, Which::These(vec![id])).done, [id]);
+        let gone = settle(&buffer, fate, Which::These(vec![id]));
+        assert_eq!(gone.left, [(id, Left::Unknown)]);
+        ids.push(id);
+    }
+    assert!(kept_letters(&buffer).is_empty());
+    assert_eq!(buffer.status().rows, 0);
+}
+
+#[test]
+fn a_dead_letter_without_its_payload_is_not_sent_again_and_can_be_dropped() {
+    let fixture = Fixture::with(|config| config.max_size = Size::from_mib(1));
+    let buffer = fixture.open();
+    keep(&buffer, "telemetry/a", &[1; 200_000]);
+    buffer.bury(read_all(&buffer)[0].id, "packet too large");
+    wait_until(|| kept_letters(&buffer).len() == 1);
+    let letter = kept_letters(&buffer).remove(0);
+    assert!(!letter.whole);
+    let settled = settle(&buffer, Fate::Resend, Which::All);
+    assert_eq!(settled.left, [(letter.id, Left::PayloadNotKept)]);
+    assert_eq!((settled.done.len(), read_all(&buffer).len()), (0, 0));
+    assert_eq!(settle(&buffer, Fate::Drop, Which::All).done, [letter.id]);
+    assert!(kept_letters(&buffer).is_empty());
+}
+
+#[test]
+fn a_dead_letter_that_waits_again_pushes_nothing_out() {
+    let mut fixture = Fixture::with(|config| {
+        config.max_size = Size::from_mib(1);
+        config.when_full = WhenFull::Refuse;
+    });
+    let buffer = fixture.open();
+    keep(&buffer, "telemetry/a", &[1; 50_000]);
+    buffer.bury(read_all(&buffer)[0].id, "refused");
+    wait_until(|| kept_letters(&buffer).len() == 1);
+    while keep(&buffer, "telemetry/a", &[2; 50_000]) == Kept::Committed {}
+    buffer.0.close();
+
+    fixture.config.when_full = WhenFull::DropOldest;
+    let buffer = fixture.open();
+    let letter = kept_letters(&buffer)[0].id;
+    let waiting = read_all(&buffer).len();
+    let settled = settle(&buffer, Fate::Resend, Which::All);
+    assert_eq!(settled.left, [(letter, Left::NoRoom)]);
+    assert_eq!(
+        (read_all(&buffer).len(), buffer.status().evicted),
+        (waiting, 0)
+    );
+
+    buffer.delete(read_all(&buffer).iter().take(2).map(|row| row.id));
+    wait_until(|| buffer.status().forwarded == 2);
+    assert_eq!(settle(&buffer, Fate::Resend, Which::All).done, [letter]);
+}
+
+#[test]
+fn a_dead_letter_of_an_earlier_schema_is_sent_again_with_what_is_known_of_it() {
+    let fixture = filled(1);
+    as_schema_5(&fixture.config.path);
+    let buffer = fixture.open();
+    assert_eq!(buffer.status().salvaged, None);
+    assert_eq!(settle(&buffer, Fate::Resend, Which::All).done, [4]);
+    let rows = read_all(&buffer);
+    let row = rows.iter().find(|row| row.topic.as_str() == "telemetry/b");
+    let row = row.expect("it waits");
+    assert_eq!((row.seq, &row.payload[..]), (7, &[1, 2, 3][..]));
+    assert_eq!((row.qos, row.retain), (QoS::AtLeastOnce, false));
+    assert_eq!(
+        (row.properties.clone(), row.priority()),
+        (None, Priority::Normal)
+    );
+    assert_eq!(row.received.as_microsecond(), 1_700_000_000_000_000);
+    keep(&buffer, "telemetry/b", b"next");
+    assert_eq!(read_all(&buffer).last().map(|row| row.seq), Some(8));
+}
+
+#[test]
 fn a_pause_ends_with_a_restart() {
     let fixture = Fixture::new();
     let buffer = fixture.open();
@@ -124,10 +256,45 @@ fn as_schema_3(path: &Path) {
     connection
         .execute_batch(
             "ALTER TABLE dead_letter DROP COLUMN buried_us;
+             ALTER TABLE dead_letter DROP COLUMN qos;
+             ALTER TABLE dead_letter DROP COLUMN retain;
+             ALTER TABLE dead_letter DROP COLUMN rank;
+             ALTER TABLE dead_letter DROP COLUMN monotonic_ns;
+             ALTER TABLE dead_letter DROP COLUMN boot;
+             ALTER TABLE dead_letter DROP COLUMN synced;
+             ALTER TABLE dead_letter DROP COLUMN properties;
              ALTER TABLE dead_letter DROP COLUMN bytes;
              ALTER TABLE topic DROP COLUMN reserved_seq;
              PRAGMA user_version = 3;
              INSERT INTO dead_letter VALUES (1, 'telemetry/b', 7, 0, 'refused', x'010203');",
         )
         .unwrap();
+}
+
+/// Makes the file one that the version before this one wrote, with one dead letter.
+fn as_schema_5(path: &Path) {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection
+        .execute_batch(
+            "ALTER TABLE dead_letter DROP COLUMN qos;
+             ALTER TABLE dead_letter DROP COLUMN retain;
+             ALTER TABLE dead_letter DROP COLUMN rank;
+             ALTER TABLE dead_letter DROP COLUMN monotonic_ns;
+             ALTER TABLE dead_letter DROP COLUMN boot;
+             ALTER TABLE dead_letter DROP COLUMN synced;
+             ALTER TABLE dead_letter DROP COLUMN properties;
+             PRAGMA user_version = 5;
+             INSERT INTO dead_letter VALUES
+                 (4, 'telemetry/b', 7, 1700000000000000, 'refused', x'010203', 1, 3);",
+        )
+        .unwrap();
+}
+
+fn kept_letters(buffer: &Buffer) -> Vec<DeadLetter> {
+    buffer.dead_letters(100).unwrap().newest
+}
+
+fn settle(buffer: &Buffer, fate: Fate, which: Which) -> Settled {
+    let settled = buffer.settle(fate, which).expect("an open buffer");
+    settled.blocking_recv().expect("a disk that works")
 }
