@@ -30,6 +30,11 @@ pub(super) const MAX_QUEUED_BYTES: usize = 32 << 20;
 pub(super) const MAX_BATCH: usize = 8192;
 /// Bytes in one commit: a fraction of the log's usual size.
 pub(super) const MAX_BATCH_BYTES: usize = 2 << 20;
+/// Messages that are worth a commit as soon as no more come, as in the broker's own store: so many
+/// share the disk's flush that it costs little for each.
+const WORTHWHILE: usize = 16;
+/// Nobody else is on his way when nothing has come for this part of the delay.
+const PAUSE_DIVISOR: u32 = 50;
 /// Longest that acknowledged rows stay in the file; after a crash they are sent again.
 const DELETE_DELAY: Duration = Duration::from_millis(200);
 /// Deletions that are worth a commit of their own.
@@ -149,6 +154,8 @@ struct State {
     entries: Vec<Entry>,
     bytes: usize,
     first_entry: Option<Instant>,
+    /// When the last of the messages came.
+    latest_entry: Option<Instant>,
     removals: Vec<Removal>,
     first_removal: Option<Instant>,
     /// At most one per link, which waits for the answer.
@@ -176,11 +183,11 @@ impl Inbox {
         }
         state.bytes += cost;
         state.entries.push(entry);
+        let now = clock::now();
         let first = state.first_entry.is_none();
-        if first {
-            state.first_entry = Some(clock::now());
-        }
-        if first || state.is_full_batch() {
+        state.first_entry.get_or_insert(now);
+        state.latest_entry = Some(now);
+        if first || state.entries.len() == WORTHWHILE || state.is_full_batch() {
             self.changed.notify_one();
         }
         Kept::Committed
@@ -258,8 +265,8 @@ impl Inbox {
         self.changed.notify_one();
     }
 
-    /// Waits until a commit is due: `delay` after the first message, or a full batch. With
-    /// `at_most` it returns `Idle` after that time.
+    /// Waits until a commit is due: `delay` after the first message, sooner when many wait and no
+    /// more come, or with a full batch. With `at_most` it returns `Idle` after that time.
     pub(super) fn wait(&self, delay: Duration, at_most: Option<Duration>) -> Work {
         let until = at_most.map(|time| clock::now() + time);
         let mut state = self.lock();
@@ -348,8 +355,11 @@ impl State {
 
     fn due(&self, delay: Duration) -> Option<Instant> {
         let entries = self.first_entry.map(|first| first + delay);
+        let is_worthwhile = self.first_entry.is_some() && self.entries.len() >= WORTHWHILE;
+        let paused = self.latest_entry.filter(|_| is_worthwhile);
+        let paused = paused.map(|latest| latest + delay / PAUSE_DIVISOR);
         let removals = self.first_removal.map(|first| first + DELETE_DELAY);
-        [entries, removals].into_iter().flatten().min()
+        [entries, paused, removals].into_iter().flatten().min()
     }
 
     fn take_batch(&mut self) -> Option<Batch> {
@@ -383,5 +393,55 @@ impl State {
             marks: mem::take(&mut self.marks),
             ..Batch::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_lite::topic::TopicName;
+
+    use super::*;
+    use crate::config::Priority;
+
+    const DELAY: Duration = Duration::from_secs(600);
+
+    fn entry() -> Entry {
+        Entry {
+            message: Message::new(TopicName::parse("t").unwrap(), &b"x"[..]),
+            properties: None,
+            rank: Rank::of(Priority::Normal),
+            stamp: RowStamp {
+                wall_us: 0,
+                monotonic_ns: 0,
+                clock: ClockState::Synced,
+            },
+            memory: false,
+            receipt: Receipt::new(|_| {}),
+        }
+    }
+
+    #[test]
+    fn a_few_messages_wait_out_the_delay_and_many_only_until_no_more_come() {
+        let inbox = Inbox::default();
+        (1..WORTHWHILE).for_each(|_| assert_eq!(inbox.keep(entry()), Kept::Committed));
+        let state = inbox.lock();
+        let first = state.first_entry.expect("messages wait");
+        assert_eq!(state.due(DELAY), Some(first + DELAY));
+        drop(state);
+        inbox.keep(entry());
+        let state = inbox.lock();
+        let latest = state.latest_entry.expect("messages wait");
+        assert_eq!(state.due(DELAY), Some(latest + DELAY / PAUSE_DIVISOR));
+    }
+
+    #[test]
+    fn removals_alone_are_not_hurried_by_messages_that_have_gone() {
+        let inbox = Inbox::default();
+        (0..WORTHWHILE).for_each(|_| assert_eq!(inbox.keep(entry()), Kept::Committed));
+        assert!(inbox.lock().take_batch().is_some());
+        inbox.remove([Removal::Row(1)]);
+        let state = inbox.lock();
+        let first = state.first_removal.expect("a removal waits");
+        assert_eq!(state.due(DELAY), Some(first + DELETE_DELAY));
     }
 }
