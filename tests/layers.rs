@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The libraries whose files are read.
-const CRATES: [&str; 5] = ["settings", "broker-lite", "tpm", "tuf", "gateway"];
+const CRATES: [&str; 6] = ["settings", "broker-lite", "tpm", "tuf", "update", "gateway"];
 
 /// Words that belong to drivers and the shell.
 const DRIVER_WORDS: [&str; 16] = [

@@ -26,8 +26,6 @@ pub mod buffer;
 
 pub mod upstream;
 
-pub mod update;
-
 mod name;
 
 pub mod identity;

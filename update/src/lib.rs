@@ -1,10 +1,13 @@
-//! How a release gets into a slot, is tried, and stays or goes.
+//! What a release is, and how it gets into a slot, is tried, and stays or goes.
 //!
 //! ```text
 //!  journal (this system's memory) ─┐
 //!  boot loader's state ────────────┼─▶ trial: what a start finds ─▶ one write after the other
 //!  what was really started ────────┘                                journal, slots/
 //! ```
+//!
+//! A library without network and without a reactor, so that the privileged process that installs holds little
+//! else than this, `tpm` and `tuf`.
 //!
 //! Invariant: a slot that was not wholly written and verified is never what starts next. Core but for
 //! the drivers that read and write.

@@ -114,7 +114,7 @@ fn replace(path: &Path, journal: &Journal) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::update::{
+    use crate::{
         journal::{Content, Release},
         slots::Slot,
     };

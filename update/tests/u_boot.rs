@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use gateway::update::slots::{BootState, Slot, SlotBackend, Trial, uboot::UBoot};
+use update::slots::{BootState, Slot, SlotBackend, Trial, uboot::UBoot};
 
 /// Bytes of a copy, as on many boards.
 const SIZE: usize = 0x2000;
