@@ -176,8 +176,7 @@ mod tests {
 
     use super::{super::files::Files, *};
 
-    const PROGRAM: &str =
-        "update::slots::uboot::tests::stores_states_for_the_test_that_cuts_the_power";
+    const PROGRAM: &str = "slots::uboot::tests::stores_states_for_the_test_that_cuts_the_power";
 
     /// The child process: one state after the other, told before it is stored.
     #[test]
