@@ -437,5 +437,4 @@ impl Forwarder {
 }
 
 #[cfg(test)]
-#[path = "forwarder_tests.rs"]
 mod tests;

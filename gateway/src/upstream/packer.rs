@@ -340,5 +340,4 @@ impl Packer {
 }
 
 #[cfg(test)]
-#[path = "packer_tests.rs"]
 mod tests;
