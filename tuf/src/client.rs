@@ -12,8 +12,8 @@ use crate::failure::UpdateError;
 use crate::fetch::{FetchFailure, Fetcher, copy_target, read_metadata};
 use crate::floor::{Floor, FloorFailure, FloorStore};
 use crate::limits::{
-    MAX_ROOT_BYTES, MAX_ROOTS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_TARGETS_BYTES,
-    MAX_TIMESTAMP_BYTES,
+    MAX_APPROVAL_BYTES, MAX_ROOT_BYTES, MAX_ROOTS_PER_UPDATE, MAX_SNAPSHOT_BYTES,
+    MAX_TARGETS_BYTES, MAX_TIMESTAMP_BYTES,
 };
 use crate::metadata::{FileMeta, Target, Targets, check_target_path};
 use crate::names;
@@ -109,9 +109,53 @@ impl KeptFloor<'_> {
         }
         Ok(())
     }
+
+    /// As [`KeptFloor::raise`], for a root that was just followed, with the approval that may lie beside it.
+    fn raise_root(&mut self, floor: Floor, fetcher: &mut dyn Fetcher) -> Result<(), FloorFailure> {
+        if floor == self.kept {
+            return Ok(());
+        }
+        let version = floor.root.map_or(0, |root| root.version);
+        let mut approval = || {
+            let name = names::approval(version);
+            read_metadata(fetcher, &name, "root approval", MAX_APPROVAL_BYTES).map_err(|error| {
+                FloorFailure {
+                    action: "kept",
+                    reason: format!("root version {version} needs the vendor's approval: {error}"),
+                }
+            })
+        };
+        self.store.keep_root(&floor, &mut approval)?;
+        self.kept = floor;
+        Ok(())
+    }
 }
 
-/// 5.2 and 5.3: from the root at hand to the newest.
+/// The newest root that was followed, not yet on disk.
+struct Followed {
+    bytes: Vec<u8>,
+    floor: Floor,
+    /// A root on the way took a key away (5.3.11).
+    forget: bool,
+}
+
+impl Followed {
+    /// 5.3.8, once for all that were followed: a floor in a TPM may rise once only until the next restart.
+    fn persist(
+        &self,
+        directory: &Directory,
+        fetcher: &mut dyn Fetcher,
+        floor: &mut KeptFloor<'_>,
+    ) -> Result<(), UpdateError> {
+        floor.raise_root(self.floor, fetcher)?;
+        if self.forget {
+            directory.remove(&[names::local("timestamp"), names::local("snapshot")])?;
+        }
+        Ok(directory.write(&names::local("root"), &self.bytes)?)
+    }
+}
+
+/// 5.2 and 5.3: from the root at hand to the newest. Where one on the way is refused, those before it are kept.
 fn follow_roots<'a>(
     directory: &Directory,
     fetcher: &mut dyn Fetcher,
@@ -123,7 +167,22 @@ fn follow_roots<'a>(
         .read(&name, MAX_ROOT_BYTES)?
         .ok_or_else(|| StoreFailure::NoRoot(directory.path().into()))?;
     let mut chain = RootChain::load(&root, context)?;
-    // 5.3.9: until there is none, or enough for one update.
+    let mut last = None;
+    let ended = follow_to_the_end(&mut chain, fetcher, &mut last);
+    let persisted = match &last {
+        Some(followed) => followed.persist(directory, fetcher, floor),
+        None => Ok(()),
+    };
+    ended.and(persisted)?;
+    Ok(chain.finish()?)
+}
+
+/// 5.3.9: until there is none, or enough for one update.
+fn follow_to_the_end(
+    chain: &mut RootChain<'_>,
+    fetcher: &mut dyn Fetcher,
+    last: &mut Option<Followed>,
+) -> Result<(), UpdateError> {
     for _ in 0..MAX_ROOTS_PER_UPDATE {
         let Some(version) = chain.next_version() else {
             break;
@@ -134,14 +193,14 @@ fn follow_roots<'a>(
             read => read?,
         };
         let step = chain.follow(&bytes)?;
-        floor.raise(step.floor)?;
-        if step.forget {
-            directory.remove(&[names::local("timestamp"), names::local("snapshot")])?;
-        }
-        // 5.3.8: only now does it outlive this update.
-        directory.write(&name, &bytes)?;
+        let forgot = last.as_ref().is_some_and(|before| before.forget);
+        *last = Some(Followed {
+            bytes,
+            floor: step.floor,
+            forget: step.forget || forgot,
+        });
     }
-    Ok(chain.finish()?)
+    Ok(())
 }
 
 impl Update<'_> {

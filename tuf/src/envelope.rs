@@ -23,7 +23,11 @@ pub(crate) struct Envelope {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unproven {
     Malformed(Malformed),
-    TooFew { genuine: usize, threshold: usize },
+    TooFew {
+        genuine: usize,
+        threshold: usize,
+        unjudged: usize,
+    },
     NoVerdict(VerifierFailure),
 }
 
@@ -68,6 +72,7 @@ impl Envelope {
     ) -> Result<(), Unproven> {
         let message = self.signed.canonical();
         let mut genuine = BTreeSet::new();
+        let mut unjudged = 0;
         for (key_id, signature) in &self.signatures {
             if genuine.len() >= authority.role.threshold {
                 break;
@@ -79,10 +84,11 @@ impl Envelope {
                 continue;
             }
             match verifier.verify(key, &message, signature) {
-                Ok(Verdict::Genuine) => genuine.insert(key),
-                Ok(Verdict::Forged) => false,
+                Ok(Verdict::Genuine) => drop(genuine.insert(key)),
+                Ok(Verdict::Forged) => {}
+                Ok(Verdict::Unjudged) => unjudged += 1,
                 Err(failure) => return Err(Unproven::NoVerdict(failure)),
-            };
+            }
         }
         if genuine.len() >= authority.role.threshold {
             return Ok(());
@@ -90,6 +96,7 @@ impl Envelope {
         Err(Unproven::TooFew {
             genuine: genuine.len(),
             threshold: authority.role.threshold,
+            unjudged,
         })
     }
 
@@ -176,6 +183,7 @@ mod tests {
         Err(Unproven::TooFew {
             genuine,
             threshold: 2,
+            unjudged: 0,
         })
     }
 

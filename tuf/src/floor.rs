@@ -2,6 +2,9 @@
 //!
 //! Invariant: with a pinned root, no root is trusted that the pinned one does not prove. A value.
 
+mod file;
+pub use file::FileFloor;
+
 use ring::digest::{SHA256, digest};
 
 /// A root, byte for byte.
@@ -60,6 +63,20 @@ pub trait FloorStore {
     /// # Errors
     /// When it is not remembered.
     fn keep(&mut self, floor: &Floor) -> Result<(), FloorFailure>;
+
+    /// Remembers a `floor` whose root is a new one, the last of all that were followed. `approval` fetches the file that
+    /// lies beside this root in the repository, `42.root.approval.json`, for stores that ask for one.
+    ///
+    /// # Errors
+    /// When it is not remembered; then the root is not trusted.
+    fn keep_root(
+        &mut self,
+        floor: &Floor,
+        approval: &mut dyn FnMut() -> Result<Vec<u8>, FloorFailure>,
+    ) -> Result<(), FloorFailure> {
+        let _ = approval;
+        self.keep(floor)
+    }
 }
 
 /// Remembers nothing beyond the directory: for devices without a place for it, and for `tuf-client`.

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Bytes of one root file (W in 5.3.3). Twenty keys with their names take about 12 KiB.
 pub const MAX_ROOT_BYTES: u64 = 512 * 1024;
 
+/// Bytes of an approval beside a root, for those floors that ask for one.
+pub const MAX_APPROVAL_BYTES: u64 = 16 * 1024;
+
 /// Bytes of the timestamp file (X in 5.4.1), whose length nothing tells.
 pub const MAX_TIMESTAMP_BYTES: u64 = 16 * 1024;
 

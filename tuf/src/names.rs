@@ -23,6 +23,11 @@ pub(crate) fn versioned(role: &str, version: u64) -> String {
     format!("{version}.{}", local(role))
 }
 
+/// `42.root.approval.json`, beside the root that it approves.
+pub(crate) fn approval(version: u64) -> String {
+    format!("{version}.root.approval.json")
+}
+
 /// A target's place below the targets' address: its last part bears the digest where snapshots are consistent (5.7.3).
 pub(crate) fn target(target: &Target, consistent_snapshot: bool) -> String {
     let (folder, name) = match target.path.rsplit_once('/') {

@@ -19,7 +19,8 @@ pub enum Refusal {
     },
     /// 5.3.4, 5.4.2, 5.5.3, 5.6.3: an arbitrary software attack, or a role that has not finished signing.
     #[error(
-        "{file} refused: {genuine} of the {threshold} signatures that it needs are by keys trusted for it"
+        "{file} refused: {genuine} of the {threshold} signatures that it needs are by keys trusted for it{}",
+        uncounted(*.unjudged)
     )]
     TooFewSignatures {
         /// The role.
@@ -28,6 +29,8 @@ pub enum Refusal {
         genuine: usize,
         /// How many it takes.
         threshold: usize,
+        /// Signatures by trusted keys of a kind that the verifier does not know.
+        unjudged: usize,
     },
     /// No verdict on a signature.
     #[error("{file} not judged: {reason}")]
@@ -151,4 +154,14 @@ pub enum Refusal {
         /// Which limit.
         limit: String,
     },
+}
+
+/// The end of the sentence for signatures that the device could not check.
+fn uncounted(unjudged: usize) -> String {
+    match unjudged {
+        0 => String::new(),
+        count => format!(
+            "; {count} more do not count, because this device's TPM cannot check keys of their kind: sign with P-256"
+        ),
+    }
 }

@@ -291,10 +291,15 @@ fn refusal(file: &str, unproven: Unproven) -> Refusal {
     let file = file.to_owned();
     match unproven {
         Unproven::Malformed(reason) => Refusal::Malformed { file, reason },
-        Unproven::TooFew { genuine, threshold } => Refusal::TooFewSignatures {
+        Unproven::TooFew {
+            genuine,
+            threshold,
+            unjudged,
+        } => Refusal::TooFewSignatures {
             file,
             genuine,
             threshold,
+            unjudged,
         },
         Unproven::NoVerdict(reason) => Refusal::NoVerdict { file, reason },
     }

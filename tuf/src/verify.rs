@@ -13,6 +13,8 @@ pub enum Verdict {
     Genuine,
     /// It is not a signature of this message by this key.
     Forged,
+    /// This verifier knows no keys of this kind: the signature counts for nothing, and stops nothing.
+    Unjudged,
 }
 
 /// Why a verifier gives no verdict. The update stops: neither acceptance nor refusal would be true.
@@ -86,7 +88,8 @@ impl Verifier for Software {
     }
 }
 
-/// Asks two verifiers, which must agree: what fools one of them fools nobody.
+/// Asks two verifiers, which must agree: what fools one of them fools nobody. What one of them cannot judge does not
+/// count, whatever the other says.
 #[derive(Debug, Clone, Copy)]
 pub struct Both<One, Other>(pub One, pub Other);
 
@@ -103,13 +106,13 @@ impl<One: Verifier, Other: Verifier> Verifier for Both<One, Other> {
     ) -> Result<Verdict, VerifierFailure> {
         let one = self.0.verify(key, message, signature)?;
         let other = self.1.verify(key, message, signature)?;
-        if one == other {
-            Ok(one)
-        } else {
-            Err(VerifierFailure::Disagreement {
+        match (one, other) {
+            (one, other) if one == other => Ok(one),
+            (Verdict::Unjudged, _) | (_, Verdict::Unjudged) => Ok(Verdict::Unjudged),
+            _ => Err(VerifierFailure::Disagreement {
                 one: self.0.name(),
                 other: self.1.name(),
-            })
+            }),
         }
     }
 }
@@ -164,6 +167,19 @@ mod tests {
                 other: "fake"
             })
         );
+    }
+
+    #[test]
+    fn what_one_of_two_verifiers_cannot_judge_does_not_count() {
+        let key = FileKey::ed25519().unwrap();
+        let signature = key.sign(b"message").unwrap();
+        for signature in [signature.as_slice(), b"forged"] {
+            let asked = Both(Software, Fake(Ok(Verdict::Unjudged)));
+            assert_eq!(
+                asked.verify(key.public_key(), b"message", signature),
+                Ok(Verdict::Unjudged)
+            );
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use ring::digest::{Context as Digest, SHA256};
 use crate::directory::replace;
 use crate::floor::Floor;
 use crate::hex;
+use crate::limits::MAX_APPROVAL_BYTES;
 use crate::metadata::{Targets, check_target_path};
 use crate::names;
 use crate::refusal::Refusal;
@@ -91,6 +92,26 @@ impl Tree {
             sha256,
             custom: None,
         })
+    }
+
+    /// Puts the approval of a root beside where the root is, or will be: before the root is published, so that no device
+    /// sees the one without the other.
+    ///
+    /// # Errors
+    /// When it is larger than devices read, or cannot be written.
+    pub fn add_root_approval(&self, version: u64, bytes: &[u8]) -> Result<(), PublishFailure> {
+        if bytes.len() as u64 > MAX_APPROVAL_BYTES {
+            return Err(Refusal::Oversized {
+                file: "root approval".into(),
+                limit: MAX_APPROVAL_BYTES,
+            }
+            .into());
+        }
+        let folder = self.0.join("metadata");
+        let name = names::approval(version);
+        fs::create_dir_all(&folder)
+            .and_then(|()| replace(&folder, &name, |file| file.write_all(bytes)))
+            .map_err(|error| disk(&folder.join(name), error))
     }
 
     /// Checks an edition as a device would that has followed this folder from its first root, and writes it.
