@@ -81,15 +81,33 @@ impl DeviceKey {
             .ask(PATIENCE, move |tpm| tpm.sign(&signing, &digest))
     }
 
+    /// Does something with the TPM and the keys that were provisioned in it, and waits for what comes of it.
+    ///
+    /// # Errors
+    /// Those of `act`; the TPM is away, busy or late.
+    pub fn ask<T, F>(&self, patience: Duration, act: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tpm, &Keys) -> Result<T> + Send + 'static,
+    {
+        let keys = Arc::clone(&self.keys);
+        self.queue.ask(patience, move |tpm| {
+            // Opening comes before the first request.
+            let opened = keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match opened {
+                Some(keys) => act(tpm, &keys),
+                None => Err(not_opened()),
+            }
+        })
+    }
+
     fn keys(&self) -> Result<Keys> {
         if let Some(keys) = self.known() {
             return Ok(keys);
         }
         // Opening comes before the first request.
         self.queue.ask(PATIENCE, |_| Ok(()))?;
-        self.known().ok_or_else(|| Error::Away {
-            reason: "not opened yet".to_owned(),
-        })
+        self.known().ok_or_else(not_opened)
     }
 
     fn known(&self) -> Option<Keys> {
@@ -97,5 +115,11 @@ impl DeviceKey {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+}
+
+fn not_opened() -> Error {
+    Error::Away {
+        reason: "not opened yet".to_owned(),
     }
 }

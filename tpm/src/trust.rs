@@ -17,6 +17,7 @@ use crate::{
     error::{Error, Result},
     index::{Found, Index, Use},
     keys::Blob,
+    provision::existing_layout,
     public::Template,
     secret::Secret,
     session::Session,
@@ -25,6 +26,20 @@ use crate::{
 };
 
 impl Tpm {
+    /// The trust anchors that stand in this TPM for the vendor's `key`.
+    ///
+    /// # Errors
+    /// There are none; those of the commands.
+    pub fn anchors(&mut self, key: &PublicKey) -> Result<Anchors> {
+        existing_layout(self, key)?.ok_or_else(|| {
+            Error::Rule(
+                "the TPM holds no trust anchors for the vendor's key: it was cleared, exchanged or never provisioned; run \
+                 gateway tpm provision with the vendor's approvals"
+                    .to_owned(),
+            )
+        })
+    }
+
     /// The root that the device trusts, or nothing before there is one.
     ///
     /// # Errors

@@ -186,6 +186,21 @@ pub(crate) fn replace(
     done
 }
 
+/// Writes a file as a whole: beside its place, synced, named in one step, the directory synced.
+///
+/// # Errors
+/// Those of the system; the old file stays.
+pub fn replace_file(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    match (path.parent(), name) {
+        (Some(folder), Some(name)) => replace(folder, name, write),
+        _ => Err(io::ErrorKind::InvalidFilename.into()),
+    }
+}
+
 /// Makes renames and deletions last.
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()

@@ -18,5 +18,7 @@ pub mod journal;
 
 pub mod trial;
 
+pub mod trust;
+
 #[cfg(test)]
 mod model;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Floor, FloorFailure, FloorStore, RootPin};
-use crate::directory::replace;
+use crate::directory::replace_file;
 use crate::hex;
 
 /// Remembers in a file.
@@ -44,14 +44,6 @@ impl FileFloor {
             action,
             reason: format!("{}: {reason}", self.0.display()),
         }
-    }
-
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let name = self.0.file_name().and_then(|name| name.to_str());
-        let (Some(folder), Some(name)) = (self.0.parent(), name) else {
-            return Err(io::ErrorKind::InvalidFilename.into());
-        };
-        replace(folder, name, |file| file.write_all(bytes))
     }
 }
 
@@ -91,7 +83,7 @@ impl FloorStore for FileFloor {
             targets: floor.targets,
         };
         let bytes = serde_json::to_vec(&words).map_err(|error| self.failure("kept", error))?;
-        self.write(&bytes)
+        replace_file(&self.0, |file| file.write_all(&bytes))
             .map_err(|error| self.failure("kept", error))
     }
 }
