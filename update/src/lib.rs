@@ -20,5 +20,7 @@ pub mod trial;
 
 pub mod trust;
 
+pub mod protocol;
+
 #[cfg(test)]
 mod model;
