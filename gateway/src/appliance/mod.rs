@@ -232,6 +232,9 @@ impl Appliance {
         if config.tpm != self.config.tpm {
             changes.note("tpm (takes effect at the next start)");
         }
+        if config.update != self.config.update {
+            changes.note("update (takes effect at the next start)");
+        }
         let link_changed = (
             &config.upstream,
             &config.identity,
@@ -247,6 +250,7 @@ impl Appliance {
             buffer: self.config.buffer.clone(),
             gateway: self.config.gateway.clone(),
             tpm: self.config.tpm.clone(),
+            update: self.config.update.clone(),
             ..config
         };
         if link_changed {

@@ -3,6 +3,7 @@
 //! Invariant: it changes nothing; what it cannot look at it says.
 
 mod tpm;
+mod update;
 
 use std::{fmt::Write, fs, io, path::Path, time::Duration};
 
@@ -133,6 +134,7 @@ fn machine(config: &Config, document: &Document) -> Vec<Problem> {
     credentials(config, document, &mut findings);
     disk(config, document, &mut findings);
     findings.extend(tpm::findings(config, document));
+    findings.extend(update::findings(config, document));
     if clock::now().clock == ClockState::Unsynced {
         findings.push(document.warning(
             "",

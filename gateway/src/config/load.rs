@@ -14,7 +14,7 @@ use super::{
     check::check,
     profile::{self, library::Library},
     url,
-    url::{EstUrl, ProxyUrl, UpstreamUrl},
+    url::{EstUrl, ProxyUrl, RepositoryUrl, UpstreamUrl},
 };
 use crate::fieldbus::{register::Register, serial::template::Template};
 
@@ -70,6 +70,9 @@ pub(super) fn formats() -> Formats {
         .with("host-port", host_port)
         .with("upstream-url", |text| text.parse::<UpstreamUrl>().map(drop))
         .with("est-url", |text| text.parse::<EstUrl>().map(drop))
+        .with("repository-url", |text| {
+            text.parse::<RepositoryUrl>().map(drop)
+        })
         .with("proxy-url", |text| text.parse::<ProxyUrl>().map(drop))
         .with("topic-filter", |text| {
             TopicFilter::parse(text)

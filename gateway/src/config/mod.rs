@@ -17,6 +17,8 @@ mod identity;
 
 mod tpm;
 
+mod update;
+
 pub mod url;
 
 mod check;
@@ -46,6 +48,7 @@ pub use serial::{
     CsvDecode, Decode, Frame, Prefix, SerialPoint, SerialRequest, SerialSensor, TextType,
 };
 pub use tpm::Tpm;
+pub use update::{BootLoader, Health, Slots, Staging, TrybootPlace, Update, When};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
@@ -80,6 +83,8 @@ pub struct Config {
     pub upstream: Option<Upstream>,
     /// The TPM that keeps the device's keys; absent: they are files.
     pub tpm: Option<Tpm>,
+    /// Releases of this system: where they come from, and where they go; absent: none.
+    pub update: Option<Update>,
     /// What is sent upstream.
     #[serde(rename = "forward")]
     pub forwards: Vec<Forward>,

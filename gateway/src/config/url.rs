@@ -1,5 +1,5 @@
-//! The address of an upstream broker, `mqtts://HOST:PORT`, of a proxy on the way, and of an EST server.
-//! A value.
+//! The address of an upstream broker, `mqtts://HOST:PORT`, of a proxy on the way, of an EST server and of a
+//! repository of releases. Values.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -9,6 +9,8 @@ const TLS_PORT: u16 = 8_883;
 const PLAIN_PORT: u16 = 1_883;
 /// Port of HTTP over TLS (IANA).
 const HTTPS_PORT: u16 = 443;
+/// Port of HTTP (IANA).
+const HTTP_PORT: u16 = 80;
 /// Port of SOCKS (IANA).
 const SOCKS_PORT: u16 = 1_080;
 
@@ -26,11 +28,7 @@ pub struct UpstreamUrl {
 impl UpstreamUrl {
     /// Whether it names this machine itself.
     pub fn is_loopback(&self) -> bool {
-        self.host == "localhost"
-            || self
-                .host
-                .parse::<IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
+        is_loopback(&self.host)
     }
 }
 
@@ -157,6 +155,64 @@ impl FromStr for EstUrl {
     }
 }
 
+/// Where a repository of releases is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryUrl {
+    /// `https`, rather than `http`.
+    pub tls: bool,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// What stands before `/metadata/…` and `/targets/…`: empty, or with a slash before it and none after.
+    pub path: String,
+}
+
+impl RepositoryUrl {
+    /// Whether it names this machine itself.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+}
+
+impl FromStr for RepositoryUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RepositoryUrl, String> {
+        let (tls, rest) = match text.split_once("://") {
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            _ => return Err("it must begin with https://".to_owned()),
+        };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/%".contains(c);
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.contains('@') || !path.chars().all(is_plain) {
+            return Err("it has only a host, a port and a path".to_owned());
+        }
+        let (host, port) = split_port(authority)?;
+        if host.is_empty() {
+            return Err("it names no host".to_owned());
+        }
+        let path = path.trim_matches('/');
+        Ok(RepositoryUrl {
+            tls,
+            host: host.to_owned(),
+            port: port.unwrap_or(if tls { HTTPS_PORT } else { HTTP_PORT }),
+            path: match path {
+                "" => String::new(),
+                path => format!("/{path}"),
+            },
+        })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
 /// `HOST`, `HOST:PORT` or `[V6]:PORT` into its parts.
 ///
 /// # Errors
@@ -233,6 +289,28 @@ mod tests {
         );
         for wrong in ["http://ca", "https://", "https://ca/a b", "https://ca/a/b"] {
             assert!(path(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_repository_may_lie_below_a_path() {
+        let parsed = |text: &str| {
+            let url = text.parse::<RepositoryUrl>();
+            url.map(|url| (url.tls, url.host, url.port, url.path))
+        };
+        let host = "r.example".to_owned();
+        let plain = (true, host.clone(), 443, String::new());
+        assert_eq!(parsed("https://r.example/"), Ok(plain));
+        let below = (false, host, 8_080, "/a/b".to_owned());
+        assert_eq!(parsed("http://r.example:8080/a/b/"), Ok(below));
+        for wrong in [
+            "r.example",
+            "https://",
+            "https://u:p@r.example",
+            "https://r.example/?a",
+            "https://r.example/a#b",
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -12,6 +12,7 @@ pub(super) mod point;
 pub(super) mod requests;
 mod serial;
 mod tpm;
+mod update;
 mod wire;
 
 use std::collections::HashMap;
@@ -37,6 +38,7 @@ pub(super) fn check(config: &Config, document: &Document) -> Vec<Problem> {
     link::check(config, &mut findings);
     tpm::check(config, &mut findings);
     identity::check(config, &mut findings);
+    update::check(config, &mut findings);
     findings.problems
 }
 

@@ -5,6 +5,7 @@ mod payloads;
 mod points;
 mod requests;
 mod serial;
+mod update;
 mod wire;
 
 use crate::config::parse;
