@@ -5,7 +5,7 @@
 //! found by the ping that it does not answer. Layer: driver.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
-use std::{io, time::Duration};
+use std::{io, iter, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
@@ -39,8 +39,12 @@ pub(super) trait Dialect: Send + 'static {
     fn ping(&mut self, to: &mut BytesMut) -> Result<(), Cause>;
     /// Whether the upstream let us in and takes another message.
     fn has_room(&self) -> bool;
-    /// What has happened, oldest first.
-    fn next_event(&mut self) -> Option<Event>;
+    /// What has happened, oldest first; an event of it where the link is to know.
+    fn next_happened(&mut self) -> Option<Option<Event>>;
+    /// The next that the link is to know.
+    fn next_event(&mut self) -> Option<Event> {
+        iter::from_fn(|| self.next_happened()).flatten().next()
+    }
     /// Longest silence that was agreed on.
     fn keep_alive(&self) -> Duration;
 }

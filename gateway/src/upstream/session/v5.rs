@@ -143,20 +143,14 @@ impl Dialect for V5 {
         self.state.inflight() < self.window && self.state.collision.is_none()
     }
 
-    fn next_event(&mut self) -> Option<Event> {
+    fn next_happened(&mut self) -> Option<Option<Event>> {
         if let Some(event) = self.first.pop_front() {
-            return Some(event);
+            return Some(Some(event));
         }
-        while let Some(happened) = self.state.events.pop_front() {
-            let event = match happened {
-                Happened::Incoming(packet) => incoming(packet),
-                Happened::Outgoing(outgoing) => written(&outgoing),
-            };
-            if event.is_some() {
-                return event;
-            }
-        }
-        None
+        Some(match self.state.events.pop_front()? {
+            Happened::Incoming(packet) => incoming(packet),
+            Happened::Outgoing(outgoing) => written(&outgoing),
+        })
     }
 
     fn keep_alive(&self) -> Duration {
