@@ -250,44 +250,42 @@ fn a_pause_ends_with_a_restart() {
     assert!(!fixture.open().status().paused);
 }
 
-/// Makes the file one that the version before wrote, with one dead letter.
-fn as_schema_3(path: &Path) {
+/// Makes the file one of schema 5, or an older one by what that lacked, too.
+pub(super) fn back_to_schema(version: u32, path: &Path, more: &str) {
+    let since_5 = "ALTER TABLE dead_letter DROP COLUMN qos;
+         ALTER TABLE dead_letter DROP COLUMN retain;
+         ALTER TABLE dead_letter DROP COLUMN rank;
+         ALTER TABLE dead_letter DROP COLUMN monotonic_ns;
+         ALTER TABLE dead_letter DROP COLUMN boot;
+         ALTER TABLE dead_letter DROP COLUMN synced;
+         ALTER TABLE dead_letter DROP COLUMN properties;";
     let connection = rusqlite::Connection::open(path).unwrap();
+    let version = format!("PRAGMA user_version = {version};");
     connection
-        .execute_batch(
-            "ALTER TABLE dead_letter DROP COLUMN buried_us;
-             ALTER TABLE dead_letter DROP COLUMN qos;
-             ALTER TABLE dead_letter DROP COLUMN retain;
-             ALTER TABLE dead_letter DROP COLUMN rank;
-             ALTER TABLE dead_letter DROP COLUMN monotonic_ns;
-             ALTER TABLE dead_letter DROP COLUMN boot;
-             ALTER TABLE dead_letter DROP COLUMN synced;
-             ALTER TABLE dead_letter DROP COLUMN properties;
-             ALTER TABLE dead_letter DROP COLUMN bytes;
-             ALTER TABLE topic DROP COLUMN reserved_seq;
-             PRAGMA user_version = 3;
-             INSERT INTO dead_letter VALUES (1, 'telemetry/b', 7, 0, 'refused', x'010203');",
-        )
+        .execute_batch(&[since_5, more, &version].concat())
         .unwrap();
 }
 
-/// Makes the file one that the version before this one wrote, with one dead letter.
+/// Makes the file one of schema 3, with one dead letter.
+fn as_schema_3(path: &Path) {
+    back_to_schema(
+        3,
+        path,
+        "ALTER TABLE dead_letter DROP COLUMN buried_us;
+         ALTER TABLE dead_letter DROP COLUMN bytes;
+         ALTER TABLE topic DROP COLUMN reserved_seq;
+         INSERT INTO dead_letter VALUES (1, 'telemetry/b', 7, 0, 'refused', x'010203');",
+    );
+}
+
+/// Makes the file one of schema 5, with one dead letter.
 fn as_schema_5(path: &Path) {
-    let connection = rusqlite::Connection::open(path).unwrap();
-    connection
-        .execute_batch(
-            "ALTER TABLE dead_letter DROP COLUMN qos;
-             ALTER TABLE dead_letter DROP COLUMN retain;
-             ALTER TABLE dead_letter DROP COLUMN rank;
-             ALTER TABLE dead_letter DROP COLUMN monotonic_ns;
-             ALTER TABLE dead_letter DROP COLUMN boot;
-             ALTER TABLE dead_letter DROP COLUMN synced;
-             ALTER TABLE dead_letter DROP COLUMN properties;
-             PRAGMA user_version = 5;
-             INSERT INTO dead_letter VALUES
-                 (4, 'telemetry/b', 7, 1700000000000000, 'refused', x'010203', 1, 3);",
-        )
-        .unwrap();
+    back_to_schema(
+        5,
+        path,
+        "INSERT INTO dead_letter VALUES
+             (4, 'telemetry/b', 7, 1700000000000000, 'refused', x'010203', 1, 3);",
+    );
 }
 
 fn kept_letters(buffer: &Buffer) -> Vec<DeadLetter> {
