@@ -13,10 +13,12 @@ pub(crate) mod store;
 
 mod brokers;
 mod figures;
+mod page;
 mod process;
 mod report;
 mod results;
 mod table;
+mod versions;
 mod workloads;
 
 pub(crate) mod line;
@@ -33,6 +35,7 @@ use crate::command::{cargo, output, root, run, target_dir};
 use crate::packages::{self, BUILD, Consent, TEST};
 use crate::tools;
 use brokers::{Broker, Peer};
+use process::last_core;
 use results::Results;
 use workloads::{Extent, Step, Workload};
 
@@ -162,11 +165,6 @@ impl Bench {
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
         run(Command::new(&built.load).arg("pki").arg(&folder))?;
-        let cores = std::thread::available_parallelism()?.get();
-        ensure!(
-            cores > 1,
-            "broker and generator need a core each; this machine has one"
-        );
         let mut peers = vec![Peer::mosquitto()];
         peers.extend(rumqttd.map(Peer::rumqttd));
         peers.push(Peer::ours(built.broker));
@@ -175,7 +173,7 @@ impl Bench {
             load: built.load,
             folder,
             broker_cores,
-            load_core: (cores - 1).to_string(),
+            load_core: last_core()?.to_string(),
         })
     }
 

@@ -16,7 +16,6 @@ pub(super) mod runs;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -25,8 +24,10 @@ use clap::Args;
 
 use super::brokers::{free_port, machine};
 use super::figures::{Figures, Results};
-use super::results::{load, save};
-use crate::command::{cargo, output, root, run, target_dir};
+use super::page::Page;
+use super::process::last_core;
+use super::versions;
+use crate::command::{cargo, root, run, target_dir};
 use crate::packages::{self, BUILD, Consent, TEST};
 use crate::tools;
 use device::Device;
@@ -68,10 +69,10 @@ pub(crate) fn fieldbus(options: &Options, consent: Consent) -> Result<()> {
         chosen.iter().for_each(|run| println!("{}", run.name));
         return Ok(());
     }
-    let folder = root().join("docs/benchmarks");
-    let mut results: Results = load(&folder.join("fieldbus.json"))?;
+    let page = Page::new(&root().join("docs/benchmarks"), "fieldbus", report::render);
+    let mut results = page.load()?;
     if options.page {
-        return report::write(&results, &folder.join("fieldbus.md"));
+        return page.write(&results);
     }
     packages::need(&[BUILD, TEST], consent)?;
     let thingsboard = Some(tools::thingsboard(consent)?);
@@ -81,11 +82,9 @@ pub(crate) fn fieldbus(options: &Options, consent: Consent) -> Result<()> {
     results.versions = bench.versions()?;
     for run in &chosen {
         bench.measure(run, options.rounds, options.seconds, &mut results)?;
-        save(&results, &folder.join("fieldbus.json"))?;
-        report::write(&results, &folder.join("fieldbus.md"))?;
+        page.write(&results)?;
     }
-    println!("written: {}", folder.join("fieldbus.md").display());
-    results.check()
+    page.finish(&results)
 }
 
 /// A few seconds with an unoptimised gateway, so that nothing here rots; writes below the target folder.
@@ -95,15 +94,7 @@ pub(crate) fn smoke(consent: Consent) -> Result<()> {
     for run in runs::few() {
         bench.measure(&run, 1, 1, &mut results)?;
     }
-    let folder = target_dir().join("bench");
-    save(&results, &folder.join("fieldbus.json"))?;
-    report::write(&results, &folder.join("fieldbus.md"))?;
-    let read_back: Results = load(&folder.join("fieldbus.json"))?;
-    ensure!(
-        read_back.rows == results.rows,
-        "the results do not read back"
-    );
-    results.check()
+    Page::new(&target_dir().join("bench"), "fieldbus", report::render).prove(&results)
 }
 
 /// What all measurements share.
@@ -130,53 +121,34 @@ impl Bench {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let device = folder.join("bench_device");
         device::compile(&device)?;
-        let cores = std::thread::available_parallelism()?.get();
-        ensure!(
-            cores > 1,
-            "device and peers need a core each; this machine has one"
-        );
         let programs = Programs {
             gateway: built.join("gateway"),
             python: tools::python(consent)?,
             thingsboard,
             folder,
             core: 0,
-            other_core: cores - 1,
+            other_core: last_core()?,
         };
         Ok(Bench { programs, device })
     }
 
     /// The peers' versions: of packages that apt or pip pin, as those name them.
     fn versions(&self) -> Result<Vec<String>> {
-        let debian = ["mbpoll", "libmodbus-dev", "mosquitto"];
-        let query = ["-W", "-f=${Package} ${Version}\n"];
-        let packages = output(Command::new("dpkg-query").args(query).args(debian))?;
-        let mut versions: Vec<String> = packages.lines().map(str::to_owned).collect();
-        for python in std::iter::once(&self.programs.python).chain(&self.programs.thingsboard) {
-            let listed = output(Command::new(python).args(["-m", "pip", "freeze"]))?;
-            let ours = listed.lines().filter(|line| {
-                line.starts_with("pymodbus==") || line.starts_with("thingsboard-gateway==")
-            });
-            versions.extend(ours.map(|line| line.replace("==", " ")));
+        let mut versions = versions::debian(&["mbpoll", "libmodbus-dev", "mosquitto"])?;
+        let programs = &self.programs;
+        for python in std::iter::once(&programs.python).chain(&programs.thingsboard) {
+            let peers = ["pymodbus", "thingsboard-gateway"];
+            versions.extend(versions::pip(python, &peers)?);
         }
         Ok(versions)
     }
 
     /// All rounds of a run.
     fn measure(&self, run: &Run, rounds: u32, seconds: u64, results: &mut Results) -> Result<()> {
-        println!("==> {}", run.name);
-        let mut all = Vec::new();
-        for _ in 0..rounds {
-            for peer in &run.peers {
-                let figures = self.round(run, *peer, Duration::from_secs(seconds));
-                match &figures {
-                    Ok(figures) => println!("    {:<12} {figures:.1?}", peer.key()),
-                    Err(failure) => println!("    {:<12} {failure:#}", peer.key()),
-                }
-                all.push((peer.key(), figures));
-            }
-        }
-        results.enter(&run.name, run.figures(), all)
+        let time = Duration::from_secs(seconds);
+        results.measure(&run.name, run.figures(), &run.peers, rounds, |peer| {
+            (peer.key(), self.round(run, peer, time))
+        })
     }
 
     fn round(&self, run: &Run, peer: Peer, time: Duration) -> Result<Figures> {

@@ -34,8 +34,32 @@ impl Results {
         row.medians.get(peer)?.get(figure.key).copied()
     }
 
+    /// Measures a run, in whose rounds the peers take turns.
+    pub(crate) fn measure<P: Copy>(
+        &mut self,
+        run: &str,
+        figures: &[Figure],
+        peers: &[P],
+        rounds: u32,
+        measure: impl Fn(P) -> (&'static str, Result<Figures>),
+    ) -> Result<()> {
+        println!("==> {run}");
+        let mut all = Vec::new();
+        for _ in 0..rounds {
+            for peer in peers {
+                let (peer, measured) = measure(*peer);
+                match &measured {
+                    Ok(figures) => println!("    {peer:<12} {figures:.1?}"),
+                    Err(failure) => println!("    {peer:<12} {failure:#}"),
+                }
+                all.push((peer, measured));
+            }
+        }
+        self.enter(run, figures, all)
+    }
+
     /// Enters all rounds of a run.
-    pub(crate) fn enter(
+    fn enter(
         &mut self,
         run: &str,
         figures: &[Figure],

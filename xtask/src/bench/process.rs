@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::thread::sleep;
+use std::thread::{available_parallelism, sleep};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +17,16 @@ use serde_json::Value;
 /// A program that does not listen after this many looks never will.
 const LOOKS: u32 = 200;
 const LOOK: Duration = Duration::from_millis(50);
+
+/// The machine's last core, for what is not measured; the first is for what is.
+pub(crate) fn last_core() -> Result<usize> {
+    let cores = available_parallelism()?.get();
+    ensure!(
+        cores > 1,
+        "what is measured and what measures need a core each; this machine has one"
+    );
+    Ok(cores - 1)
+}
 
 /// A running program.
 pub(crate) struct Process {

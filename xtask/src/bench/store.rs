@@ -28,8 +28,9 @@ use super::brokers::{free_port, machine};
 use super::fieldbus::device::{self, Device};
 use super::fieldbus::runs::Answering;
 use super::figures::{Figures, Results};
-use super::process::{metric, pinned};
-use super::results::{load, save};
+use super::page::Page;
+use super::process::{last_core, metric, pinned};
+use super::versions;
 use crate::command::{cargo, output, root, run, target_dir};
 use crate::packages::{self, BUILD, Consent, TEST};
 use crate::tools;
@@ -81,11 +82,10 @@ pub(crate) fn store(options: &Options, consent: Consent) -> Result<()> {
         chosen.iter().for_each(|run| println!("{}", run.name));
         return Ok(());
     }
-    let folder = root().join("docs/benchmarks");
-    let (figures, page) = (folder.join("store.json"), folder.join("store.md"));
-    let mut results: Results = load(&figures)?;
+    let page = Page::new(&root().join("docs/benchmarks"), "store", report::render);
+    let mut results = page.load()?;
     if options.page {
-        return report::write(&results, &page);
+        return page.write(&results);
     }
     packages::need(&[BUILD, TEST], consent)?;
     let thingsboard = Some(tools::thingsboard(consent)?);
@@ -93,14 +93,11 @@ pub(crate) fn store(options: &Options, consent: Consent) -> Result<()> {
     results.machine = machine()?;
     results.profile.clone_from(&options.profile);
     results.versions = bench.versions()?;
-    for (place, run) in (1..).zip(&chosen) {
-        println!("==> {} ({place} of {})", run.name, chosen.len());
+    for run in &chosen {
         bench.measure(run, options.rounds, options.seconds, &mut results)?;
-        save(&results, &figures)?;
-        report::write(&results, &page)?;
+        page.write(&results)?;
     }
-    println!("written: {}", page.display());
-    results.check()
+    page.finish(&results)
 }
 
 /// A few seconds with an unoptimised gateway, so that nothing here rots; writes below the target folder.
@@ -108,18 +105,9 @@ pub(crate) fn smoke(consent: Consent) -> Result<()> {
     let bench = Bench::new("dev", None, consent)?;
     let mut results = Results::default();
     for run in runs::few() {
-        println!("==> {}", run.name);
         bench.measure(&run, 1, 1, &mut results)?;
     }
-    let folder = target_dir().join("bench");
-    save(&results, &folder.join("store.json"))?;
-    report::write(&results, &folder.join("store.md"))?;
-    let read_back: Results = load(&folder.join("store.json"))?;
-    ensure!(
-        read_back.rows == results.rows,
-        "the results do not read back"
-    );
-    results.check()
+    Page::new(&target_dir().join("bench"), "store", report::render).prove(&results)
 }
 
 fn choose(options: &Options) -> Result<Vec<Run>> {
@@ -155,11 +143,6 @@ impl Bench {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let device = folder.join("bench_device");
         device::compile(&device)?;
-        let cores = thread::available_parallelism()?.get();
-        ensure!(
-            cores > 1,
-            "store and upstream need a core each; this machine has one"
-        );
         let programs = Programs {
             gateway: built.join("gateway"),
             store_load: built.join("store-load"),
@@ -169,39 +152,26 @@ impl Bench {
             device,
             folder,
             core: 0,
-            other_core: cores - 1,
+            other_core: last_core()?,
         };
         Ok(Bench { programs })
     }
 
     /// The peers' versions, as apt and pip name them.
     fn versions(&self) -> Result<Vec<String>> {
-        let query = ["-W", "-f=${Package} ${Version}\n", "mosquitto"];
-        let packages = output(Command::new("dpkg-query").args(query))?;
-        let mut versions: Vec<String> = packages.lines().map(str::to_owned).collect();
+        let mut versions = versions::debian(&["mosquitto"])?;
         if let Some(python) = &self.programs.thingsboard {
-            let listed = output(Command::new(python).args(["-m", "pip", "freeze"]))?;
-            let theirs = listed.lines();
-            let theirs = theirs.filter(|line| line.starts_with("thingsboard-gateway=="));
-            versions.extend(theirs.map(|line| line.replace("==", " ")));
+            versions.extend(versions::pip(python, &["thingsboard-gateway"])?);
         }
         Ok(versions)
     }
 
     /// All rounds of a run.
     fn measure(&self, run: &Run, rounds: u32, seconds: u64, results: &mut Results) -> Result<()> {
-        let mut all = Vec::new();
-        for _ in 0..run.rounds(rounds) {
-            for peer in &run.peers {
-                let figures = self.round(run, *peer, seconds);
-                match &figures {
-                    Ok(figures) => println!("    {:<12} {figures:.1?}", peer.key()),
-                    Err(failure) => println!("    {:<12} {failure:#}", peer.key()),
-                }
-                all.push((peer.key(), figures));
-            }
-        }
-        results.enter(&run.name, run.figures(), all)
+        let rounds = run.rounds(rounds);
+        results.measure(&run.name, run.figures(), &run.peers, rounds, |peer| {
+            (peer.key(), self.round(run, peer, seconds))
+        })
     }
 
     fn round(&self, run: &Run, peer: Peer, seconds: u64) -> Result<Figures> {

@@ -84,7 +84,8 @@ pub(crate) struct Figure {
     pub(crate) more_is_better: bool,
 }
 
-const fn less(key: &'static str, title: &'static str) -> Figure {
+/// A figure of which less is better.
+pub(crate) const fn less(key: &'static str, title: &'static str) -> Figure {
     Figure {
         key,
         title,
@@ -92,7 +93,8 @@ const fn less(key: &'static str, title: &'static str) -> Figure {
     }
 }
 
-const fn more(key: &'static str, title: &'static str) -> Figure {
+/// A figure of which more is better.
+pub(crate) const fn more(key: &'static str, title: &'static str) -> Figure {
     Figure {
         key,
         title,

@@ -2,14 +2,11 @@
 //!
 //! Invariant: the page holds nothing that is not in the results, so it can be written anew at any time.
 
-use std::fmt::Write;
-use std::path::Path;
-
-use anyhow::{Context, Result};
+use std::fmt::{self, Write};
 
 use super::runs::{self, Load};
 use crate::bench::figures::Results;
-use crate::bench::report::number;
+use crate::bench::page::{self, goal};
 use crate::bench::results::Row;
 use crate::bench::table::{self, Column, of};
 use crate::bench::workloads::Figure;
@@ -68,20 +65,10 @@ one core for each value to decode, compare and judge, and two to five more to pu
 values that no process changes that often. Beside the other gateway, which does the same work, the goal is met on each row.
 ";
 
-pub(crate) fn write(results: &Results, path: &Path) -> Result<()> {
-    let text = render(results).context("a text can be written")?;
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn render(results: &Results) -> Result<String, std::fmt::Error> {
+/// The whole page.
+pub(crate) fn render(results: &Results) -> Result<String, fmt::Error> {
     let mut out = String::new();
-    writeln!(
-        out,
-        "# The field bus beside others\n\n{METHOD}- Machine: {}. The gateway's cargo profile: `{}`.\n- Versions: {}.\n",
-        results.machine,
-        results.profile,
-        results.versions.join(", ")
-    )?;
+    page::head(&mut out, "The field bus beside others", METHOD, results)?;
     let all = runs::all();
     goals(&mut out, results)?;
     writeln!(out, "## What limits it\n\n{LIMITS}")?;
@@ -109,11 +96,8 @@ fn render(results: &Results) -> Result<String, std::fmt::Error> {
 }
 
 /// What was to be reached, and whether it was.
-fn goals(out: &mut String, results: &Results) -> std::fmt::Result {
-    writeln!(
-        out,
-        "## Goals\n\n| | goal | measured | |\n|---|---:|---:|---|"
-    )?;
+fn goals(out: &mut String, results: &Results) -> fmt::Result {
+    page::goals(out)?;
     for rate in ["1000", "10000"] {
         for (peer, title) in [("every-poll", "every poll"), ("on-change", "on change")] {
             let run = format!("paced-{rate}-1x100-contiguous");
@@ -139,11 +123,6 @@ fn goals(out: &mut String, results: &Results) -> std::fmt::Result {
         }
     }
     writeln!(out)
-}
-
-fn goal(out: &mut String, title: &str, aim: &str, value: f64, is_met: bool) -> std::fmt::Result {
-    let verdict = if is_met { "met" } else { "missed" };
-    writeln!(out, "| {title} | {aim} | {} | {verdict} |", number(value))
 }
 
 /// Not of what the device does.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::bench::workloads::Figure;
+use crate::bench::workloads::{Figure, less, more};
 
 /// Who polls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,19 +113,11 @@ pub(crate) struct Run {
     pub(crate) peers: Vec<Peer>,
 }
 
-const fn figure(key: &'static str, title: &'static str, more_is_better: bool) -> Figure {
-    Figure {
-        key,
-        title,
-        more_is_better,
-    }
-}
-
-pub(crate) const POINTS: Figure = figure("points_per_s", "points/s", true);
-pub(crate) const REGISTERS: Figure = figure("registers_per_s", "registers read/s", true);
-pub(crate) const REQUESTS: Figure = figure("requests_per_s", "requests/s", true);
-pub(crate) const CPU: Figure = figure("cpu_us", "CPU µs per point", false);
-pub(crate) const DEVICE: Figure = figure("device_percent", "% of a core used by the device", false);
+pub(crate) const POINTS: Figure = more("points_per_s", "points/s");
+pub(crate) const REGISTERS: Figure = more("registers_per_s", "registers read/s");
+pub(crate) const REQUESTS: Figure = more("requests_per_s", "requests/s");
+pub(crate) const CPU: Figure = less("cpu_us", "CPU µs per point");
+pub(crate) const DEVICE: Figure = less("device_percent", "% of a core used by the device");
 
 const SATURATED_FIGURES: [Figure; 5] = [POINTS, REGISTERS, REQUESTS, CPU, DEVICE];
 const PACED_FIGURES: [Figure; 2] = [POINTS, CPU];

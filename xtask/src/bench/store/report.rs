@@ -2,14 +2,11 @@
 //!
 //! Invariant: the page holds nothing that is not in the results, so it can be written anew at any time.
 
-use std::fmt::Write;
-use std::path::Path;
-
-use anyhow::{Context, Result};
+use std::fmt::{self, Write};
 
 use super::runs;
 use crate::bench::figures::Results;
-use crate::bench::report::number;
+use crate::bench::page::{self, goal};
 use crate::bench::results::Row;
 use crate::bench::table::{self, Column, of};
 use crate::bench::workloads::Figure;
@@ -42,20 +39,10 @@ waiting messages. The figures behind this page are in [store.json](store.json).
   other stores.
 ";
 
-pub(crate) fn write(results: &Results, path: &Path) -> Result<()> {
-    let text = render(results).context("a text can be written")?;
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn render(results: &Results) -> Result<String, std::fmt::Error> {
+/// The whole page.
+pub(crate) fn render(results: &Results) -> Result<String, fmt::Error> {
     let mut out = String::new();
-    writeln!(
-        out,
-        "# The buffer beside others\n\n{METHOD}- Machine: {}. The gateway's cargo profile: `{}`.\n- Versions: {}.\n",
-        results.machine,
-        results.profile,
-        results.versions.join(", ")
-    )?;
+    page::head(&mut out, "The buffer beside others", METHOD, results)?;
     goals(&mut out, results)?;
     writeln!(out, "## All figures\n")?;
     let all = runs::all();
@@ -66,15 +53,12 @@ fn render(results: &Results) -> Result<String, std::fmt::Error> {
 }
 
 /// What was to be reached, and whether it was.
-fn goals(out: &mut String, results: &Results) -> std::fmt::Result {
-    writeln!(
-        out,
-        "## Goals\n\n| | goal | measured | |\n|---|---:|---:|---|"
-    )?;
+fn goals(out: &mut String, results: &Results) -> fmt::Result {
+    page::goals(out)?;
     let ours = |run: &str, figure| results.get(run, "ours", figure);
     if let Some(rate) = ours("append-library-100", runs::RATE) {
         let title = "durable appends/s at 100 bytes";
-        goal(out, title, "at least 100,000", &number(rate), rate >= 1e5)?;
+        goal(out, title, "at least 100,000", rate, rate >= 1e5)?;
     }
     let drain = "drain-1000000";
     if let (Some(rate), Some(bare)) = (
@@ -84,11 +68,11 @@ fn goals(out: &mut String, results: &Results) -> std::fmt::Result {
         let share = rate / bare * 100.0;
         let title =
             "drain of 1,000,000 messages, % of what the upstream accepts from rumqttc alone";
-        goal(out, title, "at least 80", &number(share), share >= 80.0)?;
+        goal(out, title, "at least 80", share, share >= 80.0)?;
     }
     if let Some(p99) = ours("latency-sensor-rest", runs::P99) {
         let title = "99th percentile from sensor to upstream at rest, ms";
-        goal(out, title, "under 20", &number(p99), p99 < 20.0)?;
+        goal(out, title, "under 20", p99, p99 < 20.0)?;
     }
     if let Some(empty) = ours("memory-0", runs::MEMORY) {
         for (run, rows) in [
@@ -98,16 +82,11 @@ fn goals(out: &mut String, results: &Results) -> std::fmt::Result {
             if let Some(full) = ours(run, runs::MEMORY) {
                 let title = format!("resident with {rows} waiting messages, % of that with none");
                 let share = full / empty * 100.0;
-                goal(out, &title, "at most 110", &number(share), share <= 110.0)?;
+                goal(out, &title, "at most 110", share, share <= 110.0)?;
             }
         }
     }
     writeln!(out)
-}
-
-fn goal(out: &mut String, title: &str, aim: &str, value: &str, is_met: bool) -> std::fmt::Result {
-    let verdict = if is_met { "met" } else { "missed" };
-    writeln!(out, "| {title} | {aim} | {value} | {verdict} |")
 }
 
 /// How many times better ours is than the better of the other stores.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a name says all that its numbers depend on, so rows of different runs can stand in one table.
 
-use crate::bench::workloads::Figure;
+use crate::bench::workloads::{Figure, less, more};
 
 /// Who keeps messages and forwards them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,23 +60,15 @@ pub(crate) struct Run {
     pub(crate) peers: Vec<Peer>,
 }
 
-const fn figure(key: &'static str, title: &'static str, more_is_better: bool) -> Figure {
-    Figure {
-        key,
-        title,
-        more_is_better,
-    }
-}
-
-pub(crate) const RATE: Figure = figure("rate", "messages/s", true);
-pub(crate) const WRITTEN: Figure = figure("written_ratio", "bytes written per payload byte", false);
-pub(crate) const CPU: Figure = figure("cpu_us", "CPU µs per message", false);
-pub(crate) const MEMORY: Figure = figure("memory_kb", "resident, KB", false);
-pub(crate) const P50: Figure = figure("p50_ms", "ms, median", false);
-pub(crate) const P99: Figure = figure("p99_ms", "ms, 99th percentile", false);
-const START: Figure = figure("start_kb", "resident at the start, KB", false);
-const MIDDLE: Figure = figure("middle_kb", "resident in the middle, KB", false);
-const END: Figure = figure("end_kb", "resident at the end, KB", false);
+pub(crate) const RATE: Figure = more("rate", "messages/s");
+pub(crate) const WRITTEN: Figure = less("written_ratio", "bytes written per payload byte");
+pub(crate) const CPU: Figure = less("cpu_us", "CPU µs per message");
+pub(crate) const MEMORY: Figure = less("memory_kb", "resident, KB");
+pub(crate) const P50: Figure = less("p50_ms", "ms, median");
+pub(crate) const P99: Figure = less("p99_ms", "ms, 99th percentile");
+const START: Figure = less("start_kb", "resident at the start, KB");
+const MIDDLE: Figure = less("middle_kb", "resident in the middle, KB");
+const END: Figure = less("end_kb", "resident at the end, KB");
 
 impl Run {
     fn new(name: impl Into<String>, task: Task, peers: &[Peer]) -> Run {
