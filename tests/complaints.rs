@@ -11,11 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use crate::harness::{
-    Client, Gateway, Mosquitto, PATIENCE, Scene, gateway,
+    Client, Gateway, Mosquitto, PATIENCE, Scene,
+    gateway::ask,
     mqtt::{self, Frames, kind},
+    plant::without_devices,
     promise, until,
 };
 
@@ -27,44 +28,10 @@ const WELCOME: [u8; 5] = [0x20, 3, 0, 0, 0];
 /// Long enough that anything more would have come.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// A gateway without devices below the upstream on this port.
 fn config(scene: &Scene, port: u16, upstream: u16) -> String {
-    format!(
-        r##"
-[gateway]
-id = "plant-7"
-control = "{control}"
-
-[buffer]
-path = "{buffer}"
-
-[[broker.listener]]
-address = "127.0.0.1:{port}"
-
-[[broker.access]]
-publish = ["telemetry/#"]
-
-[upstream]
-url = "mqtt://127.0.0.1:{upstream}"
-in_flight = {IN_FLIGHT}
-retry = "50ms"
-retry_max = "100ms"
-
-[[forward]]
-filter = "telemetry/#"
-"##,
-        control = scene.path("control.sock").display(),
-        buffer = scene.path("buffer.db").display(),
-    )
-}
-
-/// What `gateway COMMAND --json` prints.
-fn ask(scene: &Scene, command: &[&str]) -> Result<Value> {
-    let config = scene.path("gateway.toml").display().to_string();
-    let output = gateway::run(&[command, &["--json", "--config", &config]].concat())?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {said}");
-    serde_json::from_slice(&output.stdout).context("no JSON")
+    let forward = "[[forward]]\nfilter = \"telemetry/#\"\n";
+    let gateway = without_devices(scene, port, upstream);
+    format!("{gateway}in_flight = {IN_FLIGHT}\n\n{forward}")
 }
 
 /// Messages that wait, and messages that the upstream is said to have.

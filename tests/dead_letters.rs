@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::harness::{
-    Client, Gateway, Mosquitto, PATIENCE, Pki, Plant, Scene, gateway,
+    Client, Gateway, Mosquitto, PATIENCE, Pki, Plant, Scene,
+    gateway::ask,
     plant::{GATEWAY, upstream},
     promise, until,
 };
@@ -15,13 +16,8 @@ use crate::harness::{
 const PICTURE: &str = "telemetry/press-3/picture";
 const COUNT: &str = "telemetry/press-3/count";
 
-/// What `gateway buffer ACTION --json` prints.
 fn buffer(scene: &Scene, action: &str) -> Result<Value> {
-    let config = scene.path("gateway.toml").display().to_string();
-    let output = gateway::run(&["buffer", action, "--json", "--config", &config])?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "buffer {action}: {said}");
-    serde_json::from_slice(&output.stdout).context("buffer prints no JSON")
+    ask(scene, &["buffer", action])
 }
 
 /// An upstream that closes the link of a client with MQTT 3.1.1 over a packet above 1000 bytes.
@@ -155,14 +151,8 @@ fn permit(scene: &Scene, mosquitto: &mut Mosquitto<'_>, permissions: &str) -> Re
     mosquitto.restart()
 }
 
-/// What `gateway buffer dead WORDS --json` prints.
 fn dead(scene: &Scene, words: &[&str]) -> Result<Value> {
-    let config = scene.path("gateway.toml").display().to_string();
-    let words = [&["buffer", "dead"], words, &["--json", "--config", &config]].concat();
-    let output = gateway::run(&words)?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{words:?}: {said}");
-    serde_json::from_slice(&output.stdout).context("it prints no JSON")
+    ask(scene, &[&["buffer", "dead"], words].concat())
 }
 
 /// Waits for the id of the only dead letter, which is not the one known before.

@@ -4,7 +4,6 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use crate::harness::{
     Client, Gateway, Identity, Mosquitto, Pki, Plant, Process, Scene, gateway, peers,
@@ -55,7 +54,7 @@ pub(crate) fn identity(scene: &Scene, action: &[&str]) -> Result<String> {
 
 /// The generation in use.
 fn in_use(scene: &Scene) -> Result<Option<u64>> {
-    let shown: Value = serde_json::from_str(&identity(scene, &["show", "--json"])?)?;
+    let shown = gateway::ask(scene, &["identity", "show"])?;
     let generations = shown.as_array().context("a list")?;
     let current = fs::read_to_string(scene.path("identity/current"));
     let noted: Option<u64> = current.ok().and_then(|text| text.trim().parse().ok());
@@ -63,12 +62,6 @@ fn in_use(scene: &Scene) -> Result<Option<u64>> {
     Ok(used
         .and_then(|one| one["number"].as_u64())
         .filter(|number| noted == Some(*number)))
-}
-
-fn status(scene: &Scene) -> Result<Value> {
-    let config = scene.path("gateway.toml").display().to_string();
-    let output = gateway::run(&["status", "--json", "--config", &config])?;
-    serde_json::from_slice(&output.stdout).context("status prints no JSON")
 }
 
 fn openssl(arguments: &[&str]) -> Result<String> {
@@ -129,7 +122,7 @@ fn an_identity_is_enrolled_and_renewed_over_est_under_a_live_link() {
         press.publish(COUNT, "1")?;
         observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == "1")?;
         until("the failing renewal is told", LIMIT, || {
-            let status = status(scene)?;
+            let status = gateway::ask(scene, &["status"])?;
             let renewal = &status["upstream"]["renewal"];
             Ok((renewal["failures"].as_u64() >= Some(3)).then_some(()))
         })?;
@@ -153,7 +146,7 @@ fn an_identity_is_enrolled_and_renewed_over_est_under_a_live_link() {
             "a new key for a new certificate"
         );
         until("the renewal is told", LIMIT, || {
-            let status = status(scene)?;
+            let status = gateway::ask(scene, &["status"])?;
             let upstream = &status["upstream"];
             let is_told = upstream["renewal"]["failures"] == 0
                 && upstream["certificate"]["generation"] == 2

@@ -23,9 +23,11 @@ use std::{env, sync::Arc, thread, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use powercut::Random;
-use serde_json::Value;
 
-use crate::harness::{Gateway, Mosquitto, PATIENCE, Recorder, Scene, gateway, promise, until};
+use crate::harness::{
+    Gateway, Mosquitto, PATIENCE, Recorder, Scene, gateway::ask, plant::without_devices, promise,
+    until,
+};
 
 use self::{
     observer::Observer,
@@ -236,9 +238,7 @@ fn counted(cuts: &[Cut]) -> String {
 
 /// Messages that the buffer holds.
 fn waiting(scene: &Scene) -> Result<u64> {
-    let config = scene.path("gateway.toml").display().to_string();
-    let output = gateway::run(&["buffer", "stats", "--json", "--config", &config])?;
-    let stats: Value = serde_json::from_slice(&output.stdout)?;
+    let stats = ask(scene, &["buffer", "stats"])?;
     stats["buffer"]["messages"].as_u64().context("no count")
 }
 
@@ -263,26 +263,7 @@ fn as_long_as_it_gets_on(
 
 /// A gateway without devices, whose buffer is never full.
 fn config(scene: &Scene, port: u16, upstream: u16) -> String {
-    format!(
-        r##"
-[gateway]
-id = "plant-7"
-control = "{control}"
-
-[buffer]
-path = "{buffer}"
-
-[[broker.listener]]
-address = "127.0.0.1:{port}"
-
-[[broker.access]]
-publish = ["telemetry/#"]
-
-[upstream]
-url = "mqtt://127.0.0.1:{upstream}"
-retry = "20ms"
-retry_max = "100ms"
-
+    let forwards = r#"
 [[forward]]
 filter = "telemetry/urgent/#"
 priority = "high"
@@ -293,8 +274,6 @@ priority = "low"
 
 [[forward]]
 filter = "telemetry/#"
-"##,
-        control = scene.path("control.sock").display(),
-        buffer = scene.path("buffer.db").display(),
-    )
+"#;
+    without_devices(scene, port, upstream) + forwards
 }

@@ -1,12 +1,13 @@
 //! Telemetry of a memory-first rule goes up without touching the card, and is on it when the power
 //! is about to fail.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Client, Gateway, Mosquitto, PATIENCE, Pki, Plant, Scene, gateway,
+    Client, Gateway, Mosquitto, PATIENCE, Pki, Plant, Scene,
+    gateway::ask,
     plant::{GATEWAY, upstream},
     promise, until,
 };
@@ -15,12 +16,7 @@ const COUNT: &str = "telemetry/press-3/count";
 const UPSTREAM_COUNT: &str = "plant-7/telemetry/press-3/count";
 
 fn buffer(scene: &Scene) -> Result<Value> {
-    let config = scene.path("gateway.toml").display().to_string();
-    let output = gateway::run(&["buffer", "stats", "--json", "--config", &config])?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "buffer stats: {said}");
-    let stats: Value = serde_json::from_slice(&output.stdout).context("no JSON")?;
-    Ok(stats["buffer"].clone())
+    Ok(ask(scene, &["buffer", "stats"])?["buffer"].clone())
 }
 
 fn count(client: &mut Client, number: u32) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{os::unix::net::UnixStream, process::Command};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::{
@@ -108,17 +108,11 @@ fn provision(tpm: &Tpm<'_>, how: &str) -> Result<String> {
     tpm.gateway(&["provision", "--root", &root, "--floor", &floor, how], 0)
 }
 
-fn status_of_the_service(scene: &Scene) -> Result<Value> {
-    let config = scene.path("gateway.toml").display().to_string();
-    let output = gateway::run(&["status", "--json", "--config", &config])?;
-    serde_json::from_slice(&output.stdout).context("status prints no JSON")
-}
-
 fn awaits_tpm(scene: &Scene, state: &str) -> Result<()> {
     until(
         &format!("the status says that the TPM is {state}"),
         PATIENCE,
-        || Ok((status_of_the_service(scene)?["tpm"]["state"] == state).then_some(())),
+        || Ok((gateway::ask(scene, &["status"])?["tpm"]["state"] == state).then_some(())),
     )
 }
 
@@ -220,7 +214,7 @@ fn the_link_signs_with_the_tpm_waits_while_it_is_away_and_leaves_the_plant_alone
         let mut tpm = Tpm::start(scene)?;
         observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == "1")?;
         until("the status says where the key is", PATIENCE, || {
-            let status = status_of_the_service(scene)?;
+            let status = gateway::ask(scene, &["status"])?;
             Ok((status["upstream"]["certificate"]["key"] == "tpm").then_some(()))
         })?;
 
@@ -264,7 +258,7 @@ fn enrol(scene: &Scene, cloud: &Pki) -> Result<()> {
         .map(|entry| Ok(entry?.file_name()))
         .collect::<Result<_>>()?;
     ensure!(written == ["tpm.pem"], "{written:?}");
-    let shown: Value = serde_json::from_str(&identity::identity(scene, &["show", "--json"])?)?;
+    let shown = gateway::ask(scene, &["identity", "show"])?;
     let is_shown = shown[0]["place"] == "tpm" && shown[0]["trouble"].is_null();
     ensure!(is_shown, "{shown}");
     let checked = gateway::run(&["check", "--config", &config])?;
@@ -279,7 +273,7 @@ fn enrol(scene: &Scene, cloud: &Pki) -> Result<()> {
 
 fn link_says(scene: &Scene, why: &str) -> Result<()> {
     until(&format!("the link says {why:?}"), PATIENCE, || {
-        let status = status_of_the_service(scene)?;
+        let status = gateway::ask(scene, &["status"])?;
         let state = status["upstream"]["state"].as_str();
         Ok(state.is_some_and(|state| state.contains(why)).then_some(()))
     })

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::{PATIENCE, Process, Scene, until};
 
@@ -174,6 +175,15 @@ impl<'a> Gateway<'a> {
 pub(crate) fn run(arguments: &[&str]) -> Result<Output> {
     let output = Command::new(binary()?).args(arguments).output()?;
     Ok(output)
+}
+
+/// What a command prints with `--json` and the scene's configuration.
+pub(crate) fn ask(scene: &Scene, words: &[&str]) -> Result<Value> {
+    let config = scene.path("gateway.toml").display().to_string();
+    let output = run(&[words, &["--json", "--config", &config]].concat())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{words:?}: {said}");
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{words:?} prints no JSON"))
 }
 
 /// Runs the gateway in the expectation that it ends by itself; its exit code and what it wrote.

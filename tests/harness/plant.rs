@@ -161,6 +161,34 @@ decode = {{ nmea = ["MWV"] }}
     }
 }
 
+/// A gateway without devices below a plain upstream, which it tries again soon. It ends in `[upstream]`; a test adds what
+/// is forwarded.
+pub(crate) fn without_devices(scene: &Scene, port: u16, upstream: u16) -> String {
+    format!(
+        r##"
+[gateway]
+id = "{GATEWAY}"
+control = "{control}"
+
+[buffer]
+path = "{buffer}"
+
+[[broker.listener]]
+address = "127.0.0.1:{port}"
+
+[[broker.access]]
+publish = ["telemetry/#"]
+
+[upstream]
+url = "mqtt://127.0.0.1:{upstream}"
+retry = "20ms"
+retry_max = "100ms"
+"##,
+        control = scene.path("control.sock").display(),
+        buffer = scene.path("buffer.db").display(),
+    )
+}
+
 /// A TLS listener that demands certificates of `pki`.
 pub(crate) fn tls_listener(port: u16, pki: &Pki, server: &Identity) -> String {
     format!(
