@@ -25,7 +25,7 @@ pub const VERSION_MAX: u64 = u32::MAX as u64;
 /// Bytes of a name: algorithm and digest.
 const NAME: usize = 34;
 const RECORD_MAGIC: [u8; 8] = *b"edgegw\x00\x01";
-const RECORD: usize = RECORD_MAGIC.len() + 1 + 6 * NAME;
+const RECORD: usize = RECORD_MAGIC.len() + 1 + 7 * NAME;
 
 /// Who created the indices, which decides who could remove them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -231,6 +231,8 @@ pub struct Record {
     pub signing: Name,
     /// The key to which payloads are encrypted.
     pub payload: Name,
+    /// The key that signs what the TPM says.
+    pub attestation: Name,
     /// The trusted root's index, written.
     pub root: Name,
     /// The security floor's index, written.
@@ -249,6 +251,7 @@ impl Record {
             &self.storage,
             &self.signing,
             &self.payload,
+            &self.attestation,
             &self.root,
             &self.floor,
         ] {
@@ -273,6 +276,7 @@ impl Record {
             storage: next()?,
             signing: next()?,
             payload: next()?,
+            attestation: next()?,
             root: next()?,
             floor: next()?,
         })
@@ -325,8 +329,9 @@ mod tests {
             storage: name(2),
             signing: name(3),
             payload: name(4),
-            root: name(5),
-            floor: name(6),
+            attestation: name(5),
+            root: name(6),
+            floor: name(7),
         };
         let bytes = record.bytes();
         assert_eq!(bytes.len(), RECORD);

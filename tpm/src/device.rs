@@ -52,6 +52,8 @@ pub(crate) enum Guard<'a> {
     Authorise,
     /// The same for a command that changes this value.
     AuthoriseTo(&'a Secret),
+    /// The same where the command's second handle is to be authorised too, whose authorisation value is empty.
+    AuthoriseBoth,
     /// By our session, which authorises nothing but protects command and answer.
     Cover,
     /// By a session in which a policy was fulfilled; it ends with the command.
@@ -264,28 +266,30 @@ impl Tpm {
                 let area = password(entities);
                 self.exchange(cc, entities, Some(&area), &parameters)
             }
-            Guard::Authorise => self.run_in_session(cc, entities, parameters, true, None),
+            Guard::Authorise => self.run_in_session(cc, entities, parameters, 1, None),
             Guard::AuthoriseTo(auth) => {
-                self.run_in_session(cc, entities, parameters, true, Some(auth))
+                self.run_in_session(cc, entities, parameters, 1, Some(auth))
             }
-            Guard::Cover => self.run_in_session(cc, entities, parameters, false, None),
+            Guard::AuthoriseBoth => self.run_in_session(cc, entities, parameters, 2, None),
+            Guard::Cover => self.run_in_session(cc, entities, parameters, 0, None),
             Guard::Policy(session) => self.run_in_policy(cc, entities, parameters, session),
         }
     }
 
-    /// Under our session, which is opened when there is none, or when the TPM has forgotten it.
+    /// Under our session, which is opened when there is none, or when the TPM has forgotten it. `authorised` is how many
+    /// of the command's handles are to be.
     fn run_in_session(
         &mut self,
         cc: TpmCc,
         entities: &[&Entity],
         parameters: Vec<u8>,
-        authorises: bool,
+        authorised: usize,
         auth_after: Option<&Secret>,
     ) -> Result<Response> {
         let names: Vec<&[u8]> = entities.iter().map(|entity| &entity.name[..]).collect();
         let none = Secret::default();
         let auth = match entities {
-            [first, ..] if authorises => &first.auth,
+            [first, ..] if authorised > 0 => &first.auth,
             _ => &none,
         };
         let duty = Duty {
@@ -293,6 +297,7 @@ impl Tpm {
             names: &names,
             auth: auth.bytes(),
             stays: true,
+            empty_passwords: authorised.saturating_sub(1),
             encrypt_command: wire::command_can_be_encrypted(cc),
             encrypt_response: wire::response_can_be_encrypted(cc),
         };
@@ -351,6 +356,7 @@ impl Tpm {
             names: &names,
             auth: &[],
             stays: false,
+            empty_passwords: 0,
             encrypt_command: false,
             encrypt_response: wire::response_can_be_encrypted(cc),
         };

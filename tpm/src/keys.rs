@@ -227,13 +227,7 @@ impl Tpm {
             &ticket,
         ];
         let response = self.run(cc, &[key], marshal(cc, &fields)?, Guard::Authorise)?;
-        let mut fields = Fields::new(cc, &response.parameters);
-        let (scheme, hash) = (fields.take::<TpmAlgId>()?, fields.take::<TpmAlgId>()?);
-        let (r, s) = (fields.sized()?, fields.sized()?);
-        fields.end()?;
-        Signature::from_numbers(r, s)
-            .filter(|_| scheme == TpmAlgId::Ecdsa && hash == TpmAlgId::Sha256)
-            .ok_or_else(|| malformed(cc, &format!("a signature by {scheme} with {hash}")))
+        read_signature(cc, Fields::new(cc, &response.parameters))
     }
 
     /// Whether `signature` is `key`'s over a SHA-256 digest, by the TPM's own judgement.
@@ -326,6 +320,16 @@ fn creation(cc: TpmCc, template: &Template, data: &[u8]) -> Result<Vec<u8>> {
             &TpmlPcrSelection::default(),
         ],
     )
+}
+
+/// The signature that ends an answer.
+pub(crate) fn read_signature(cc: TpmCc, mut fields: Fields<'_>) -> Result<Signature> {
+    let (scheme, hash) = (fields.take::<TpmAlgId>()?, fields.take::<TpmAlgId>()?);
+    let (r, s) = (fields.sized()?, fields.sized()?);
+    fields.end()?;
+    Signature::from_numbers(r, s)
+        .filter(|_| scheme == TpmAlgId::Ecdsa && hash == TpmAlgId::Sha256)
+        .ok_or_else(|| malformed(cc, &format!("a signature by {scheme} with {hash}")))
 }
 
 fn loaded_handle(cc: TpmCc, response: &Response) -> Result<u32> {

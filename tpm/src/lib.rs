@@ -59,6 +59,8 @@ mod wrap;
 
 mod trust;
 
+mod attest;
+
 mod notes;
 
 pub mod provision;
@@ -72,6 +74,7 @@ mod device_key;
 pub use address::{Address, RESOURCE_MANAGER};
 pub use anchor::{Anchors, Layout, Record, Subject, TrustedRoot, VERSION_MAX};
 pub use approval::{Approval, FILE_MAX as APPROVAL_MAX, recovery_message};
+pub use attest::{Attestation, Attested, Says, attested_floor, qualifying};
 pub use code::ResponseCode;
 pub use crypt::sha256;
 pub use device::Tpm;

@@ -29,6 +29,7 @@ pub(crate) struct Notes {
     storage: Option<String>,
     signing: Option<String>,
     payload: Option<String>,
+    attestation: Option<String>,
 }
 
 /// A key that we keep in the TPM.
@@ -37,6 +38,7 @@ pub(crate) enum Key {
     Storage,
     Signing,
     Payload,
+    Attestation,
 }
 
 impl Notes {
@@ -53,6 +55,7 @@ impl Notes {
             Key::Storage => &self.storage,
             Key::Signing => &self.signing,
             Key::Payload => &self.payload,
+            Key::Attestation => &self.attestation,
         };
         hex::decode(text.as_deref()?)
     }
@@ -63,6 +66,7 @@ impl Notes {
             Key::Storage => self.storage = text,
             Key::Signing => self.signing = text,
             Key::Payload => self.payload = text,
+            Key::Attestation => self.attestation = text,
         }
     }
 }

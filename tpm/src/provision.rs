@@ -32,6 +32,8 @@ pub(crate) const STORAGE: u32 = 0x8100_4701;
 pub(crate) const SIGNING: u32 = 0x8100_4702;
 /// The key to which payloads are encrypted.
 pub(crate) const PAYLOAD: u32 = 0x8100_4703;
+/// The key that signs what the TPM says.
+pub(crate) const ATTESTATION: u32 = 0x8100_4704;
 
 /// Wrong authorisations before the TPM locks itself.
 const TRIES_MAX: u32 = 32;
@@ -81,6 +83,8 @@ pub enum Step {
     SigningKey,
     /// The key to which payloads are encrypted.
     PayloadKey,
+    /// The key that signs what the TPM says, and nothing else.
+    AttestationKey,
     /// The index of the trusted root.
     RootIndex,
     /// Its first value.
@@ -104,7 +108,12 @@ pub enum Step {
 }
 
 impl Step {
-    const KEYS: [Step; 3] = [Step::StorageKey, Step::SigningKey, Step::PayloadKey];
+    const KEYS: [Step; 4] = [
+        Step::StorageKey,
+        Step::SigningKey,
+        Step::PayloadKey,
+        Step::AttestationKey,
+    ];
     const TRUST: [Step; 10] = [
         Step::RootIndex,
         Step::Root,
@@ -130,6 +139,9 @@ impl Step {
             }
             Step::PayloadKey => {
                 "make the key to which payloads are encrypted (P-256, never leaves the TPM) at 0x81004703"
+            }
+            Step::AttestationKey => {
+                "make the attestation key (P-256, signs only what the TPM itself says) at 0x81004704"
             }
             Step::RootIndex => {
                 "define the trusted root's index, writable only under the vendor's approval and upwards"
@@ -161,6 +173,7 @@ impl Step {
             Step::StorageKey => (Key::Storage, STORAGE, Template::storage()),
             Step::SigningKey => (Key::Signing, SIGNING, Template::signing()),
             Step::PayloadKey => (Key::Payload, PAYLOAD, Template::storage()),
+            Step::AttestationKey => (Key::Attestation, ATTESTATION, Template::attestation()),
             _ => return None,
         })
     }
@@ -384,7 +397,7 @@ impl<'a> Provisioner<'a> {
                 .storage_key(&open(TpmRh::Owner), handle)?
                 .name()
                 .to_vec(),
-            Key::Signing | Key::Payload => {
+            Key::Signing | Key::Payload | Key::Attestation => {
                 let storage = self.storage()?;
                 self.tpm
                     .persistent_key(&open(TpmRh::Owner), &storage, template, handle)?
@@ -413,6 +426,7 @@ impl<'a> Provisioner<'a> {
             storage: self.noted(Key::Storage)?,
             signing: self.noted(Key::Signing)?,
             payload: self.noted(Key::Payload)?,
+            attestation: self.noted(Key::Attestation)?,
             root: anchors.index(Anchor::Root).name(Use::Written)?,
             floor: anchors.index(Anchor::Floor).name(Use::Written)?,
         })
@@ -537,6 +551,10 @@ pub struct Keys {
     pub payload: Entity,
     /// Its public part.
     pub payload_public: PublicKey,
+    /// The key that signs what the TPM says.
+    pub attestation: Entity,
+    /// Its public part.
+    pub attestation_public: PublicKey,
 }
 
 impl Tpm {
@@ -557,6 +575,7 @@ impl Tpm {
         };
         let storage = recorded(Key::Storage)?;
         let (signing, payload) = (recorded(Key::Signing)?, recorded(Key::Payload)?);
+        let attestation = recorded(Key::Attestation)?;
         let mut tpm = Tpm::open(address)?;
         tpm.salt_to_recorded(&storage)?;
         let keys = Keys {
@@ -565,6 +584,12 @@ impl Tpm {
             storage: Entity::named(STORAGE, storage),
             signing: Entity::named(SIGNING, signing),
             payload: Entity::named(PAYLOAD, payload),
+            attestation_public: tpm.recorded_key(
+                "the attestation key",
+                ATTESTATION,
+                &attestation,
+            )?,
+            attestation: Entity::named(ATTESTATION, attestation),
         };
         Ok((tpm, keys))
     }

@@ -70,6 +70,16 @@ impl Template {
         )
     }
 
+    /// A key that signs only what the TPM itself says, with ECDSA and SHA-256; lockouts do not concern it.
+    #[must_use]
+    pub fn attestation() -> Template {
+        let mut template = Template::signing();
+        template.0.object_attributes = TpmaObject::from_bits_truncate(
+            NEVER_LEAVES | TpmaObject::SIGN_ENCRYPT.bits() | TpmaObject::RESTRICTED.bits(),
+        );
+        template
+    }
+
     /// A key of which only the public part is known, to verify signatures with.
     pub(crate) fn external(key: &PublicKey) -> Result<Template> {
         let bits = TpmaObject::SIGN_ENCRYPT.bits() | TpmaObject::USER_WITH_AUTH.bits();

@@ -14,7 +14,8 @@ use crate::{
     hex,
     index::{Found, Use},
     notes::{Key, Notes},
-    provision::{PAYLOAD, SIGNING, STORAGE, existing_layout, property},
+    provision::{ATTESTATION, PAYLOAD, SIGNING, STORAGE, existing_layout, property},
+    public::Public,
 };
 
 /// All of it.
@@ -45,6 +46,8 @@ pub struct KeyReport {
     pub handle: u32,
     /// Its name in hexadecimal digits, when it is there.
     pub name: Option<String>,
+    /// Its public key in PEM, when it is there.
+    pub public_key: Option<String>,
     /// Whether it is the recorded one.
     pub as_recorded: bool,
 }
@@ -144,10 +147,12 @@ impl Tpm {
             ("storage", Key::Storage, STORAGE),
             ("signing", Key::Signing, SIGNING),
             ("payload", Key::Payload, PAYLOAD),
+            ("attestation", Key::Attestation, ATTESTATION),
         ];
         let mut reports = Vec::new();
         for (role, key, handle) in roles {
-            let found = self.read_public(handle)?.map(|public| public.name());
+            let public = self.read_public(handle)?;
+            let found = public.as_ref().map(Public::name);
             let recorded = notes.name(key);
             let as_recorded = found.is_some() && found == recorded;
             if recorded.is_some() && !as_recorded {
@@ -159,6 +164,7 @@ impl Tpm {
                 role,
                 handle,
                 name: found.as_deref().map(hex::encode),
+                public_key: public.map(|public| public.key().pem()),
                 as_recorded,
             });
         }
@@ -206,6 +212,7 @@ impl Tpm {
             storage,
             signing,
             payload,
+            attestation,
             approval_key,
             ..
         }) = self.provisioning_record(anchors)?
@@ -215,7 +222,8 @@ impl Tpm {
         Ok(approval_key == anchors.key_name()
             && Some(storage) == notes.name(Key::Storage)
             && Some(signing) == notes.name(Key::Signing)
-            && Some(payload) == notes.name(Key::Payload))
+            && Some(payload) == notes.name(Key::Payload)
+            && Some(attestation) == notes.name(Key::Attestation))
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Invariant: an answer is handed on only when its proof holds, and is decrypted only then.
 
-use tpm2_protocol::data::{TpmCc, TpmaSession};
+use tpm2_protocol::data::{TpmCc, TpmRh, TpmaSession};
 
 use crate::{
     crypt::{self, DIGEST, Way},
@@ -14,6 +14,10 @@ use crate::{
     secret::Secret,
     wire::{self, Fields},
 };
+
+/// A password's part of a command behind its handle, when it is empty, and as long as that of the answer: no nonce,
+/// attributes, no proof.
+const EMPTY_ANSWER: [u8; 5] = [0; 5];
 
 /// What a session is to do for one command.
 pub(crate) struct Duty<'a> {
@@ -24,6 +28,8 @@ pub(crate) struct Duty<'a> {
     pub(crate) auth: &'a [u8],
     /// Whether the session lives on after the command.
     pub(crate) stays: bool,
+    /// How many further handles are authorised by empty passwords. The proof covers their names all the same.
+    pub(crate) empty_passwords: usize,
     /// Whether the command's first parameter is to be encrypted.
     pub(crate) encrypt_command: bool,
     /// Whether the answer's first parameter is to be encrypted.
@@ -80,6 +86,10 @@ impl Session {
         put_digest(&mut area, &nonce);
         area.push(attributes);
         put_digest(&mut area, &proof);
+        for _ in 0..duty.empty_passwords {
+            area.extend(TpmRh::Pw.value().to_be_bytes());
+            area.extend(EMPTY_ANSWER);
+        }
         area
     }
 
@@ -98,6 +108,9 @@ impl Session {
         let nonce_tpm = fields.sized()?.to_vec();
         let [attributes] = fields.array()?;
         let proof = fields.sized()?;
+        for _ in 0..duty.empty_passwords {
+            fields.bytes(EMPTY_ANSWER.len())?;
+        }
         fields.end()?;
         let key = self.key_with(auth);
         let code = 0u32.to_be_bytes();
@@ -169,6 +182,7 @@ mod tests {
         names: &[b"index", b"index"],
         auth: b"",
         stays: true,
+        empty_passwords: 0,
         encrypt_command: false,
         encrypt_response: true,
     };

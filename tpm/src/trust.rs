@@ -77,7 +77,7 @@ impl Tpm {
         }
     }
 
-    fn anchor_use(&mut self, index: &Index) -> Result<Option<Use>> {
+    pub(crate) fn anchor_use(&mut self, index: &Index) -> Result<Option<Use>> {
         match self.find_index(index)? {
             Found::Nothing => Ok(None),
             Found::This(used) => Ok(Some(used)),

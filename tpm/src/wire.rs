@@ -145,6 +145,8 @@ pub(crate) fn command_can_be_encrypted(cc: TpmCc) -> bool {
             | TpmCc::Import
             | TpmCc::Sign
             | TpmCc::VerifySignature
+            | TpmCc::Certify
+            | TpmCc::NvCertify
             | TpmCc::NvWrite
             | TpmCc::NvDefineSpace
             | TpmCc::HierarchyChangeAuth
@@ -164,6 +166,8 @@ pub(crate) fn response_can_be_encrypted(cc: TpmCc) -> bool {
             | TpmCc::Import
             | TpmCc::ReadPublic
             | TpmCc::NvReadPublic
+            | TpmCc::Certify
+            | TpmCc::NvCertify
             | TpmCc::NvRead
             | TpmCc::Unseal
             | TpmCc::GetRandom

@@ -6,6 +6,7 @@
 //!  tuf::refresh ──┼─ floor: the trusted root in the TPM, moved by `N.root.approval.json` alone; versions in a file
 //!                 └─ clock: trusted once a time service set it, else a lower bound
 //!  installation ──── security floor, content keys: what the TPM lets go
+//!  afterwards ────── receipt: floor and release, signed by the TPM
 //! ```
 //!
 //! Invariant: a device that is told to have a TPM trusts nothing while that is away, cleared or exchanged; it does not
@@ -21,6 +22,8 @@ pub use floor::TpmFloor;
 
 mod epoch;
 
+pub mod receipt;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +32,7 @@ use tuf::floor::{FileFloor, FloorStore};
 use tuf::verify::{Both, Software, Verifier};
 
 use epoch::EpochFile;
+use receipt::{Installed, Receipt};
 
 /// How long the TPM may take for one of these, waiting included.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -239,6 +243,23 @@ impl Trust {
         Ok(hardware.ask(move |tpm, keys, anchors| {
             tpm.unwrap_key(anchors, &keys.payload, &wrapped, &approval)
         })?)
+    }
+
+    /// What tells others that a release was installed: under the TPM's signature where there is one.
+    ///
+    /// # Errors
+    /// The TPM is away, cleared or exchanged.
+    pub fn receipt(&self, installed: &Installed) -> Result<Receipt, TrustError> {
+        let statement = installed.statement();
+        let Some(hardware) = &self.hardware else {
+            return Ok(Receipt::unsigned(statement));
+        };
+        let asked = receipt::qualifying(&statement);
+        let (floor, key) = hardware.ask(move |tpm, keys, anchors| {
+            let floor = tpm.attest_floor(keys, anchors, &asked)?;
+            Ok((floor, keys.attestation_public))
+        })?;
+        Ok(Receipt::signed(statement, &floor, &key))
     }
 
     fn epoch_file(&self) -> EpochFile {

@@ -1,8 +1,9 @@
-//! `gateway tpm`: provisions the device's TPM, shows what stands in it, and makes the vendor's approvals. Shell.
+//! `gateway tpm`: provisions the device's TPM, shows what stands in it, makes the vendor's approvals, and checks receipts. Shell.
 //!
 //! Invariant: `provision` says what it will do before it does anything, and `--dry-run` and `status` change nothing.
 
 mod approve;
+mod receipt;
 
 use std::{
     fmt::Write,
@@ -29,6 +30,8 @@ pub(super) enum Command {
     Status(StatusArgs),
     /// For vendors: approve a trusted root or a security floor, offline
     Approve(approve::Args),
+    /// For whoever looks after a fleet: check the receipt of an installation, offline
+    Receipt(receipt::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +66,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         Command::Provision(args) => run_provision(args),
         Command::Status(args) => run_status(args),
         Command::Approve(args) => approve::run(args),
+        Command::Receipt(args) => receipt::run(args),
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod anchors;
+mod attestations;
 mod interposer;
 mod keys;
 mod payloads;

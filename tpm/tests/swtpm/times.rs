@@ -34,7 +34,7 @@ fn times_of_the_operations() {
     let vendor = Vendor::new();
     let files = simulator.file("files");
     let mut tpm = simulator.open();
-    time("provision, all 13 steps", 1, || {
+    time("provision, all 14 steps", 1, || {
         vendor.provisions(&mut tpm, &files)
     });
     drop(tpm);

@@ -27,3 +27,5 @@ mod attacks;
 mod signatures;
 
 mod epochs;
+
+mod receipts;
