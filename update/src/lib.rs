@@ -1,5 +1,7 @@
 //! What a release is, and how it gets into a slot, is tried, and stays or goes.
 //!
+//! `release` says what a release is and opens its chunks. The slots:
+//!
 //! ```text
 //!  journal (this system's memory) ─┐
 //!  boot loader's state ────────────┼─▶ trial: what a start finds ─▶ one write after the other
@@ -11,6 +13,8 @@
 //!
 //! Invariant: a slot that was not wholly written and verified is never what starts next. Core but for
 //! the drivers that read and write.
+
+pub mod release;
 
 pub mod slots;
 
