@@ -1,7 +1,8 @@
-//! Remembers the last messages from upstream that were handed to the local broker.
+//! Remembers the last messages from upstream that were, or were to be, handed to the local broker.
 //!
 //! Invariant: one that the upstream sends again because our acknowledgement was lost is recognised,
-//! across restarts too: a command must not be executed twice. Core.
+//! across restarts too, and one that a crash may have kept from the local broker is told from one
+//! that it has: a command must neither be executed twice nor vanish. Core.
 
 use std::collections::VecDeque;
 
@@ -17,15 +18,24 @@ pub(crate) struct Arrival {
     pub(crate) digest: [u8; 32],
 }
 
+/// What became of a message from upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handing {
+    /// The local broker has it, or is about to get it from this process.
+    Taken,
+    /// The process that was to hand it over ended; whether it did so before is not known.
+    CutShort,
+}
+
 /// See the module's description.
 #[derive(Debug, Default)]
-pub(super) struct Arrivals(VecDeque<Arrival>);
+pub(super) struct Arrivals(VecDeque<(Arrival, Handing)>);
 
 impl Arrivals {
     /// Takes the place of an earlier one with the same identifier.
-    pub(super) fn enter(&mut self, arrival: Arrival) {
+    pub(super) fn enter(&mut self, arrival: Arrival, handing: Handing) {
         self.forget(arrival.packet_id);
-        self.0.push_back(arrival);
+        self.0.push_back((arrival, handing));
         if self.0.len() > MAX_ARRIVALS {
             self.0.pop_front();
         }
@@ -33,11 +43,13 @@ impl Arrivals {
 
     /// It was not taken after all.
     pub(super) fn forget(&mut self, packet_id: u16) {
-        self.0.retain(|known| known.packet_id != packet_id);
+        self.0.retain(|(known, _)| known.packet_id != packet_id);
     }
 
-    pub(super) fn contains(&self, arrival: &Arrival) -> bool {
-        self.0.contains(arrival)
+    /// `None` for one that is new.
+    pub(super) fn find(&self, arrival: &Arrival) -> Option<Handing> {
+        let mut known = self.0.iter();
+        known.find_map(|(known, handing)| (known == arrival).then_some(*handing))
     }
 }
 
@@ -52,17 +64,19 @@ mod tests {
             digest: [byte; 32],
         };
         let mut arrivals = Arrivals::default();
-        arrivals.enter(arrival(1, 7));
-        assert!(arrivals.contains(&arrival(1, 7)));
-        assert!(!arrivals.contains(&arrival(1, 8)) && !arrivals.contains(&arrival(2, 7)));
-        arrivals.enter(arrival(1, 8));
-        assert!(!arrivals.contains(&arrival(1, 7)));
+        arrivals.enter(arrival(1, 7), Handing::CutShort);
+        assert_eq!(arrivals.find(&arrival(1, 7)), Some(Handing::CutShort));
+        assert_eq!(arrivals.find(&arrival(1, 8)), None);
+        assert_eq!(arrivals.find(&arrival(2, 7)), None);
+        arrivals.enter(arrival(1, 8), Handing::Taken);
+        assert_eq!(arrivals.find(&arrival(1, 7)), None);
+        assert_eq!(arrivals.find(&arrival(1, 8)), Some(Handing::Taken));
         arrivals.forget(1);
-        assert!(!arrivals.contains(&arrival(1, 8)));
+        assert_eq!(arrivals.find(&arrival(1, 8)), None);
         for packet_id in 0..1000 {
-            arrivals.enter(arrival(packet_id, 1));
+            arrivals.enter(arrival(packet_id, 1), Handing::Taken);
         }
         assert_eq!(arrivals.0.len(), MAX_ARRIVALS);
-        assert!(arrivals.contains(&arrival(999, 1)));
+        assert_eq!(arrivals.find(&arrival(999, 1)), Some(Handing::Taken));
     }
 }

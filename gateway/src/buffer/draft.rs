@@ -11,7 +11,7 @@ use std::{
 };
 
 use broker_lite::{keeper::Kept, message::Message, topic::TopicName};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use super::{
     arrivals::{Arrival, MAX_ARRIVALS},
@@ -381,24 +381,40 @@ impl<'a> Draft<'a> {
             let wall_us = victim.taken.wall_us;
             self.done.gaps.enter(name, reason, victim.seq, wall_us);
         }
-        self.delete_row(victim.row).map(drop)
+        self.delete_rows(victim.row, victim.row).map(drop)
     }
 
-    pub(super) fn remove(&mut self, removal: &Removal) -> Result<(), rusqlite::Error> {
-        match removal {
-            Removal::Row(row) => self.done.forwarded += self.delete_row(*row)?,
-            Removal::Bury(row, reason, now_us) => self.bury(*row, reason, *now_us)?,
-            Removal::Arrival(packet_id) => {
-                self.transaction
-                    .prepare_cached("DELETE FROM arrival WHERE packet_id = ?1")?
-                    .execute([packet_id])?;
+    /// Takes out what leaves.
+    pub(super) fn remove(&mut self, removals: &[Removal]) -> Result<(), rusqlite::Error> {
+        let mut forwarded = Vec::new();
+        for removal in removals {
+            match removal {
+                Removal::Row(row) => forwarded.push(*row),
+                Removal::Bury(row, reason, now_us) => self.bury(*row, reason, *now_us)?,
+                Removal::Arrival(packet_id) => {
+                    self.transaction
+                        .prepare_cached("DELETE FROM arrival WHERE packet_id = ?1")?
+                        .execute([packet_id])?;
+                }
+                Removal::Doubt(arrival) => {
+                    self.transaction
+                        .prepare_cached(
+                            "UPDATE arrival SET doubtful = 0 WHERE packet_id = ?1 AND digest = ?2",
+                        )?
+                        .execute(params![arrival.packet_id, arrival.digest])?;
+                }
+                Removal::Gap { id, count } => {
+                    // One that has grown since it was sent stays, to be sent again as it is now.
+                    self.transaction
+                        .prepare_cached("DELETE FROM gap WHERE id = ?1 AND count = ?2")?
+                        .execute(params![id, *count as i64])?;
+                }
             }
-            Removal::Gap { id, count } => {
-                // One that has grown since it was sent stays, to be sent again as it is now.
-                self.transaction
-                    .prepare_cached("DELETE FROM gap WHERE id = ?1 AND count = ?2")?
-                    .execute(params![id, *count as i64])?;
-            }
+        }
+        // Neighbours leave by one statement: the file is walked once for all of them.
+        forwarded.sort_unstable();
+        for run in forwarded.chunk_by(|row, next| row + 1 == *next) {
+            self.done.forwarded += self.delete_rows(run[0], run[run.len() - 1])?;
         }
         Ok(())
     }
@@ -424,10 +440,12 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Remembers a message from upstream.
+    /// Remembers a message from upstream that is about to be handed on.
     pub(super) fn remember(&self, arrival: &Arrival) -> Result<(), rusqlite::Error> {
         self.transaction
-            .prepare_cached("INSERT OR REPLACE INTO arrival (packet_id, digest) VALUES (?1, ?2)")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO arrival (packet_id, digest, doubtful) VALUES (?1, ?2, 1)",
+            )?
             .execute(params![arrival.packet_id, arrival.digest])?;
         self.transaction
             .prepare_cached("DELETE FROM arrival WHERE id <= (SELECT max(id) FROM arrival) - ?1")?
@@ -435,21 +453,22 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn delete_row(&mut self, row: i64) -> Result<u64, rusqlite::Error> {
-        let gone: Option<(i64, i64)> = self
-            .transaction
-            .prepare_cached(&format!(
-                "DELETE FROM message WHERE row = ?1 RETURNING topic, {COST}"
-            ))?
-            .query_row([row], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let Some((topic, cost)) = gone else {
-            return Ok(0);
-        };
-        self.weigh(topic, -cost);
-        let waiting = &mut self.waiting[Rank::of_row(row).index()];
-        *waiting = waiting.saturating_sub(1);
-        Ok(1)
+    /// From the first row to the last.
+    fn delete_rows(&mut self, first: i64, last: i64) -> Result<u64, rusqlite::Error> {
+        let transaction = self.transaction;
+        let mut costs = transaction.prepare_cached(&format!(
+            "SELECT row, topic, {COST} FROM message WHERE row BETWEEN ?1 AND ?2"
+        ))?;
+        let mut found = costs.query([first, last])?;
+        while let Some(row) = found.next()? {
+            self.weigh(row.get(1)?, -row.get::<_, i64>(2)?);
+            let waiting = &mut self.waiting[Rank::of_row(row.get(0)?).index()];
+            *waiting = waiting.saturating_sub(1);
+        }
+        let gone = transaction
+            .prepare_cached("DELETE FROM message WHERE row BETWEEN ?1 AND ?2")?
+            .execute([first, last])?;
+        Ok(gone as u64)
     }
 
     /// Rows of a topic came, or went.

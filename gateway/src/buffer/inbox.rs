@@ -83,6 +83,8 @@ pub(super) enum Removal {
     Gap { id: i64, count: u64 },
     /// What came from upstream with this packet identifier was not taken.
     Arrival(u16),
+    /// Whether the local broker has this message from upstream: it has.
+    Doubt(Arrival),
 }
 
 impl Removal {
@@ -90,7 +92,7 @@ impl Removal {
     pub(super) fn row(&self) -> Option<i64> {
         match self {
             Removal::Row(row) | Removal::Bury(row, ..) => Some(*row),
-            Removal::Gap { .. } | Removal::Arrival(_) => None,
+            Removal::Gap { .. } | Removal::Arrival(_) | Removal::Doubt(_) => None,
         }
     }
 }

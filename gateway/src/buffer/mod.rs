@@ -67,7 +67,7 @@ pub use row::{Gap, Row};
 pub use salvage::Salvaged;
 pub use wear::{OwnEstimate, Spare};
 
-pub(crate) use arrivals::Arrival;
+pub(crate) use arrivals::{Arrival, Handing};
 pub(crate) use retention::{Cursor, Stretch};
 pub(crate) use row::{Page, Survey};
 
@@ -397,9 +397,9 @@ impl Buffer {
         on_disk + self.0.shared.stage().len() as u64
     }
 
-    /// Whether this message from upstream was handed on before.
-    pub(crate) fn has_arrived(&self, arrival: &Arrival) -> bool {
-        self.0.shared.arrivals().contains(arrival)
+    /// What became of this message from upstream when it came before; `None` if it did not.
+    pub(crate) fn earlier_arrival(&self, arrival: &Arrival) -> Option<Handing> {
+        self.0.shared.arrivals().find(arrival)
     }
 
     /// Puts on disk that this message is about to be handed on.
@@ -409,7 +409,12 @@ impl Buffer {
 
     /// It is handed on.
     pub(crate) fn arrived(&self, arrival: Arrival) {
-        self.0.shared.arrivals().enter(arrival);
+        self.0.shared.arrivals().enter(arrival, Handing::Taken);
+    }
+
+    /// The local broker has it, which comes on disk with one of the next commits.
+    pub(crate) fn handed_over(&self, arrival: Arrival) {
+        self.0.shared.inbox.remove([Removal::Doubt(arrival)]);
     }
 
     /// It was not taken, and is welcome again.
@@ -565,7 +570,7 @@ impl Shared {
         match self.reader.arrivals() {
             Ok(found) => found
                 .into_iter()
-                .for_each(|arrival| self.arrivals().enter(arrival)),
+                .for_each(|(arrival, handing)| self.arrivals().enter(arrival, handing)),
             Err(error) => {
                 warn!(%error, "a command that the upstream sends again may be executed again");
             }

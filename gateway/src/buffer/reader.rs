@@ -15,7 +15,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     Gap, Page, Row, Survey,
-    arrivals::Arrival,
+    arrivals::{Arrival, Handing},
     clock::RowStamp,
     dead::{self, DeadLetters},
     properties,
@@ -160,15 +160,20 @@ impl Reader {
     }
 
     /// What came from upstream last, oldest first.
-    pub(super) fn arrivals(&self) -> Result<Vec<Arrival>, ReadError> {
+    pub(super) fn arrivals(&self) -> Result<Vec<(Arrival, Handing)>, ReadError> {
         self.with(|connection| {
             connection
-                .prepare("SELECT packet_id, digest FROM arrival ORDER BY id")?
+                .prepare("SELECT packet_id, digest, doubtful FROM arrival ORDER BY id")?
                 .query_map([], |row| {
-                    Ok(Arrival {
+                    let arrival = Arrival {
                         packet_id: row.get(0)?,
                         digest: row.get(1)?,
-                    })
+                    };
+                    let handing = match row.get(2)? {
+                        true => Handing::CutShort,
+                        false => Handing::Taken,
+                    };
+                    Ok((arrival, handing))
                 })?
                 .collect()
         })

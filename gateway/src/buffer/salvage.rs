@@ -261,6 +261,8 @@ impl<'a> Copier<'a> {
         // Files from before schema 6, and from before 4, have fewer; what is copied already stays.
         self.copy_table("dead_letter", &buried)?;
         self.copy_table("dead_letter", dead)?;
+        self.copy_table("arrival", "id, packet_id, digest, doubtful")?;
+        // Files from before schema 7 have less; what is copied already stays.
         self.copy_table("arrival", "id, packet_id, digest")?;
         // The fresh file's own mark about its log is there already and stays.
         self.copy_table("mark", "name, value")?;

@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     BURIALS,
     RESERVATIONS,
     LETTERS,
+    DOUBTS,
 ];
 
 /// `message.row` is rank and order in one number, see `Rank`: reading in sending order and
@@ -105,6 +106,9 @@ ALTER TABLE dead_letter ADD COLUMN boot INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE dead_letter ADD COLUMN synced INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE dead_letter ADD COLUMN properties BLOB;
 ";
+
+/// Whether a message from upstream may not have been handed on; those of before count as handed on.
+const DOUBTS: &str = "ALTER TABLE arrival ADD COLUMN doubtful INTEGER NOT NULL DEFAULT 0";
 
 /// Bytes that a row of `message` takes, about; see `Entry::cost`.
 pub(super) const COST: &str = "64 + length(payload) + coalesce(length(properties), 0)";

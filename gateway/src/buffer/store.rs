@@ -187,9 +187,7 @@ impl Store {
 
     fn try_commit(&mut self, batch: &Batch) -> Result<Done, rusqlite::Error> {
         self.transact(|draft| {
-            for removal in &batch.removals {
-                draft.remove(removal)?;
-            }
+            draft.remove(&batch.removals)?;
             draft.trim_dead_letters()?;
             draft.measure()?;
             for entry in &batch.entries {

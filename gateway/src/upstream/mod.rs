@@ -63,7 +63,10 @@ pub use status::{Certificate, State, Status};
 pub use tls::TlsError;
 
 use self::{link::Link, renewing::Renewing, status::Board};
-use crate::{buffer::Buffer, config};
+use crate::{
+    buffer::{Arrival, Buffer},
+    config,
+};
 
 /// A message from upstream, to be published locally.
 #[derive(Debug)]
@@ -83,6 +86,7 @@ pub struct Ack(Option<Owed>);
 struct Owed {
     receipts: mpsc::UnboundedSender<Receipt>,
     receipt: Receipt,
+    arrival: Arrival,
     buffer: Buffer,
 }
 
@@ -97,6 +101,7 @@ impl Ack {
     /// The local broker has it.
     pub fn acknowledge(mut self) {
         if let Some(owed) = self.0.take() {
+            owed.buffer.handed_over(owed.arrival);
             // Over a link that is gone the upstream sends the message again, and it is recognised.
             let _gone = owed.receipts.send(owed.receipt);
         }
@@ -106,7 +111,7 @@ impl Ack {
 impl Drop for Ack {
     fn drop(&mut self) {
         if let Some(owed) = self.0.take() {
-            owed.buffer.forget_arrival(owed.receipt.packet_id);
+            owed.buffer.forget_arrival(owed.arrival.packet_id);
         }
     }
 }

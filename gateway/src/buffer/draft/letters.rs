@@ -36,7 +36,7 @@ impl Draft<'_> {
             )?
             .query_row([row, Rank::of_row(row).index() as i64], dead::read_corpse)
             .optional()?;
-        self.done.buried += self.delete_row(row)?;
+        self.done.buried += self.delete_rows(row, row)?;
         let Some(corpse) = corpse else { return Ok(()) };
         if let Ok(topic) = TopicName::parse(&corpse.topic) {
             let (seq, wall_us) = (corpse.seq as u64, corpse.wall_us);

@@ -1,7 +1,10 @@
 //! What comes from upstream: noted on disk, then handed to the appliance, in its order.
 //!
 //! Invariant: a message is handed on only after the disk knows of it, so that one whose
-//! acknowledgement got lost is recognised when it is sent again. Layer: driver.
+//! acknowledgement got lost is recognised when it is sent again; one that a crash may have kept from
+//! the local broker is handed on again, and says so. Layer: driver.
+
+use std::sync::Arc;
 
 use broker_lite::{
     keeper::{self, Kept},
@@ -16,7 +19,10 @@ use super::{
     super::{Ack, Cause, Incoming, Owed, Receipt, session::Received},
     Connection, Pump, not_acknowledged,
 };
-use crate::buffer::Arrival;
+use crate::{
+    buffer::{Arrival, Handing},
+    payload,
+};
 
 /// A message from upstream that is handed on once the disk knows: a crash between the two must not
 /// have a command executed twice.
@@ -34,15 +40,17 @@ impl Pump {
         connection: &mut Connection,
         room: mpsc::OwnedPermit<Incoming>,
     ) -> Result<(), Cause> {
-        let Some(received) = connection.waiting.pop_front() else {
+        let Some(mut received) = connection.waiting.pop_front() else {
             return Ok(());
         };
         let Some(packet_id) = received.packet_id else {
-            self.hand_over(received, room);
+            self.hand_over(received, None, room);
             return Ok(());
         };
         let arrival = arrival(packet_id, &received);
-        if received.duplicate && self.buffer.has_arrived(&arrival) {
+        let earlier = received.duplicate.then(|| self.buffer.earlier_arrival(&arrival));
+        let earlier = earlier.flatten();
+        if earlier == Some(Handing::Taken) {
             info!(
                 topic = received.topic,
                 "the upstream sent a message again that was taken before; acknowledged only"
@@ -51,6 +59,13 @@ impl Pump {
                 .session
                 .acknowledge(packet_id)
                 .map_err(|_| not_acknowledged());
+        }
+        if earlier == Some(Handing::CutShort) {
+            warn!(
+                topic = received.topic,
+                "the gateway ended before it had handed this message on; handed on again, and marked so"
+            );
+            mark_repeated(&mut received);
         }
         let (answer, kept) = oneshot::channel();
         // A link that has ended meanwhile does not listen.
@@ -71,7 +86,7 @@ impl Pump {
         match kept {
             Kept::Committed => {
                 self.buffer.arrived(entering.arrival);
-                self.hand_over(entering.received, entering.room);
+                self.hand_over(entering.received, Some(entering.arrival), entering.room);
             }
             Kept::Refused => warn!(
                 topic = entering.received.topic,
@@ -81,21 +96,27 @@ impl Pump {
     }
 
     /// Gives a message from upstream to the appliance.
-    fn hand_over(&self, received: Received, room: mpsc::OwnedPermit<Incoming>) {
-        if let Some(incoming) = self.incoming_message(received) {
+    fn hand_over(
+        &self,
+        received: Received,
+        arrival: Option<Arrival>,
+        room: mpsc::OwnedPermit<Incoming>,
+    ) {
+        if let Some(incoming) = self.incoming_message(received, arrival) {
             room.send(incoming);
             self.board.update(|status| status.received += 1);
         }
     }
 
     /// The message on its local topic; `None` when no rule takes it.
-    fn incoming_message(&self, received: Received) -> Option<Incoming> {
-        let owed = received.packet_id.map(|packet_id| Owed {
+    fn incoming_message(&self, received: Received, arrival: Option<Arrival>) -> Option<Incoming> {
+        let owed = arrival.map(|arrival| Owed {
             receipts: self.receipts.clone(),
             receipt: Receipt {
                 connection: self.connection,
-                packet_id,
+                packet_id: arrival.packet_id,
             },
+            arrival,
             buffer: self.buffer.clone(),
         });
         let ack = Ack(owed);
@@ -115,6 +136,15 @@ impl Pump {
         message.retain = received.retain;
         message.properties = received.properties;
         Some(Incoming { message, ack })
+    }
+}
+
+/// Tells whoever takes the message that it may have been handed on before.
+fn mark_repeated(received: &mut Received) {
+    let properties = received.properties.get_or_insert_default();
+    let users = &mut Arc::make_mut(properties).user_properties;
+    if users.push(payload::REPEATED, "true").is_err() {
+        warn!(topic = received.topic, "too many properties to mark it");
     }
 }
 
