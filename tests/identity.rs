@@ -97,16 +97,10 @@ fn an_identity_is_enrolled_and_renewed_over_est_under_a_live_link() {
         let mosquitto = Mosquitto::start(scene, &cloud)?;
         let observer = mosquitto.observer(&cloud)?;
         let est_port = scene.free_port()?;
-        let how = format!(
-            "renew = \"est\"\nretry = \"1s\"\nretry_max = \"1s\"\n[identity.est]\n\
-             url = \"https://localhost:{est_port}\"\nca = \"{}\"\nuser = \"factory\"\n\
-             password = {{ file = \"{}\" }}\n",
-            cloud.ca.display(),
-            scene.write_secret("est.secret", "first light")?.display(),
-        );
+        let how = over_est(scene, &cloud, est_port)?;
         let config = config(scene, &plant, &mosquitto, &cloud, &how);
         scene.write("gateway.toml", &config)?;
-        let mut est = est_server(scene, &cloud, est_port)?;
+        let mut est = est_server(scene, &cloud, est_port, 20)?;
 
         identity(scene, &["enrol"])?;
         let first = est
@@ -128,7 +122,7 @@ fn an_identity_is_enrolled_and_renewed_over_est_under_a_live_link() {
         })?;
         ensure!(in_use(scene)? == Some(1), "the first is in use");
 
-        let est = est_server(scene, &cloud, est_port)?;
+        let est = est_server(scene, &cloud, est_port, 20)?;
         until("the second identity is in use", LIMIT, || {
             Ok((in_use(scene)? == Some(2)).then_some(()))
         })?;
@@ -210,7 +204,60 @@ fn an_identity_is_enrolled_by_hand_with_openssl_as_the_authority_and_renewed_by_
     });
 }
 
-fn est_server(scene: &Scene, cloud: &Pki, port: u16) -> Result<Process> {
+#[test]
+fn a_certificate_that_could_not_be_renewed_in_time_costs_the_link_alone_until_it_can() {
+    promise(|scene| {
+        let cloud = Pki::new(scene, "cloud")?;
+        let plant = Plant::new(scene)?;
+        let mosquitto = Mosquitto::start(scene, &cloud)?;
+        let observer = mosquitto.observer(&cloud)?;
+        let est_port = scene.free_port()?;
+        let how = over_est(scene, &cloud, est_port)?;
+        let config = config(scene, &plant, &mosquitto, &cloud, &how);
+        scene.write("gateway.toml", &config)?;
+        let mut est = est_server(scene, &cloud, est_port, -1)?;
+        identity(scene, &["enrol"])?;
+        est.kill()?;
+
+        let mut gateway = Gateway::start(scene, &config, plant.port)?;
+        let watcher = Client::new("watcher", plant.port)
+            .start(scene)?
+            .subscribed(&["telemetry/#"])?;
+        let mut press = Client::new("press-3", plant.port).start(scene)?;
+        press.event("connected", |_| true)?;
+        press.publish(COUNT, "1")?;
+        watcher.message(COUNT, |payload| payload == "1")?;
+        until("the link is refused and the renewal fails", LIMIT, || {
+            let upstream = &status(scene)?["upstream"];
+            let is_told = upstream["connected"] == false
+                && upstream["renewal"]["failures"].as_u64() >= Some(3);
+            Ok(is_told.then_some(()))
+        })?;
+        press.publish(COUNT, "2")?;
+        watcher.message(COUNT, |payload| payload == "2")?;
+        ensure!(gateway.process.is_running()?, "the gateway went with its link");
+
+        let _est = est_server(scene, &cloud, est_port, 20)?;
+        for number in ["1", "2"] {
+            observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == number)?;
+        }
+        Ok(())
+    });
+}
+
+/// The table of an identity that an EST server renews.
+fn over_est(scene: &Scene, cloud: &Pki, port: u16) -> Result<String> {
+    Ok(format!(
+        "renew = \"est\"\nretry = \"1s\"\nretry_max = \"1s\"\n[identity.est]\n\
+         url = \"https://localhost:{port}\"\nca = \"{}\"\nuser = \"factory\"\n\
+         password = {{ file = \"{}\" }}\n",
+        cloud.ca.display(),
+        scene.write_secret("est.secret", "first light")?.display(),
+    ))
+}
+
+/// First certificates end so many days from now.
+fn est_server(scene: &Scene, cloud: &Pki, port: u16, first_ends: i32) -> Result<Process> {
     // Not the files of the broker, which may still be reading them.
     let server = cloud.server_named(scene, &["est", "localhost"])?;
     let mut command = peers::script("est_server.py")?;
@@ -220,6 +267,7 @@ fn est_server(scene: &Scene, cloud: &Pki, port: u16) -> Result<Process> {
     command.arg("--key").arg(&server.key);
     command.args(["--user", "factory", "--password", "first light"]);
     command.args(["--port", &port.to_string(), "--later", "1"]);
+    command.args(["--first-ends", &first_ends.to_string()]);
     let name = format!("est-{}", scene.free_port()?);
     peers::ready(Process::start("est", &scene.log_path(&name), command)?)
 }

@@ -19,7 +19,7 @@ struct Scada<'a> {
     gateway: Gateway<'a>,
     host: Process,
     plant: Plant,
-    _mosquitto: Mosquitto<'a>,
+    mosquitto: Mosquitto<'a>,
 }
 
 impl<'a> Scada<'a> {
@@ -49,7 +49,7 @@ impl<'a> Scada<'a> {
             gateway,
             host,
             plant,
-            _mosquitto: mosquitto,
+            mosquitto,
         })
     }
 
@@ -229,6 +229,43 @@ fn while_its_host_is_offline_everything_waits_and_comes_as_history_behind_the_bi
         })?;
         scada.value("meter-1", "voltage", dead, |metric| {
             metric["historical"] == false
+        })?;
+        scada.broke_no_rule()
+    });
+}
+
+#[test]
+fn an_outage_of_its_broker_leaves_no_hole_and_history_comes_behind_the_births() {
+    promise(|scene| {
+        let mut scada = Scada::start(scene, "primary_host = \"scada\"")?;
+        let mut press = scada.press(scene, "press-3")?;
+        scada.host.tell(&json!({ "do": "state", "online": true }))?;
+        scada.told("NBIRTH", 0, |_| true)?;
+        for number in 0..20 {
+            press.publish(COUNT, &number.to_string())?;
+        }
+        until("what was sent before the outage arrives", PATIENCE, || {
+            Ok((scada.counted()? == (0..20).collect()).then_some(()))
+        })?;
+
+        // Killed, it forgets that the host was there: nothing is born before the host can hear it.
+        scada.mosquitto.process.kill()?;
+        let dead = scada.seen()?;
+        for number in 20..60 {
+            press.publish(COUNT, &number.to_string())?;
+        }
+        scada.mosquitto.restart()?;
+        until("the host is back", PATIENCE, || {
+            Ok((scada.host.events_named("connected")?.len() == 2).then_some(()))
+        })?;
+        scada.host.tell(&json!({ "do": "state", "online": true }))?;
+        until("what came meanwhile arrives", PATIENCE, || {
+            Ok((scada.counted()? == (0..60).collect()).then_some(()))
+        })?;
+        scada.told("NBIRTH", dead, |event| event["bd_seq"].as_u64() > Some(0))?;
+        scada.value("", COUNT, dead, |metric| metric["historical"] == true)?;
+        scada.value("meter-1", "voltage", dead, |metric| {
+            metric["historical"] == true
         })?;
         scada.broke_no_rule()
     });

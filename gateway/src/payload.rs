@@ -30,6 +30,10 @@ pub(crate) use exact::as_written;
 /// sender's message to a topic that the sender may not publish to.
 const RESPONSES: &str = "response/";
 
+/// The user property of a message from upstream that may have been handed on before: the process
+/// ended between taking note of it and knowing that the broker had it.
+pub(crate) const REPEATED: &str = "repeated";
+
 /// What the topics of devices' states begin with.
 const STATE: &str = "state";
 /// Every device's state.
@@ -367,6 +371,15 @@ pub fn command(message: &Message, received: Stamp) -> Result<Command, Box<Refusa
         Ok(()) => Ok(command),
         Err(reason) => Err(Box::new(Refusal { command, reason })),
     }
+}
+
+/// Whether a message from upstream may have been handed on before.
+pub(crate) fn is_repeated(message: &Message) -> bool {
+    let properties = message.properties.as_deref();
+    properties.is_some_and(|properties| {
+        let mut users = properties.user_properties.iter();
+        users.any(|(name, _)| name == REPEATED)
+    })
 }
 
 fn fill(command: &mut Command, payload: &[u8]) -> Result<(), String> {

@@ -129,7 +129,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             authority.options.later -= 1
             say("later", operation=operation)
             return self.answer(202, Retry_After="1")
-        ages = (-100, 20) if operation == "simpleenroll" else (-1, 90)
+        ages = (-100, authority.options.first_ends) if operation == "simpleenroll" else (-1, 90)
         issued = authority.sign(base64.b64decode(body), ages)
         key = openssl("x509", "-in", issued, "-noout", "-pubkey").decode()
         say("issued", operation=operation, client=client, key=key)
@@ -142,6 +142,7 @@ def main():
         parser.add_argument(name, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--later", type=int, default=0, help="renewals that are put off by 202 and Retry-After")
+    parser.add_argument("--first-ends", type=int, default=20, help="days until a first certificate ends")
     options = parser.parse_args()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(options.certificate, options.key)

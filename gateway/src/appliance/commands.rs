@@ -1,6 +1,7 @@
 //! Takes commands from the broker to the bus of their device. Shell.
 //!
-//! Invariant: every command gets a result; a retained one is no command.
+//! Invariant: every command gets a result; a retained one is no command, and one that may have been
+//! carried out before is not carried out again.
 
 use std::sync::Arc;
 
@@ -20,6 +21,10 @@ use crate::{
 };
 
 use super::{audit, field::Field};
+
+/// What is said of a command that comes a second time since the first was cut short.
+const CUT_SHORT: &str = "the gateway ended while this command was on its way; whether it was \
+                         carried out is not known, and it is not carried out again";
 
 /// Topics on which commands arrive.
 const COMMANDS: &str = "command/#";
@@ -41,13 +46,15 @@ pub(super) async fn route(
             () = cancel.cancelled() => return,
         };
         let Some(delivery) = delivery else { return };
-        if let Err(refusal) = accept(&delivery, &field) {
-            refuse(*refusal, &events).await;
+        if let Err(result) = accept(&delivery, &field) {
+            // Nobody reads any more only while the appliance stops.
+            let _stopping = events.send(Event::Result(*result)).await;
         }
     }
 }
 
-fn accept(delivery: &Delivery, field: &Field) -> Result<(), Box<Refusal>> {
+/// Hands a command on, or says at once what came of it.
+fn accept(delivery: &Delivery, field: &Field) -> Result<(), Box<CommandResult>> {
     let message = &delivery.message;
     if delivery.retained {
         audit::ignored(&message.topic, &message.payload);
@@ -58,12 +65,27 @@ fn accept(delivery: &Delivery, field: &Field) -> Result<(), Box<Refusal>> {
         sender: sender.clone(),
         ..command
     };
+    let settled = |command, outcome| {
+        let stamp = clock::now();
+        Box::new(CommandResult {
+            command,
+            outcome,
+            stamp,
+        })
+    };
     match payload::command(message, clock::now()) {
-        Ok(command) => field.command(known(command)),
-        Err(refusal) => Err(Box::new(Refusal {
-            command: known(refusal.command),
-            reason: refusal.reason,
-        })),
+        Ok(command) if payload::is_repeated(message) => {
+            let outcome = Outcome::Failed(CUT_SHORT.to_owned());
+            Err(settled(known(command), outcome))
+        }
+        Ok(command) => field.command(known(command)).map_err(|refusal| {
+            let Refusal { command, reason } = *refusal;
+            settled(command, Outcome::Refused(reason))
+        }),
+        Err(refusal) => {
+            let outcome = Outcome::Refused(refusal.reason);
+            Err(settled(known(refusal.command), outcome))
+        }
     }
 }
 
@@ -74,15 +96,4 @@ pub(super) fn sender(publisher: &Publisher) -> Sender {
         client: publisher.client.as_str().into(),
         address: publisher.address,
     }
-}
-
-async fn refuse(refusal: Refusal, events: &mpsc::Sender<Event>) {
-    let Refusal { command, reason } = refusal;
-    let result = CommandResult {
-        command,
-        outcome: Outcome::Refused(reason),
-        stamp: clock::now(),
-    };
-    // Nobody reads any more only while the appliance stops.
-    let _stopping = events.send(Event::Result(result)).await;
 }

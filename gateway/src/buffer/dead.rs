@@ -3,10 +3,11 @@
 //! Invariant: they never take more than their share of the file, whose oldest leave first; one that
 //! alone is larger keeps its description without its payload. Layer: driver.
 
+use broker_lite::packet::QoS;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{DeadMessage, reader::timestamp};
+use super::{DeadMessage, properties, reader::timestamp};
 
 /// Dead letters kept; older ones leave.
 pub(super) const MAX_DEAD_LETTERS: u64 = 1000;
@@ -225,7 +226,8 @@ pub(super) fn page(
     max_bytes: usize,
 ) -> Result<Vec<(i64, DeadMessage)>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, topic, seq, wall_us, buried_us, reason, payload FROM dead_letter
+        "SELECT id, topic, seq, wall_us, buried_us, reason, payload, qos, retain, properties
+         FROM dead_letter
          WHERE id > ?1 ORDER BY id LIMIT ?2",
     )?;
     let mut rows = statement.query([after, at_most])?;
@@ -241,6 +243,12 @@ pub(super) fn page(
             buried: timestamp(row.get(4)?),
             reason: row.get(5)?,
             payload: row.get(6)?,
+            qos: QoS::from_u8(row.get(7)?).unwrap_or(QoS::AtLeastOnce),
+            retain: row.get(8)?,
+            properties: row
+                .get_ref(9)?
+                .as_blob_or_null()?
+                .and_then(|blob| properties::decode(blob).ok()),
         };
         bytes += letter.payload.len();
         found.push((row.get(0)?, letter));

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use broker_lite::packet::{MessageProperties, QoS};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
@@ -30,7 +31,7 @@ pub struct ExportError {
 }
 
 /// A message that the upstream will never take, whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DeadMessage {
     /// The local topic.
     pub topic: String,
@@ -42,6 +43,12 @@ pub struct DeadMessage {
     pub buried: Timestamp,
     /// Why.
     pub reason: String,
+    /// As published; 1 for one that an early version buried.
+    pub qos: QoS,
+    /// As published; false for one that an early version buried.
+    pub retain: bool,
+    /// MQTT 5 properties as published.
+    pub properties: Option<MessageProperties>,
     /// As published; empty where it was too large to be kept.
     pub payload: Vec<u8>,
 }

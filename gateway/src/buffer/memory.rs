@@ -116,8 +116,11 @@ impl Writer {
         if buries_staged || !batch.errands.is_empty() || !follows {
             self.spill();
         }
-        let may_wait = batch.entries.iter().any(|entry| entry.memory) && !shared.writes_through();
-        if may_wait {
+        if shared.writes_through() {
+            // No number is to be reserved either.
+            let entries = batch.entries.iter_mut();
+            entries.for_each(|entry| entry.memory = false);
+        } else if batch.entries.iter().any(|entry| entry.memory) {
             batch.entries = self.hold(batch.entries);
         }
         batch
@@ -204,10 +207,16 @@ impl Writer {
         self.spill_again = Some(clock::now() + self.retry);
     }
 
-    /// The same because somebody asks for it.
+    /// The same because the power fails; a crash that follows has then lost nothing.
     pub(super) fn spill_now(&mut self) {
         self.spill();
         let left = self.shared.stage().waiting().iter().sum::<u64>();
+        if left == 0
+            && let Some(store) = &mut self.store
+            && let Err(error) = store.give_numbers_back()
+        {
+            self.failed(&format!("cannot give reserved numbers back: {error}"));
+        }
         info!(left, "what waited in memory is written to disk");
     }
 }

@@ -21,6 +21,13 @@ pub(super) fn join(
     stretch: &Stretch,
     max_bytes: usize,
 ) -> Page {
+    let all_before = |rows: &[Row]| {
+        let mut orders = rows.iter().map(|row| retention::order_of(row.id));
+        orders.all(|order| order < horizon)
+    };
+    if staged.is_empty() && all_before(&on_disk.rows) {
+        return on_disk;
+    }
     let mut joined = Page {
         reached: stretch.after,
         ..Page::default()

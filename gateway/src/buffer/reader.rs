@@ -281,15 +281,14 @@ pub(super) fn read_row(
     row: &rusqlite::Row<'_>,
     now: Now<'_>,
 ) -> Result<Option<Row>, rusqlite::Error> {
-    let name: String = row.get(1)?;
-    let Ok(topic) = TopicName::parse(&name) else {
+    let Ok(topic) = TopicName::parse(row.get_ref(1)?.as_str()?) else {
         return Ok(None);
     };
     let seq: i64 = row.get(2)?;
     let synced: bool = row.get(6)?;
-    let properties: Option<Vec<u8>> = row.get(7)?;
-    let payload: Vec<u8> = row.get(8)?;
-    let boot: Option<String> = row.get(10)?;
+    let properties = row.get_ref(7)?.as_blob_or_null()?;
+    let payload = row.get_ref(8)?.as_blob()?;
+    let boot = row.get_ref(10)?.as_str_or_null()?;
     let stamp = RowStamp {
         wall_us: row.get(5)?,
         monotonic_ns: row.get(9)?,
@@ -312,8 +311,8 @@ pub(super) fn read_row(
         received: timestamp(stamp.wall_us),
         clock: stamp.clock,
         // A message without its properties is worth more than none.
-        properties: properties.and_then(|blob| properties::decode(&blob).ok()),
-        payload: Bytes::from(payload),
+        properties: properties.and_then(|blob| properties::decode(blob).ok()),
+        payload: Bytes::copy_from_slice(payload),
     }))
 }
 

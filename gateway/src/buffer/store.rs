@@ -345,16 +345,10 @@ impl Store {
         account: &[(&'static str, i64)],
         memory_is_empty: bool,
     ) -> Result<(), rusqlite::Error> {
-        let mut reserved = self.reserved();
-        self.transact(|draft| {
-            if memory_is_empty {
-                reserved
-                    .iter_mut()
-                    .for_each(|(_, topic)| topic.reserved = 0);
-                draft.topics.extend(reserved);
-            }
-            draft.note(account)
-        })?;
+        if memory_is_empty {
+            self.give_numbers_back()?;
+        }
+        self.transact(|draft| draft.note(account))?;
         self.mark_open(false)?;
         self.connection.close().map_err(|(_, error)| error)
     }
@@ -377,6 +371,22 @@ impl Store {
     fn is_at_bound(&self) -> bool {
         pragma(&self.connection, "page_count")
             .is_ok_and(|pages: u64| pages + RESERVED_PAGES >= self.limits.pages())
+    }
+
+    /// Nothing waits in memory: a crash loses none of the numbers reserved for it.
+    pub(super) fn give_numbers_back(&mut self) -> Result<(), rusqlite::Error> {
+        let mut reserved = self.reserved();
+        if reserved.is_empty() {
+            return Ok(());
+        }
+        reserved
+            .iter_mut()
+            .for_each(|(_, topic)| topic.reserved = 0);
+        self.transact(|draft| {
+            draft.topics.extend(reserved);
+            Ok(())
+        })
+        .map(drop)
     }
 
     /// Topics of which messages may wait in memory.

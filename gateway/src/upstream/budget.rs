@@ -183,6 +183,9 @@ impl Budget {
 
     /// Takes in the time. Without `linked` no pings go.
     pub(crate) fn tick(&mut self, now: Stamp, linked: bool) {
+        if self.last == Some(now) {
+            return;
+        }
         let passed = self.last.map_or(Duration::ZERO, |last| {
             now.monotonic.saturating_duration_since(last.monotonic)
         });

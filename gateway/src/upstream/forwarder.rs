@@ -137,6 +137,8 @@ pub(crate) struct Forwarder {
     stood_aside: Option<Key>,
     notices: Notices,
     outputs: VecDeque<Output>,
+    /// When what was told last has not been acted upon yet: what comes together is acted upon once.
+    told: Option<Stamp>,
 }
 
 impl Forwarder {
@@ -162,10 +164,12 @@ impl Forwarder {
             stood_aside: None,
             notices,
             outputs: VecDeque::new(),
+            told: None,
         }
     }
 
-    /// Takes in one event.
+    /// Takes in one event; what follows from it and from others at the same time comes with the next
+    /// output.
     pub(crate) fn handle_input(&mut self, input: Input, now: Stamp) {
         self.gate.tick(now, self.link.is_some());
         match input {
@@ -185,7 +189,7 @@ impl Forwarder {
             Input::Heard(bytes) => self.gate.budget().message(bytes, true),
             Input::Packed(bytes) => self.gate.budget().spend(bytes),
         }
-        self.advance(now);
+        self.told = Some(now);
     }
 
     /// Early or repeated calls do nothing.
@@ -198,11 +202,14 @@ impl Forwarder {
                 "nothing was acknowledged for {waited} s"
             )));
         }
-        self.advance(now);
+        self.told = Some(now);
     }
 
-    /// To be drained until `None` after each input.
+    /// To be drained until `None` after each input, or after several that came together.
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        if let Some(now) = self.told.take() {
+            self.advance(now);
+        }
         self.outputs.pop_front()
     }
 

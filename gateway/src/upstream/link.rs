@@ -18,6 +18,7 @@ mod node;
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -229,6 +230,9 @@ struct Pump {
     ledger_due: Instant,
     progress: Progress,
     reading: Option<JoinHandle<Input>>,
+    /// Messages sent since that was shown.
+    sent: u64,
+    latency: Option<Duration>,
 }
 
 /// What belongs to one connection.
@@ -422,7 +426,10 @@ impl Pump {
         let brake = self.forwarder.brake(now);
         let accounts = self.forwarder.accounts().collect();
         let empty_in = self.progress.empty_in();
+        let (sent, latency) = (mem::take(&mut self.sent), self.latency);
         self.board.update(|status| {
+            status.sent += sent;
+            status.latency = latency;
             status.in_flight = in_flight;
             status.brake = brake;
             status.accounts = accounts;

@@ -47,6 +47,7 @@ pub(crate) enum RuleError {
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     gateway: String,
+    /// With the gateway's name in their topics.
     forwards: Vec<Forward>,
     receives: Vec<Inverse>,
     /// Rows are put into another form behind the forwarder, which needs to know where they come from.
@@ -83,7 +84,13 @@ impl Rules {
         }
         Ok(Rules {
             gateway: gateway.to_owned(),
-            forwards: forwards.to_vec(),
+            forwards: forwards
+                .iter()
+                .map(|rule| Forward {
+                    topic: rule.topic.replace(GATEWAY, gateway),
+                    ..rule.clone()
+                })
+                .collect(),
             receives: receives
                 .iter()
                 .map(|rule| Inverse::new(rule, gateway))
@@ -148,11 +155,15 @@ impl Rules {
             .forwards
             .iter()
             .find(|rule| rule.filter.matches(&row.topic));
-        let (template, qos) = rule.map_or((DEFAULT_TEMPLATE, QoS::AtLeastOnce), |rule| {
-            (rule.topic.as_str(), rule.qos)
-        });
+        let (topic, qos) = match rule {
+            Some(rule) => (rule.topic.replace(TOPIC, row.topic.as_str()), rule.qos),
+            None => (
+                fill(DEFAULT_TEMPLATE, &self.gateway, row.topic.as_str()),
+                QoS::AtLeastOnce,
+            ),
+        };
         let overtakes = rule.is_some_and(|rule| rule.order == Order::LiveFirst);
-        let topic = TopicName::parse(&fill(template, &self.gateway, row.topic.as_str()))?;
+        let topic = TopicName::parse(&topic)?;
         let batch = rule.and_then(|rule| rule.batch);
         let compress = rule.and_then(|rule| rule.compress);
         let packs = self.reshaped || batch.is_some() || compress.is_some();

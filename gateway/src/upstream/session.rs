@@ -4,14 +4,14 @@
 //! driver.
 
 mod conversation;
+mod numbers;
 mod v3;
 mod v5;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use broker_lite::{packet::MessageProperties, topic::TopicFilter};
 use bytes::Bytes;
-use rumqttc::Outgoing;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -34,8 +34,8 @@ const MAX_OUTGOING_BYTES: usize = 268_435_455;
 pub(crate) const INCOMING_WINDOW: u16 = 32;
 /// Requests beside the publishes of one window: acknowledgements, subscriptions, the goodbye.
 const OTHER_REQUESTS: usize = 2 * INCOMING_WINDOW as usize + 16;
-/// Events that may wait for the link.
-const EVENTS: usize = 1024;
+/// Times that something was read or written, the events of which may wait for the link together.
+const EVENTS: usize = 16;
 /// How long the upstream keeps our subscriptions and what comes in for them while we are away.
 const SESSION_EXPIRY_S: u32 = 7 * 24 * 3600;
 const SILENT: &str = "it no longer answers pings";
@@ -106,7 +106,9 @@ impl<T> From<mpsc::error::TrySendError<T>> for NotSent {
 /// See the module's description.
 pub(crate) struct Session {
     requests: Requests,
-    events: mpsc::Receiver<Result<Event, Cause>>,
+    events: mpsc::Receiver<Result<VecDeque<Event>, Cause>>,
+    /// Those that have come with the last one.
+    taken: VecDeque<Event>,
     task: JoinHandle<()>,
 }
 
@@ -136,6 +138,7 @@ impl Session {
         Session {
             requests,
             events,
+            taken: VecDeque::new(),
             task,
         }
     }
@@ -143,12 +146,24 @@ impl Session {
     /// The next event; an error is the last one.
     pub(crate) async fn next(&mut self) -> Result<Event, Cause> {
         let ended = || Cause::Closed("the connection's task is gone".to_owned());
-        self.events.recv().await.unwrap_or_else(|| Err(ended()))
+        loop {
+            if let Some(event) = self.taken.pop_front() {
+                return Ok(event);
+            }
+            let came = self.events.recv().await;
+            self.taken = came.unwrap_or_else(|| Err(ended()))?;
+        }
     }
 
     /// The next event if there is one already.
     pub(crate) fn try_next(&mut self) -> Option<Result<Event, Cause>> {
-        self.events.try_recv().ok()
+        if self.taken.is_empty() {
+            match self.events.try_recv().ok()? {
+                Ok(events) => self.taken = events,
+                Err(cause) => return Some(Err(cause)),
+            }
+        }
+        self.taken.pop_front().map(Ok)
     }
 
     /// Queues a message; `Written` events come in the same order.
@@ -203,9 +218,8 @@ impl Drop for Session {
     }
 }
 
-fn written(outgoing: &Outgoing) -> Option<Event> {
-    match outgoing {
-        Outgoing::Publish(packet_id) => Some(Event::Written(*packet_id)),
-        _ => None,
-    }
+fn not_sent(packet_id: u16) -> Cause {
+    Cause::Protocol(format!(
+        "it acknowledged packet {packet_id}, which was not sent"
+    ))
 }

@@ -30,7 +30,10 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::*;
-use crate::config::{Forward, Order, Priority, Protocol, Receive, Upstream, Url, Urls};
+use crate::{
+    config::{Forward, Order, Priority, Protocol, Receive, Upstream, Url, Urls},
+    payload,
+};
 use plant::*;
 
 /// Long enough for a slow, shared machine; reached only by a failing test.
@@ -175,6 +178,35 @@ async fn a_command_whose_acknowledgement_was_lost_is_not_taken_twice() {
     let last = plant.next_incoming().await;
     assert_eq!(last.message.topic.as_str(), "command/m/last");
     wait_until("both were counted", || link.status().received == 2).await;
+    link.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_a_crash_may_have_kept_from_the_broker_comes_again_and_says_so() {
+    let mut plant = Plant::new();
+    let broker = plant.broker(MUTUAL).await;
+    let link = plant.link(&broker, |_| {});
+    wait_until("connected", || link.status().is_connected()).await;
+    plant.command(&broker, "gw-1/command/m/voltage", "230");
+    let first = plant.next_incoming().await;
+    assert!(!payload::is_repeated(&first.message));
+    link.stop().await;
+    // In a crash neither an acknowledgement nor the lack of one is told.
+    std::mem::forget(first);
+    plant.reopen_buffer().await;
+
+    let link = plant.link(&broker, |_| {});
+    let again = plant.next_incoming().await;
+    assert_eq!(&again.message.payload[..], b"230");
+    assert!(payload::is_repeated(&again.message));
+    again.ack.acknowledge();
+    plant.command(&broker, "gw-1/command/m/voltage", "230");
+    let next = plant.next_incoming().await;
+    assert!(
+        !payload::is_repeated(&next.message),
+        "an equal command is another"
+    );
+    next.ack.acknowledge();
     link.stop().await;
 }
 

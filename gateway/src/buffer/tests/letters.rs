@@ -258,7 +258,8 @@ pub(super) fn back_to_schema(version: u32, path: &Path, more: &str) {
          ALTER TABLE dead_letter DROP COLUMN monotonic_ns;
          ALTER TABLE dead_letter DROP COLUMN boot;
          ALTER TABLE dead_letter DROP COLUMN synced;
-         ALTER TABLE dead_letter DROP COLUMN properties;";
+         ALTER TABLE dead_letter DROP COLUMN properties;
+         ALTER TABLE arrival DROP COLUMN doubtful;";
     let connection = rusqlite::Connection::open(path).unwrap();
     let version = format!("PRAGMA user_version = {version};");
     connection

@@ -230,6 +230,10 @@ fn a_power_fail_signal_and_a_clean_stop_leave_nothing_in_memory() {
     telemetry(&buffer, "telemetry/a", "2");
     let cut = open(&fixture.copy());
     assert_eq!(payloads(&read_all(&cut)), ["1", "2"], "and none after it");
+    assert!(
+        cut.gaps(10).unwrap().is_empty(),
+        "and nothing is said to be"
+    );
     cut.0.close();
     buffer.0.close();
 

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::Context;
 use base64ct::{Base64, Encoding};
-use broker_lite::topic::{TopicFilter, TopicName};
+use broker_lite::{
+    packet::{MessageProperties, PayloadFormat, QoS},
+    topic::{TopicFilter, TopicName},
+};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -140,10 +143,28 @@ impl Args {
 const WRITE: &str = "cannot write what was read";
 /// Columns of CSV; with JSON lines, `payload` or `payload_base64` takes the place of the last two.
 const WAITING: &[&str] = &[
-    "topic", "seq", "time", "clock", "priority", "qos", "retain", "encoding", "payload",
+    "topic",
+    "seq",
+    "time",
+    "clock",
+    "priority",
+    "qos",
+    "retain",
+    "properties",
+    "encoding",
+    "payload",
 ];
 const DEAD: &[&str] = &[
-    "topic", "seq", "time", "buried", "reason", "encoding", "payload",
+    "topic",
+    "seq",
+    "time",
+    "buried",
+    "reason",
+    "qos",
+    "retain",
+    "properties",
+    "encoding",
+    "payload",
 ];
 
 fn record(row: &Row) -> Record {
@@ -162,8 +183,7 @@ fn record(row: &Row) -> Record {
     record.insert("time".to_owned(), json!(row.received.to_string()));
     record.insert("clock".to_owned(), json!(clock));
     record.insert("priority".to_owned(), json!(priority));
-    record.insert("qos".to_owned(), json!(row.qos as u8));
-    record.insert("retain".to_owned(), json!(row.retain));
+    enter_message(&mut record, row.qos, row.retain, row.properties.as_ref());
     enter_payload(&mut record, &row.payload);
     record
 }
@@ -175,8 +195,44 @@ fn dead_record(letter: &DeadMessage) -> Record {
     record.insert("time".to_owned(), json!(letter.received.to_string()));
     record.insert("buried".to_owned(), json!(letter.buried.to_string()));
     record.insert("reason".to_owned(), json!(letter.reason));
+    let properties = letter.properties.as_ref();
+    enter_message(&mut record, letter.qos, letter.retain, properties);
     enter_payload(&mut record, &letter.payload);
     record
+}
+
+/// How it was published; properties only where there are any.
+fn enter_message(
+    record: &mut Record,
+    qos: QoS,
+    retain: bool,
+    properties: Option<&MessageProperties>,
+) {
+    record.insert("qos".to_owned(), json!(qos as u8));
+    record.insert("retain".to_owned(), json!(retain));
+    if let Some(properties) = properties {
+        record.insert("properties".to_owned(), in_words(properties));
+    }
+}
+
+/// By their names in MQTT 5, 2.2.2.2; user properties as pairs, for a name may stand there twice.
+fn in_words(properties: &MessageProperties) -> Value {
+    let mut words = Record::new();
+    let mut enter = |name: &str, value: Option<Value>| {
+        words.extend(value.map(|value| (name.to_owned(), value)));
+    };
+    let is_text = |format| json!(format == PayloadFormat::Utf8);
+    enter("payload_is_text", properties.payload_format.map(is_text));
+    let content_type = properties.content_type.as_ref();
+    enter("content_type", content_type.map(|text| json!(text.as_str())));
+    let response = properties.response_topic.as_ref();
+    enter("response_topic", response.map(|topic| json!(topic.as_str())));
+    let correlation = properties.correlation_data.as_ref();
+    let correlation = correlation.map(|data| json!(Base64::encode_string(data)));
+    enter("correlation_data_base64", correlation);
+    let users: Vec<_> = properties.user_properties.iter().collect();
+    enter("user_properties", (!users.is_empty()).then(|| json!(users)));
+    Value::Object(words)
 }
 
 fn enter_payload(record: &mut Record, payload: &[u8]) {
@@ -248,14 +304,35 @@ mod tests {
             received: Timestamp::UNIX_EPOCH,
             buried: Timestamp::UNIX_EPOCH,
             reason: "packet too large".to_owned(),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: None,
             payload: vec![0xff, 0x00],
         };
         let record = dead_record(&letter);
         assert_eq!(record["payload_base64"], "/wA=");
-        assert!(csv(&record).ends_with(",packet too large,base64,/wA="));
+        assert!(csv(&record).ends_with(",packet too large,1,true,,base64,/wA="));
         letter.payload = b"21.5".to_vec();
         let record = dead_record(&letter);
         assert_eq!(record["payload"], "21.5");
         assert!(csv(&record).ends_with(",utf-8,21.5"));
+    }
+
+    #[test]
+    fn properties_are_written_by_their_names() {
+        let mut properties = MessageProperties {
+            payload_format: Some(PayloadFormat::Utf8),
+            correlation_data: Some(vec![0xff].into()),
+            ..MessageProperties::default()
+        };
+        properties.user_properties.push("site", "7").unwrap();
+        assert_eq!(
+            in_words(&properties),
+            json!({
+                "payload_is_text": true,
+                "correlation_data_base64": "/w==",
+                "user_properties": [["site", "7"]],
+            })
+        );
     }
 }

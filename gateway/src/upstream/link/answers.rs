@@ -1,6 +1,7 @@
 //! What the session tells: packets written, answered, refused, received.
 //!
 //! Invariant: each answer reaches the packer once, under the ticket that was sent. Layer: driver.
+#![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
 use std::time::Instant;
 
@@ -26,24 +27,41 @@ impl Pump {
         connection: &mut Connection,
         first: Result<Event, Cause>,
     ) -> Result<(), Cause> {
+        let taken = self.take_each(connection, first);
+        // Answers count that came before the end of the link.
+        let _advanced_next = self.pass_answers();
+        taken
+    }
+
+    fn take_each(
+        &mut self,
+        connection: &mut Connection,
+        first: Result<Event, Cause>,
+    ) -> Result<(), Cause> {
+        let now = Instant::now();
         let mut next = Some(first);
         for _ in 0..EVENTS_AT_ONCE {
             let Some(event) = next else { break };
-            self.take_event(connection, event?)?;
+            self.take_event(connection, event?, now)?;
             next = connection.session.try_next();
         }
         // Taken from the queue, so it must not be forgotten.
-        next.map_or(Ok(()), |event| self.take_event(connection, event?))
+        next.map_or(Ok(()), |event| self.take_event(connection, event?, now))
     }
 
-    fn take_event(&mut self, connection: &mut Connection, event: Event) -> Result<(), Cause> {
+    fn take_event(
+        &mut self,
+        connection: &mut Connection,
+        event: Event,
+        now: Instant,
+    ) -> Result<(), Cause> {
         match event {
             Event::Connected(_) => {}
             Event::Written(0) => {
                 if let Some((ticket, sent)) = connection.unnumbered.pop_front() {
                     match &mut connection.node {
                         Some(node) => node.written((ticket, sent)),
-                        None => self.answered(ticket, sent, Answer::Acknowledged),
+                        None => self.answered(ticket, sent, now, Answer::Acknowledged),
                     }
                 }
             }
@@ -57,7 +75,7 @@ impl Pump {
                     let what = format!("it acknowledged packet {packet_id}, which was not sent");
                     return Err(Cause::Protocol(what));
                 };
-                self.answered(ticket, sent, answer);
+                self.answered(ticket, sent, now, answer);
             }
             Event::Refused(reasons) => {
                 if !reasons.is_empty() && !connection.has_subscribed() {
@@ -87,14 +105,12 @@ impl Pump {
         Ok(())
     }
 
-    pub(super) fn answered(&mut self, ticket: Ticket, sent: Instant, answer: Answer) {
+    /// The packer knows; the forwarder does with [`Self::pass_answers`].
+    pub(super) fn answered(&mut self, ticket: Ticket, sent: Instant, now: Instant, answer: Answer) {
         self.answered_on_link = true;
-        let latency = sent.elapsed();
-        self.board.update(|status| {
-            let known = status.latency.unwrap_or(latency);
-            status.latency = Some((known * 9 + latency) / 10);
-        });
+        let latency = now.saturating_duration_since(sent);
+        let known = self.latency.unwrap_or(latency);
+        self.latency = Some((known * 9 + latency) / 10);
         self.packer.answered(ticket, answer);
-        let _advanced_next = self.pass_answers();
     }
 }

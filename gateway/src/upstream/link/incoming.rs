@@ -48,7 +48,9 @@ impl Pump {
             return Ok(());
         };
         let arrival = arrival(packet_id, &received);
-        let earlier = received.duplicate.then(|| self.buffer.earlier_arrival(&arrival));
+        let earlier = received
+            .duplicate
+            .then(|| self.buffer.earlier_arrival(&arrival));
         let earlier = earlier.flatten();
         if earlier == Some(Handing::Taken) {
             info!(

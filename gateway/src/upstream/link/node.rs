@@ -131,8 +131,9 @@ impl Pump {
             return;
         };
         let arrived: Vec<_> = session.fence.answered().collect();
+        let now = Instant::now();
         for (ticket, sent) in arrived {
-            self.answered(ticket, sent, Answer::Acknowledged);
+            self.answered(ticket, sent, now, Answer::Acknowledged);
         }
     }
 

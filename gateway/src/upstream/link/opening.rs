@@ -143,6 +143,8 @@ impl Link {
             node,
             board,
             reading: None,
+            sent: 0,
+            latency: None,
         })
     }
 

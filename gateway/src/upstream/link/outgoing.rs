@@ -15,6 +15,7 @@ use super::{
     },
     Connection, Pump,
 };
+use crate::clock;
 
 impl Pump {
     /// Does what the forwarder asks for, until neither it nor the packer has more to say.
@@ -75,12 +76,13 @@ impl Pump {
 
     /// Sends what is packed.
     fn send(&mut self, connection: &mut Connection) -> Result<(), Cause> {
+        let now = Instant::now();
         while let Some((ticket, packet)) = self.packer.poll_packet() {
             if connection.session.publish(&packet).is_err() {
                 return Err(Cause::Closed("a message could not be sent".to_owned()));
             }
-            connection.unnumbered.push_back((ticket, Instant::now()));
-            self.board.update(|status| status.sent += 1);
+            connection.unnumbered.push_back((ticket, now));
+            self.sent += 1;
         }
         match self.packer.take_spent() {
             0 => {}
@@ -91,9 +93,10 @@ impl Pump {
 
     /// Tells the forwarder what became of its messages, and the caller whether there was something to tell.
     pub(super) fn pass_answers(&mut self) -> bool {
-        let mut told = false;
+        let (now, mut told) = (clock::now(), false);
         while let Some((key, answer)) = self.packer.poll_answer() {
-            self.input(Input::Answered(key, answer));
+            let answered = Input::Answered(key, answer);
+            self.forwarder.handle_input(answered, now);
             told = true;
         }
         told

@@ -5,7 +5,7 @@
 //! found by the ping that it does not answer. Layer: driver.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
-use std::{io, iter, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
@@ -39,12 +39,8 @@ pub(super) trait Dialect: Send + 'static {
     fn ping(&mut self, to: &mut BytesMut) -> Result<(), Cause>;
     /// Whether the upstream let us in and takes another message.
     fn has_room(&self) -> bool;
-    /// What has happened, oldest first; an event of it where the link is to know.
-    fn next_happened(&mut self) -> Option<Option<Event>>;
-    /// The next that the link is to know.
-    fn next_event(&mut self) -> Option<Event> {
-        iter::from_fn(|| self.next_happened()).flatten().next()
-    }
+    /// What has happened since the last call.
+    fn take_events(&mut self) -> VecDeque<Event>;
     /// Longest silence that was agreed on.
     fn keep_alive(&self) -> Duration;
 }
@@ -54,7 +50,7 @@ pub(super) async fn converse<D: Dialect>(
     dialect: D,
     stream: Box<dyn Stream>,
     requests: mpsc::Receiver<D::Request>,
-    link: mpsc::Sender<Result<Event, Cause>>,
+    link: mpsc::Sender<Result<VecDeque<Event>, Cause>>,
 ) {
     let conversation = Conversation {
         dialect,
@@ -75,7 +71,7 @@ struct Conversation<D: Dialect> {
     dialect: D,
     stream: Box<dyn Stream>,
     requests: mpsc::Receiver<D::Request>,
-    link: mpsc::Sender<Result<Event, Cause>>,
+    link: mpsc::Sender<Result<VecDeque<Event>, Cause>>,
     incoming: BytesMut,
     outgoing: BytesMut,
     unflushed: bool,
@@ -88,10 +84,9 @@ impl<D: Dialect> Conversation<D> {
         let (mut reader, mut writer) = tokio::io::split(self.stream);
         let mut ping_at = Instant::now() + self.dialect.keep_alive().max(MIN_PING);
         loop {
-            while let Some(event) = self.dialect.next_event() {
-                if self.link.send(Ok(event)).await.is_err() {
-                    return Ok(());
-                }
+            let events = self.dialect.take_events();
+            if !events.is_empty() && self.link.send(Ok(events)).await.is_err() {
+                return Ok(());
             }
             self.incoming.reserve(READ_BYTES);
             let all_written = self.outgoing.is_empty();

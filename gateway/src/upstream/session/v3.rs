@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing but CONNECT is said before the upstream has let us in.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, mem, time::Duration};
 
 use broker_lite::{packet::QoS, topic::TopicFilter};
 use bytes::BytesMut;
@@ -15,7 +15,7 @@ use rumqttc::{
 
 use super::{
     Event, MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES, Options, Received, SILENT,
-    conversation::Dialect, written,
+    conversation::Dialect, not_sent, numbers::Numbers,
 };
 use crate::upstream::{
     cause::{Cause, words},
@@ -36,7 +36,8 @@ pub(super) struct V3 {
     options: Options,
     state: MqttState,
     is_in: bool,
-    first: VecDeque<Event>,
+    numbers: Numbers,
+    events: VecDeque<Event>,
 }
 
 impl V3 {
@@ -44,7 +45,8 @@ impl V3 {
         V3 {
             state: MqttState::new(options.window, true),
             is_in: false,
-            first: VecDeque::new(),
+            numbers: Numbers::new(options.window),
+            events: VecDeque::new(),
             options,
         }
     }
@@ -57,7 +59,7 @@ impl V3 {
         match answer.code {
             ConnectReturnCode::Success => {
                 self.is_in = true;
-                self.first.push_back(Event::Connected(ALLOWANCE));
+                self.events.push_back(Event::Connected(ALLOWANCE));
                 Ok(())
             }
             ConnectReturnCode::ServiceUnavailable => {
@@ -65,6 +67,16 @@ impl V3 {
             }
             code => Err(Cause::NotAuthorised(words(&code))),
         }
+    }
+
+    /// Takes over what rumqttc's state has to tell.
+    fn note(&mut self) {
+        let happened = self.state.events.drain(..);
+        self.events
+            .extend(happened.filter_map(|happened| match happened {
+                Happened::Incoming(packet) => incoming(packet),
+                Happened::Outgoing(_) => None,
+            }));
     }
 }
 
@@ -89,18 +101,41 @@ impl Dialect for V3 {
             Err(Error::InsufficientBytes(_)) => return Ok(false),
             Err(error) => return Err(Cause::of(&error)),
         };
-        if self.is_in {
-            let answer = self.state.handle_incoming_packet(packet);
-            write(answer.map_err(cause)?, to)?;
-        } else {
-            self.let_in(packet)?;
+        match packet {
+            packet if !self.is_in => self.let_in(packet)?,
+            Packet::PubAck(ack) => {
+                if !self.numbers.give_back(ack.pkid) {
+                    return Err(not_sent(ack.pkid));
+                }
+                let answered = Event::Answered(ack.pkid, Answer::Acknowledged);
+                self.events.push_back(answered);
+            }
+            packet => {
+                let answer = self.state.handle_incoming_packet(packet);
+                write(answer.map_err(cause)?, to)?;
+                self.note();
+            }
         }
         Ok(true)
     }
 
     fn say(&mut self, request: Request, to: &mut BytesMut) -> Result<(), Cause> {
-        let packet = self.state.handle_outgoing_packet(request);
-        write(packet.map_err(cause)?, to)
+        let packet = match request {
+            Request::Publish(mut publish) => {
+                if publish.qos != rumqttc::QoS::AtMostOnce {
+                    publish.pkid = self.numbers.take();
+                }
+                self.events.push_back(Event::Written(publish.pkid));
+                Some(Packet::Publish(publish))
+            }
+            Request::Subscribe(mut subscribe) => {
+                subscribe.pkid = self.numbers.other();
+                Some(Packet::Subscribe(subscribe))
+            }
+            other => self.state.handle_outgoing_packet(other).map_err(cause)?,
+        };
+        self.note();
+        write(packet, to)
     }
 
     fn ping(&mut self, to: &mut BytesMut) -> Result<(), Cause> {
@@ -108,17 +143,11 @@ impl Dialect for V3 {
     }
 
     fn has_room(&self) -> bool {
-        self.is_in && self.state.inflight() < self.options.window && self.state.collision.is_none()
+        self.is_in && self.numbers.is_free()
     }
 
-    fn next_happened(&mut self) -> Option<Option<Event>> {
-        if let Some(event) = self.first.pop_front() {
-            return Some(Some(event));
-        }
-        Some(match self.state.events.pop_front()? {
-            Happened::Incoming(packet) => incoming(packet),
-            Happened::Outgoing(outgoing) => written(&outgoing),
-        })
+    fn take_events(&mut self) -> VecDeque<Event> {
+        mem::take(&mut self.events)
     }
 
     fn keep_alive(&self) -> Duration {
@@ -157,7 +186,6 @@ pub(super) fn disconnect() -> Request {
 
 fn incoming(packet: Incoming) -> Option<Event> {
     match packet {
-        Packet::PubAck(ack) => Some(Event::Answered(ack.pkid, Answer::Acknowledged)),
         Packet::SubAck(ack) => {
             let refused = ack.return_codes.iter();
             let refused = refused.filter(|code| **code == rumqttc::SubscribeReasonCode::Failure);

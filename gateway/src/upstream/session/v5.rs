@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing but CONNECT is said before the upstream has let us in.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use broker_lite::{
     packet::{MessageProperties, PayloadFormat, QoS, Text, UserProperties},
@@ -23,7 +23,7 @@ use rumqttc::v5::{
 
 use super::{
     Event, INCOMING_WINDOW, MAX_INCOMING_BYTES, Options, Received, SESSION_EXPIRY_S, SILENT,
-    conversation::Dialect, written,
+    conversation::Dialect, not_sent, numbers::Numbers,
 };
 use crate::upstream::{
     cause::{Cause, words},
@@ -40,7 +40,8 @@ pub(super) struct V5 {
     /// Messages that may be under way; 0 before the upstream has let us in.
     window: u16,
     max_outgoing: Option<u32>,
-    first: VecDeque<Event>,
+    numbers: Numbers,
+    events: VecDeque<Event>,
 }
 
 impl V5 {
@@ -50,7 +51,8 @@ impl V5 {
             keep_alive: options.keep_alive,
             window: 0,
             max_outgoing: None,
-            first: VecDeque::new(),
+            numbers: Numbers::new(options.window),
+            events: VecDeque::new(),
             options,
         }
     }
@@ -72,12 +74,22 @@ impl V5 {
             let asked = Duration::from_secs(u64::from(seconds));
             self.keep_alive = self.keep_alive.min(asked);
         }
-        self.first.push_back(Event::Connected(allowance));
+        self.events.push_back(Event::Connected(allowance));
         let packet = Packet::ConnAck(answer);
         self.state.handle_incoming_packet(packet).map_err(cause)?;
-        // The state's own note of it says less than ours.
+        // The state's own word of it says less than ours.
         self.state.events.clear();
         Ok(())
+    }
+
+    /// Takes over what rumqttc's state has to tell.
+    fn note(&mut self) {
+        let happened = self.state.events.drain(..);
+        self.events
+            .extend(happened.filter_map(|happened| match happened {
+                Happened::Incoming(packet) => incoming(packet),
+                Happened::Outgoing(_) => None,
+            }));
     }
 
     fn write(&self, packet: Option<Packet>, to: &mut BytesMut) -> Result<(), Cause> {
@@ -121,18 +133,41 @@ impl Dialect for V5 {
             Err(Error::InsufficientBytes(_)) => return Ok(false),
             Err(error) => return Err(Cause::of(&error)),
         };
-        if self.window == 0 {
-            self.let_in(packet)?;
-        } else {
-            let answer = self.state.handle_incoming_packet(packet);
-            self.write(answer.map_err(cause)?, to)?;
+        match packet {
+            packet if self.window == 0 => self.let_in(packet)?,
+            Packet::PubAck(ack) => {
+                if !self.numbers.give_back(ack.pkid) {
+                    return Err(not_sent(ack.pkid));
+                }
+                let answered = Event::Answered(ack.pkid, answer_v5(ack.reason));
+                self.events.push_back(answered);
+            }
+            packet => {
+                let answer = self.state.handle_incoming_packet(packet);
+                self.write(answer.map_err(cause)?, to)?;
+                self.note();
+            }
         }
         Ok(true)
     }
 
     fn say(&mut self, request: Request, to: &mut BytesMut) -> Result<(), Cause> {
-        let packet = self.state.handle_outgoing_packet(request);
-        self.write(packet.map_err(cause)?, to)
+        let packet = match request {
+            Request::Publish(mut publish) => {
+                if publish.qos != Qos5::AtMostOnce {
+                    publish.pkid = self.numbers.take();
+                }
+                self.events.push_back(Event::Written(publish.pkid));
+                Some(Packet::Publish(publish))
+            }
+            Request::Subscribe(mut subscribe) => {
+                subscribe.pkid = self.numbers.other();
+                Some(Packet::Subscribe(subscribe))
+            }
+            other => self.state.handle_outgoing_packet(other).map_err(cause)?,
+        };
+        self.note();
+        self.write(packet, to)
     }
 
     fn ping(&mut self, to: &mut BytesMut) -> Result<(), Cause> {
@@ -140,17 +175,11 @@ impl Dialect for V5 {
     }
 
     fn has_room(&self) -> bool {
-        self.state.inflight() < self.window && self.state.collision.is_none()
+        self.numbers.under_way() < self.window && self.numbers.is_free()
     }
 
-    fn next_happened(&mut self) -> Option<Option<Event>> {
-        if let Some(event) = self.first.pop_front() {
-            return Some(Some(event));
-        }
-        Some(match self.state.events.pop_front()? {
-            Happened::Incoming(packet) => incoming(packet),
-            Happened::Outgoing(outgoing) => written(&outgoing),
-        })
+    fn take_events(&mut self) -> VecDeque<Event> {
+        mem::take(&mut self.events)
     }
 
     fn keep_alive(&self) -> Duration {
@@ -202,7 +231,6 @@ fn allowance(answer: &ConnAck) -> Allowance {
 
 fn incoming(packet: Incoming) -> Option<Event> {
     match packet {
-        Packet::PubAck(ack) => Some(Event::Answered(ack.pkid, answer_v5(ack.reason))),
         Packet::SubAck(ack) => {
             use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode::Success;
             let refused = ack.return_codes.iter();
