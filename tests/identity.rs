@@ -235,7 +235,10 @@ fn a_certificate_that_could_not_be_renewed_in_time_costs_the_link_alone_until_it
         })?;
         press.publish(COUNT, "2")?;
         watcher.message(COUNT, |payload| payload == "2")?;
-        ensure!(gateway.process.is_running()?, "the gateway went with its link");
+        ensure!(
+            gateway.process.is_running()?,
+            "the gateway went with its link"
+        );
 
         let _est = est_server(scene, &cloud, est_port, 20)?;
         for number in ["1", "2"] {

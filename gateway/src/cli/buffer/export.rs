@@ -224,9 +224,15 @@ fn in_words(properties: &MessageProperties) -> Value {
     let is_text = |format| json!(format == PayloadFormat::Utf8);
     enter("payload_is_text", properties.payload_format.map(is_text));
     let content_type = properties.content_type.as_ref();
-    enter("content_type", content_type.map(|text| json!(text.as_str())));
+    enter(
+        "content_type",
+        content_type.map(|text| json!(text.as_str())),
+    );
     let response = properties.response_topic.as_ref();
-    enter("response_topic", response.map(|topic| json!(topic.as_str())));
+    enter(
+        "response_topic",
+        response.map(|topic| json!(topic.as_str())),
+    );
     let correlation = properties.correlation_data.as_ref();
     let correlation = correlation.map(|data| json!(Base64::encode_string(data)));
     enter("correlation_data_base64", correlation);
