@@ -91,6 +91,7 @@ impl UserProperties {
     pub fn push(&mut self, name: &str, value: &str) -> Result<(), TextError> {
         check(name)?;
         check(value)?;
+        self.wire.reserve(5 + name.len() + value.len());
         self.wire.push(Self::IDENTIFIER);
         for text in [name, value] {
             // `check` holds the length to two bytes.
@@ -100,6 +101,11 @@ impl UserProperties {
         }
         self.count += 1;
         Ok(())
+    }
+
+    /// Bytes that they take in a packet.
+    pub fn wire_len(&self) -> usize {
+        self.wire.len()
     }
 
     /// How many pairs there are.

@@ -179,6 +179,7 @@ pub(super) fn open_writer(path: &Path, max_pages: u64) -> Result<Connection, Sch
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", LOG_KEPT_BYTES)?;
     connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+    keep_plans(&connection)?;
     connection.pragma_update(None, "max_page_count", max_pages)?;
     connection.set_prepared_statement_cache_capacity(32);
     migrate(&mut connection)?;
@@ -193,7 +194,15 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+    keep_plans(&connection)?;
     Ok(connection)
+}
+
+/// All statements go by a primary key: no other bounds are worth another plan, and with the statistics
+/// that this SQLite is built to keep, each other bound would cost one.
+fn keep_plans(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let stable = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
+    connection.set_db_config(stable, true).map(drop)
 }
 
 /// Opens a file to carry its content away: one in use, or a copy that nobody may write to.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::packet::QoS;
+use broker_lite::{packet::QoS, topic::TopicName};
 
 use super::{
     budget::{Account, Ledger},
@@ -17,7 +17,7 @@ use super::{
     intake::{Ask, Fetched, Intake},
     lanes::{Lane, Lanes, Open, Queued},
     outbound::{Key, Notices, Outbound},
-    suspect::{self, Control, Suspect},
+    suspect::{Control, Suspect},
 };
 use crate::{buffer::retention::Rank, buffer::row::Survey, config::Priority, reading::Stamp};
 
@@ -268,7 +268,7 @@ impl Forwarder {
             && by_upstream
             && !self.answered_on_link
         {
-            self.suspect.closed_over(alone.key());
+            self.suspect.closed_over(&alone.queued.message);
         }
         while let Some(flight) = self.flights.pop_back() {
             if !flight.answered && flight.key() != Key::StandIn {
@@ -331,8 +331,8 @@ impl Forwarder {
         let answerable = flight.queued.message.qos != QoS::AtMostOnce;
         self.gate.arrived(&flight.queued.message);
         self.settle(key);
-        if answerable && let Some(suspect) = self.suspect.answered(key) {
-            self.convict(suspect);
+        if answerable && let Some((suspect, tries)) = self.suspect.answered(key) {
+            self.convict(suspect, tries);
         }
         self.answered_on_link = true;
         self.ramp = (self.ramp * 2).min(self.window);
@@ -383,33 +383,54 @@ impl Forwarder {
     fn next_message(&mut self, open: &Open) -> Option<Queued> {
         let first = self.lanes.peek(open)?;
         let key = first.key;
-        let Some(control) = self.suspect.control(key) else {
+        let controls = self.suspect.controls(key);
+        if controls.is_empty() {
             return self.lanes.pop(open);
-        };
+        }
         if !self.flights.is_empty() {
             return None;
         }
+        let source = first.source.clone();
         let stand_in = first.stand_in(self.notices.stand_ins.clone());
-        if control == Control::Neighbour {
-            let answerable = |message: &Outbound| message.qos != QoS::AtMostOnce;
-            if let Some(neighbour) = self.lanes.pop_beside(key, open, answerable) {
-                self.stood_aside = Some(key);
-                return Some(neighbour);
+        for control in controls {
+            match control {
+                Control::Neighbour => {
+                    if let Some(neighbour) = self.neighbour(key, &source, open) {
+                        self.stood_aside = Some(key);
+                        return Some(neighbour);
+                    }
+                }
+                Control::StandIn => {
+                    self.lanes.launch(&stand_in);
+                    return Some(Queued {
+                        lane: Lane::Gap,
+                        message: stand_in,
+                    });
+                }
             }
         }
-        self.lanes.launch(&stand_in);
-        Some(Queued {
-            lane: Lane::Gap,
-            message: stand_in,
-        })
+        self.lanes.pop(open)
     }
 
-    fn convict(&mut self, key: Key) {
+    /// A message that the upstream can answer in the place of the suspect: of another topic, as it may be this one that is
+    /// not taken, or the next of this.
+    fn neighbour(&mut self, key: Key, source: &TopicName, open: &Open) -> Option<Queued> {
+        let suspect = &self.suspect;
+        let answerable = |message: &Outbound| {
+            message.qos != QoS::AtMostOnce
+                && matches!(message.key, Key::Row(_))
+                && !suspect.has_failed(&message.source)
+        };
+        let another = |message: &Outbound| message.source != *source && answerable(message);
+        let found = self.lanes.pop_beside(key, open, another);
+        found.or_else(|| self.lanes.pop_beside(key, open, answerable))
+    }
+
+    fn convict(&mut self, key: Key, tries: u32) {
         self.lanes.remove(key);
         self.stood_aside = None;
         let reason = format!(
-            "the upstream closed the link over it {} times and answered another message",
-            suspect::TRIES
+            "the upstream closed the link over it {tries} times and answered another message"
         );
         self.outputs.push_back(Output::Bury(key, reason));
     }

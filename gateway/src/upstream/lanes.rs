@@ -181,24 +181,44 @@ impl Lanes {
 
     /// Whose turn it is, without taking it.
     pub(crate) fn peek(&self, open: &Open) -> Option<&Outbound> {
-        self.at(&self.turn(open, None)?)
+        self.at(&self.turn(open)?)
     }
 
     /// Takes the message whose turn it is.
     pub(crate) fn pop(&mut self, open: &Open) -> Option<Queued> {
-        let turn = self.turn(open, None)?;
+        let turn = self.turn(open)?;
         self.take(turn, open)
     }
 
-    /// Takes the one whose turn it would be without the message of this key, if it is `wanted`.
+    /// Takes the first that is `wanted` beside the message of this key. No other of its topic stands
+    /// before it.
     pub(crate) fn pop_beside(
         &mut self,
         key: Key,
         open: &Open,
         wanted: impl Fn(&Outbound) -> bool,
     ) -> Option<Queued> {
-        let turn = self.turn(open, Some(key))?;
-        wanted(self.at(&turn)?).then(|| self.take(turn, open))?
+        let mut passed = HashSet::new();
+        let mut may_go = |message: &Outbound, is_open: bool| {
+            message.key != key
+                && !passed.contains(&message.source)
+                && (is_open && wanted(message) || {
+                    passed.insert(message.source.clone());
+                    false
+                })
+        };
+        let is_open = |queued: &Queued| open.returned[queued.lane.rank().index()];
+        let mut returned = self.returned.iter();
+        let found = returned.position(|queued| may_go(&queued.message, is_open(queued)));
+        if let Some(index) = found {
+            return self.take(Turn::Returned(index), open);
+        }
+        let (lane, index) = Lane::all().find_map(|lane| {
+            let mut queue = self.queues[lane.index()].iter();
+            let found = queue.position(|message| may_go(message, open.lanes[lane.index()]));
+            found.map(|index| (lane, index))
+        })?;
+        self.take(Turn::Lane(lane, index), open)
     }
 
     /// One that was tried in the place of another goes back behind it.
@@ -234,37 +254,32 @@ impl Lanes {
         }
     }
 
-    fn turn(&self, open: &Open, beside: Option<Key>) -> Option<Turn> {
-        let may_return = |queued: &Queued| {
-            open.returned[queued.lane.rank().index()] && Some(queued.message.key) != beside
-        };
+    fn turn(&self, open: &Open) -> Option<Turn> {
+        let may_return = |queued: &Queued| open.returned[queued.lane.rank().index()];
         if let Some(index) = self.returned.iter().position(may_return) {
             return Some(Turn::Returned(index));
         }
         let ready = || {
-            Lane::all().filter(|lane| {
-                let first = self.queues[lane.index()].front();
-                let may = first.is_some_and(|message| Some(message.key) != beside);
-                may && open.lanes[lane.index()]
-            })
+            let waits = |lane: &Lane| !self.queues[lane.index()].is_empty();
+            Lane::all().filter(move |lane| waits(lane) && open.lanes[lane.index()])
         };
         let overdue = |lane: &Lane| self.passed_over[lane.index()] >= PASSED_OVER_MAX;
         let lane = ready().find(overdue).or_else(|| ready().next())?;
-        Some(Turn::Lane(lane))
+        Some(Turn::Lane(lane, 0))
     }
 
     fn at(&self, turn: &Turn) -> Option<&Outbound> {
         match turn {
             Turn::Returned(index) => self.returned.get(*index).map(|queued| &queued.message),
-            Turn::Lane(lane) => self.queues[lane.index()].front(),
+            Turn::Lane(lane, index) => self.queues[lane.index()].get(*index),
         }
     }
 
     fn take(&mut self, turn: Turn, open: &Open) -> Option<Queued> {
         let queued = match turn {
             Turn::Returned(index) => self.returned.remove(index)?,
-            Turn::Lane(lane) => {
-                let message = self.queues[lane.index()].pop_front()?;
+            Turn::Lane(lane, index) => {
+                let message = self.queues[lane.index()].remove(index)?;
                 self.count_turn(lane, open);
                 Queued { lane, message }
             }
@@ -289,7 +304,8 @@ impl Lanes {
 /// Where the next message stands.
 enum Turn {
     Returned(usize),
-    Lane(Lane),
+    /// So far behind the front of its lane.
+    Lane(Lane, usize),
 }
 
 #[cfg(test)]

@@ -127,11 +127,7 @@ impl Outbound {
     /// Bytes on the wire at most, so that the upstream's packet limit is known to hold.
     pub(crate) fn wire_len(&self) -> usize {
         let properties = &self.properties;
-        let users: usize = properties
-            .user_properties
-            .iter()
-            .map(|(name, value)| name.len() + value.len() + 5)
-            .sum();
+        let users = properties.user_properties.wire_len();
         let texts = properties
             .content_type
             .as_ref()

@@ -113,8 +113,8 @@ pub(crate) struct Session {
 }
 
 enum Requests {
-    V5(mpsc::Sender<rumqttc::v5::Request>),
-    V3(mpsc::Sender<rumqttc::Request>),
+    V5(mpsc::Sender<VecDeque<rumqttc::v5::Request>>),
+    V3(mpsc::Sender<VecDeque<rumqttc::Request>>),
 }
 
 impl Session {
@@ -166,11 +166,12 @@ impl Session {
         self.taken.pop_front().map(Ok)
     }
 
-    /// Queues a message; `Written` events come in the same order.
-    pub(crate) fn publish(&self, message: &Outbound) -> Result<(), NotSent> {
+    /// Queues messages, to be written together; `Written` events come in the same order.
+    pub(crate) fn publish(&self, messages: &[Outbound]) -> Result<(), NotSent> {
+        let messages = messages.iter();
         match &self.requests {
-            Requests::V5(requests) => requests.try_send(v5::publish(message))?,
-            Requests::V3(requests) => requests.try_send(v3::publish(message))?,
+            Requests::V5(requests) => requests.try_send(messages.map(v5::publish).collect())?,
+            Requests::V3(requests) => requests.try_send(messages.map(v3::publish).collect())?,
         }
         Ok(())
     }
@@ -181,8 +182,8 @@ impl Session {
             return Ok(());
         }
         match &self.requests {
-            Requests::V5(requests) => requests.try_send(v5::subscribe(filters))?,
-            Requests::V3(requests) => requests.try_send(v3::subscribe(filters))?,
+            Requests::V5(requests) => requests.try_send([v5::subscribe(filters)].into())?,
+            Requests::V3(requests) => requests.try_send([v3::subscribe(filters)].into())?,
         }
         Ok(())
     }
@@ -190,8 +191,8 @@ impl Session {
     /// Acknowledges a message from upstream.
     pub(crate) fn acknowledge(&self, packet_id: u16) -> Result<(), NotSent> {
         match &self.requests {
-            Requests::V5(requests) => requests.try_send(v5::acknowledge(packet_id))?,
-            Requests::V3(requests) => requests.try_send(v3::acknowledge(packet_id))?,
+            Requests::V5(requests) => requests.try_send([v5::acknowledge(packet_id)].into())?,
+            Requests::V3(requests) => requests.try_send([v3::acknowledge(packet_id)].into())?,
         }
         Ok(())
     }
@@ -199,8 +200,8 @@ impl Session {
     /// Says goodbye; the last event is an error.
     pub(crate) fn disconnect(&self) -> Result<(), NotSent> {
         match &self.requests {
-            Requests::V5(requests) => requests.try_send(v5::disconnect())?,
-            Requests::V3(requests) => requests.try_send(v3::disconnect())?,
+            Requests::V5(requests) => requests.try_send([v5::disconnect()].into())?,
+            Requests::V3(requests) => requests.try_send([v3::disconnect()].into())?,
         }
         Ok(())
     }

@@ -264,7 +264,7 @@ impl Pump {
             && node.edge.is_born()
         {
             // Over a link that is gone the will says it.
-            let _gone = session.publish(&node.edge.death());
+            let _gone = session.publish(&[node.edge.death()]);
         }
     }
 }

@@ -77,12 +77,14 @@ impl Pump {
     /// Sends what is packed.
     fn send(&mut self, connection: &mut Connection) -> Result<(), Cause> {
         let now = Instant::now();
+        let mut packets = Vec::new();
         while let Some((ticket, packet)) = self.packer.poll_packet() {
-            if connection.session.publish(&packet).is_err() {
-                return Err(Cause::Closed("a message could not be sent".to_owned()));
-            }
+            packets.push(packet);
             connection.unnumbered.push_back((ticket, now));
-            self.sent += 1;
+        }
+        self.sent += packets.len() as u64;
+        if !packets.is_empty() && connection.session.publish(&packets).is_err() {
+            return Err(Cause::Closed("a message could not be sent".to_owned()));
         }
         match self.packer.take_spent() {
             0 => {}

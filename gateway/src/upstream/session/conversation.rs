@@ -5,13 +5,13 @@
 //! found by the ping that it does not answer. Layer: driver.
 #![expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{collections::VecDeque, io, pin::pin, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep},
 };
 
 use super::{Event, Stream};
@@ -49,13 +49,14 @@ pub(super) trait Dialect: Send + 'static {
 pub(super) async fn converse<D: Dialect>(
     dialect: D,
     stream: Box<dyn Stream>,
-    requests: mpsc::Receiver<D::Request>,
+    requests: mpsc::Receiver<VecDeque<D::Request>>,
     link: mpsc::Sender<Result<VecDeque<Event>, Cause>>,
 ) {
     let conversation = Conversation {
         dialect,
         stream,
         requests,
+        asked: VecDeque::new(),
         link: link.clone(),
         incoming: BytesMut::new(),
         outgoing: BytesMut::new(),
@@ -70,7 +71,9 @@ pub(super) async fn converse<D: Dialect>(
 struct Conversation<D: Dialect> {
     dialect: D,
     stream: Box<dyn Stream>,
-    requests: mpsc::Receiver<D::Request>,
+    requests: mpsc::Receiver<VecDeque<D::Request>>,
+    /// Those that have come and are not said yet.
+    asked: VecDeque<D::Request>,
     link: mpsc::Sender<Result<VecDeque<Event>, Cause>>,
     incoming: BytesMut,
     outgoing: BytesMut,
@@ -82,8 +85,14 @@ impl<D: Dialect> Conversation<D> {
     async fn run(mut self) -> Result<(), Cause> {
         self.dialect.connect(&mut self.outgoing)?;
         let (mut reader, mut writer) = tokio::io::split(self.stream);
-        let mut ping_at = Instant::now() + self.dialect.keep_alive().max(MIN_PING);
+        let mut ping_at = pin!(sleep(self.dialect.keep_alive().max(MIN_PING)));
         loop {
+            say(
+                &mut self.dialect,
+                &mut self.asked,
+                &mut self.requests,
+                &mut self.outgoing,
+            )?;
             let events = self.dialect.take_events();
             if !events.is_empty() && self.link.send(Ok(events)).await.is_err() {
                 return Ok(());
@@ -102,22 +111,36 @@ impl<D: Dialect> Conversation<D> {
                 {
                     pushed.map_err(broken)?;
                 }
-                Some(request) = self.requests.recv(),
-                    if self.dialect.has_room() && self.outgoing.len() < WRITE_BYTES =>
-                {
-                    self.dialect.say(request, &mut self.outgoing)?;
-                    while self.dialect.has_room() && self.outgoing.len() < WRITE_BYTES {
-                        let Ok(request) = self.requests.try_recv() else { break };
-                        self.dialect.say(request, &mut self.outgoing)?;
-                    }
+                Some(requests) = self.requests.recv(), if self.asked.is_empty() => {
+                    self.asked = requests;
                 }
-                () = sleep_until(ping_at) => {
+                () = &mut ping_at => {
                     self.dialect.ping(&mut self.outgoing)?;
-                    ping_at = Instant::now() + self.dialect.keep_alive().max(MIN_PING);
+                    let pause = self.dialect.keep_alive().max(MIN_PING);
+                    ping_at.as_mut().reset(Instant::now() + pause);
                 }
             }
         }
     }
+}
+
+/// Says what was asked for, as far as the upstream and the next write have room.
+fn say<D: Dialect>(
+    dialect: &mut D,
+    asked: &mut VecDeque<D::Request>,
+    requests: &mut mpsc::Receiver<VecDeque<D::Request>>,
+    outgoing: &mut BytesMut,
+) -> Result<(), Cause> {
+    while dialect.has_room() && outgoing.len() < WRITE_BYTES {
+        if let Some(request) = asked.pop_front() {
+            dialect.say(request, outgoing)?;
+        } else if let Ok(more) = requests.try_recv() {
+            *asked = more;
+        } else {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Writes some, or flushes when all is written. Cancelled, it has done nothing or can be repeated.

@@ -4,7 +4,7 @@ use broker_lite::packet::QoS;
 use bytes::Bytes;
 
 use super::{
-    super::Answer,
+    super::{Answer, Input, Key},
     sim::{STAND_INS, Sim, row},
 };
 use crate::upstream::suspect;
@@ -81,6 +81,41 @@ fn one_after_another_of_such_messages_is_found() {
     taken.sort_unstable();
     taken.dedup();
     assert_eq!(taken, [1, 5, 6]);
+}
+
+#[test]
+fn a_topic_that_the_upstream_closes_over_keeps_no_other_waiting() {
+    let mut sim = Sim::new(1, 8);
+    sim.append("a", 5);
+    sim.append("b", 3);
+    sim.append("a", 1);
+    let links = sim.settle(&[1, 2, 3, 4, 5, 9]);
+    assert_eq!(sim.buried.len(), 6, "all of a topic and nothing else");
+    assert_eq!(sim.arrived["b"].last(), Some(&3));
+    assert!(sim.arrived["b"].is_sorted(), "{:?}", sim.arrived["b"]);
+    assert!(links < 40, "{links} links");
+}
+
+#[test]
+fn an_upstream_that_takes_nothing_but_our_own_words_costs_a_few_messages_and_not_the_backlog() {
+    let mut sim = Sim::new(1, 8);
+    sim.append("a", 20);
+    sim.append("b", 20);
+    for _ in 0..400 {
+        sim.link_up();
+        while let Some(first) = sim.on_wire.first().map(|message| message.key) {
+            match first {
+                Key::Row(_) => sim.closed_by_upstream(),
+                own => {
+                    sim.on_wire.remove(0);
+                    sim.input(Input::Answered(own, Answer::Acknowledged));
+                }
+            }
+        }
+    }
+    assert_eq!(sim.buried.len(), suspect::ON_OUR_WORD as usize);
+    sim.settle(&[]);
+    assert_eq!(sim.buried.len(), suspect::ON_OUR_WORD as usize);
 }
 
 #[test]
