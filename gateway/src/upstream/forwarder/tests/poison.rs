@@ -1,5 +1,7 @@
 //! Messages that the upstream does not take, or closes the link over: found and buried, and no other.
 
+use std::collections::BTreeSet;
+
 use broker_lite::packet::QoS;
 use bytes::Bytes;
 
@@ -91,8 +93,10 @@ fn a_topic_that_the_upstream_closes_over_keeps_no_other_waiting() {
     sim.append("a", 1);
     let links = sim.settle(&[1, 2, 3, 4, 5, 9]);
     assert_eq!(sim.buried.len(), 6, "all of a topic and nothing else");
-    assert_eq!(sim.arrived["b"].last(), Some(&3));
-    assert!(sim.arrived["b"].is_sorted(), "{:?}", sim.arrived["b"]);
+    let mut first_seen = sim.arrived["b"].clone();
+    let mut seen = BTreeSet::new();
+    first_seen.retain(|number| seen.insert(*number));
+    assert_eq!(first_seen, [1, 2, 3]);
     assert!(links < 40, "{links} links");
 }
 
