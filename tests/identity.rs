@@ -228,7 +228,8 @@ fn a_certificate_that_could_not_be_renewed_in_time_costs_the_link_alone_until_it
         press.publish(COUNT, "1")?;
         watcher.message(COUNT, |payload| payload == "1")?;
         until("the link is refused and the renewal fails", LIMIT, || {
-            let upstream = &status(scene)?["upstream"];
+            let status = gateway::ask(scene, &["status"])?;
+            let upstream = &status["upstream"];
             let is_told = upstream["connected"] == false
                 && upstream["renewal"]["failures"].as_u64() >= Some(3);
             Ok(is_told.then_some(()))
