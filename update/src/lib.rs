@@ -24,7 +24,13 @@ pub mod trial;
 
 pub mod trust;
 
+pub mod machine;
+
+pub mod install;
+
 pub mod protocol;
+
+pub mod updater;
 
 #[cfg(test)]
 mod model;

@@ -22,14 +22,12 @@ pub mod socket;
 
 /// The form of requests and answers. Both ends come from one release; during a trial they still do.
 pub const VERSION: u32 = 1;
-/// Longest request: a reason and a nonce.
+/// Longest request: a reason.
 pub const REQUEST_MAX: usize = 4 * 1024;
 /// Longest answer: two releases with reasons, numbers of missing chunks, a receipt.
 pub const ANSWER_MAX: usize = 256 * 1024;
 /// Longest reason for a roll-back, in bytes.
 pub const REASON_MAX: usize = 1024;
-/// Bytes of a receipt's nonce.
-pub const NONCE_MAX: usize = 32;
 /// Chunks that one answer names as missing; the next try names the next.
 pub const MISSING_MAX: usize = 16 * 1024;
 
@@ -62,11 +60,8 @@ pub enum Ask {
     },
     /// A restart is about to happen because somebody wants it: it costs the release on trial none of its starts.
     BeforeRestart {},
-    /// The TPM's signed word for what is installed.
-    Receipt {
-        /// What makes it fresh, in hexadecimal; at most [`NONCE_MAX`] bytes.
-        nonce: String,
-    },
+    /// The TPM's signed word for what was committed.
+    Receipt {},
 }
 
 /// A message from the updater.
@@ -258,11 +253,6 @@ pub fn decode_request(body: &[u8]) -> Result<Ask, Malformed> {
     check_version(version)?;
     let bounded = match &ask {
         Ask::RollBack { reason } => reason.len() <= REASON_MAX,
-        Ask::Receipt { nonce } => {
-            nonce.len() <= 2 * NONCE_MAX
-                && nonce.len() % 2 == 0
-                && nonce.bytes().all(|byte| byte.is_ascii_hexdigit())
-        }
         _ => true,
     };
     match bounded {
@@ -364,10 +354,6 @@ mod tests {
         assert!(decode_length([0xff; 4], max).is_err());
         let reason = "x".repeat(REASON_MAX + 1);
         assert!(decode_request(&request(Ask::RollBack { reason })[4..]).is_err());
-        for nonce in ["0", "0g", &"00".repeat(NONCE_MAX + 1)] {
-            let nonce = nonce.to_owned();
-            assert!(decode_request(&request(Ask::Receipt { nonce })[4..]).is_err());
-        }
     }
 
     /// Words of messages, in any order and number: they come further than random bytes do.
@@ -388,7 +374,6 @@ mod tests {
             "\"reason\"",
             "\"../..\"",
             "\"receipt\"",
-            "\"nonce\"",
             "\"00\"",
             "null",
             "\"reply\"",

@@ -224,6 +224,16 @@ impl Trust {
         Ok(())
     }
 
+    /// The key to which releases for this very device are encrypted; `None` where there is no TPM.
+    ///
+    /// # Errors
+    /// The TPM is away, cleared or exchanged.
+    pub fn payload_key(&self) -> Result<Option<PublicKey>, TrustError> {
+        let hardware = self.hardware.as_ref();
+        let asked = hardware.map(|hardware| hardware.ask(|_, keys, _| Ok(keys.payload_public)));
+        Ok(asked.transpose()?)
+    }
+
     /// Opens a release's content key, which the TPM does only while the floor allows the release's epoch.
     ///
     /// # Errors

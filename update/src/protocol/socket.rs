@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::{
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    time::{ClockId, clock_gettime},
+};
 
 use super::{
     ANSWER_MAX, Answer, Ask, Malformed, REQUEST_MAX, Reply, Request, VERSION, decode_answer,
@@ -100,9 +103,8 @@ pub fn accept(listener: &UnixListener, users: &[u32]) -> Result<Asked, SocketErr
         return Err(SocketError::Stranger(peer.uid()));
     }
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let body = read_frame(&mut stream, REQUEST_MAX)?;
+    let body = read_frame(&mut Patient::new(&mut stream), REQUEST_MAX)?;
     match decode_request(&body) {
         Ok(ask) => Ok(Asked { ask, stream }),
         Err(error) => {
@@ -121,7 +123,36 @@ fn may_ask(user: u32, users: &[u32]) -> bool {
     user == 0 || users.contains(&user)
 }
 
-fn read_frame(stream: &mut UnixStream, max: usize) -> Result<Vec<u8>, SocketError> {
+/// Reads within [`PATIENCE`] altogether: a peer that sends a byte now and then does not begin it anew.
+struct Patient<'s> {
+    stream: &'s mut UnixStream,
+    ends: Duration,
+}
+
+impl Patient<'_> {
+    fn new(stream: &mut UnixStream) -> Patient<'_> {
+        let ends = now() + PATIENCE;
+        Patient { stream, ends }
+    }
+}
+
+impl Read for Patient<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.ends.saturating_sub(now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buffer)
+    }
+}
+
+fn now() -> Duration {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    now.expect("every Linux has this clock")
+}
+
+fn read_frame(stream: &mut impl Read, max: usize) -> Result<Vec<u8>, SocketError> {
     let mut prefix = [0; 4];
     stream.read_exact(&mut prefix)?;
     let mut body = vec![0; decode_length(prefix, max)?];
