@@ -14,6 +14,7 @@ pub mod clock;
 
 mod wording;
 
+mod alert;
 mod credentials;
 
 pub mod fieldbus;

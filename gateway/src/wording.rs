@@ -1,6 +1,8 @@
-//! Numbers with their nouns and units, as people read them. A value.
+//! Numbers with their nouns and units, and the system's words, as people read them. A value.
 //!
 //! Invariant: one thing is never told as several.
+
+use std::io;
 
 /// `1 bus`, `2 buses`.
 pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
@@ -18,6 +20,12 @@ pub(crate) fn about(bytes: u64) -> String {
         1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
         _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
     }
+}
+
+/// The system's word for a failure, without its number.
+pub(crate) fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]

@@ -11,12 +11,11 @@ use std::{
     time::Duration,
 };
 
-use broker_lite::{packet::QoS, topic::TopicFilter};
 use powercut::{Call, Ledger as _, Random, Scene, Stage};
 use settings::{Period, Size};
 
 use super::*;
-use crate::config::{Forward, Order, Priority, Store};
+use crate::config::Forward;
 
 /// Long enough for the longest pause between two attempts to write, and a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -122,18 +121,7 @@ fn open(path: &Path) -> Buffer {
         commit_delay: Period::from_millis(1),
         ..config::Buffer::default()
     };
-    let rule = Forward {
-        filter: TopicFilter::parse("#").unwrap(),
-        topic: "{topic}".to_owned(),
-        qos: QoS::AtLeastOnce,
-        priority: Priority::Normal,
-        order: Order::default(),
-        quota: None,
-        batch: None,
-        compress: None,
-        store: Store::Durable,
-    };
-    Buffer::open(&config, &[rule]).unwrap()
+    Buffer::open(&config, &[Forward::example("#")]).unwrap()
 }
 
 fn number_of(row: &Row) -> usize {

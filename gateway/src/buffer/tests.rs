@@ -18,17 +18,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::{
-    packet::{MessageProperties, QoS},
-    topic::TopicFilter,
-};
+use broker_lite::packet::{MessageProperties, QoS};
 use bytes::Bytes;
 use settings::{Period, Size};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    config::{Forward, Order, Priority, Store, WhenFull},
+    config::{Forward, Priority, Store, WhenFull},
     reading::ClockState,
 };
 
@@ -110,15 +107,8 @@ fn filled(messages: u32) -> Fixture {
 
 fn rule(filter: &str, priority: Priority) -> Forward {
     Forward {
-        filter: TopicFilter::parse(filter).unwrap(),
-        topic: "{gateway}/{topic}".to_owned(),
-        qos: QoS::AtLeastOnce,
         priority,
-        order: Order::default(),
-        quota: None,
-        batch: None,
-        compress: None,
-        store: Store::Durable,
+        ..Forward::example(filter)
     }
 }
 

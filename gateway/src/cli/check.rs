@@ -19,7 +19,7 @@ use crate::{
     fieldbus::{self, lessons, poll::memory::Memories},
     identity::{Directory, IdentityError},
     reading::ClockState,
-    wording::counted,
+    wording::{counted, plain},
 };
 
 use super::{ConfigPath, Exit, Failure, load, plan, print};
@@ -119,12 +119,6 @@ pub(super) fn verdict(findings: usize) -> String {
         0 => "all is well".to_owned(),
         count => counted(count, "finding", "findings"),
     }
-}
-
-/// The system's word without its number.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// What this machine lacks of what `config` needs.

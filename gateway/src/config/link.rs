@@ -252,6 +252,14 @@ pub struct Forward {
     pub store: Store,
 }
 
+#[cfg(test)]
+impl Forward {
+    /// A rule with every default.
+    pub(crate) fn example(filter: &str) -> Forward {
+        serde_json::from_value(serde_json::json!({ "filter": filter })).expect("a rule")
+    }
+}
+
 /// When a batch is full; what is reached first ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -101,7 +101,7 @@ fn is_one_line_of_json(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use broker_lite::{packet::QoS, topic::TopicName};
+    use broker_lite::topic::TopicName;
     use proptest::prelude::*;
 
     use super::{
@@ -174,20 +174,14 @@ mod tests {
     }
 
     fn message(payload: &[u8]) -> Outbound {
+        let topic = TopicName::parse("up").unwrap();
         Outbound {
-            key: Key::Row(1),
-            source: TopicName::parse("up").unwrap(),
-            overtakes: false,
-            topic: TopicName::parse("up").unwrap(),
-            payload: Bytes::copy_from_slice(payload),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: MessageProperties::default(),
             packing: Some(Box::new(Packing {
                 batch: None,
                 compress: None,
                 origin: origin(),
             })),
+            ..Outbound::new(Key::Row(1), topic, payload.to_vec())
         }
     }
 }

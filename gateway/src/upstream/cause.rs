@@ -2,9 +2,7 @@
 
 use std::{error::Error, fmt, io};
 
-use rustls::AlertDescription;
-
-use crate::identity::refusal::SignError;
+use crate::{alert::is_about_our_certificate, identity::refusal::SignError, wording::plain};
 
 /// Why there is no link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,24 +116,11 @@ impl fmt::Display for Cause {
 }
 
 fn tls_cause(error: &rustls::Error) -> Cause {
-    use AlertDescription::{
-        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
-        CertificateUnknown, DecryptError, HandshakeFailure, UnknownCA, UnsupportedCertificate,
-    };
     match error {
         rustls::Error::InvalidCertificate(why) => Cause::ServerCertificate(why.to_string()),
-        rustls::Error::AlertReceived(
-            alert @ (AccessDenied
-            | BadCertificate
-            | CertificateExpired
-            | CertificateRequired
-            | CertificateRevoked
-            | CertificateUnknown
-            | DecryptError
-            | HandshakeFailure
-            | UnknownCA
-            | UnsupportedCertificate),
-        ) => Cause::OurCertificate(words(alert)),
+        rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {
+            Cause::OurCertificate(words(alert))
+        }
         rustls::Error::Other(other) => {
             refusal(other).unwrap_or_else(|| Cause::Protocol(other.to_string()))
         }
@@ -156,11 +141,7 @@ fn io_cause(error: &io::Error) -> Cause {
         | ErrorKind::ConnectionAborted
         | ErrorKind::BrokenPipe
         | ErrorKind::UnexpectedEof => Cause::Closed(error.to_string()),
-        _ => {
-            let text = error.to_string();
-            let why = text.split(" (os error").next().unwrap_or(&text);
-            Cause::Unreachable(why.to_owned())
-        }
+        _ => Cause::Unreachable(plain(error)),
     }
 }
 

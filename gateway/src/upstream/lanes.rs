@@ -310,8 +310,7 @@ enum Turn {
 
 #[cfg(test)]
 mod tests {
-    use broker_lite::{packet::QoS, topic::TopicName};
-    use bytes::Bytes;
+    use broker_lite::topic::TopicName;
 
     use super::*;
     use crate::config::Priority;
@@ -377,16 +376,6 @@ mod tests {
             },
             lane => Key::Row(lane.rank().row(number)),
         };
-        Outbound {
-            key,
-            source: TopicName::parse("a").unwrap(),
-            overtakes: false,
-            topic: TopicName::parse("a").unwrap(),
-            payload: Bytes::from_static(b"1234"),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: Default::default(),
-            packing: None,
-        }
+        Outbound::new(key, TopicName::parse("a").unwrap(), "1234")
     }
 }

@@ -81,21 +81,26 @@ impl Notices {
             "until": account.until.map(|until| until.to_string()),
             "reason": "the link's budget is used up; only messages of high priority are sent",
         });
+        Outbound::new(Key::Notice, self.budget.clone(), words.to_string())
+    }
+}
+
+impl Outbound {
+    /// A message on its own topic, in its order and alone, at QoS 1.
+    pub(crate) fn new(key: Key, topic: TopicName, payload: impl Into<Bytes>) -> Outbound {
         Outbound {
-            key: Key::Notice,
-            source: self.budget.clone(),
+            key,
+            source: topic.clone(),
             overtakes: false,
-            topic: self.budget.clone(),
-            payload: Bytes::from(words.to_string()),
+            topic,
+            payload: payload.into(),
             qos: QoS::AtLeastOnce,
             retain: false,
             properties: MessageProperties::default(),
             packing: None,
         }
     }
-}
 
-impl Outbound {
     /// A few words about this message, to see whether the upstream takes at least those.
     pub(crate) fn stand_in(&self, topic: TopicName) -> Outbound {
         let users = &self.properties.user_properties;
@@ -111,17 +116,7 @@ impl Outbound {
             "bytes": self.payload.len(),
             "reason": "the link closes whenever this message is sent; it goes to the dead letters",
         });
-        Outbound {
-            key: Key::StandIn,
-            source: topic.clone(),
-            overtakes: false,
-            topic,
-            payload: Bytes::from(words.to_string()),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: MessageProperties::default(),
-            packing: None,
-        }
+        Outbound::new(Key::StandIn, topic, words.to_string())
     }
 
     /// Bytes on the wire at most, so that the upstream's packet limit is known to hold.

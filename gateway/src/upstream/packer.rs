@@ -296,16 +296,11 @@ impl Packer {
             }
             Parcel::Own(message) => (*message, Load::Own),
             Parcel::Batch { label, entries } => {
+                let payload = batch::payload(entries.iter().map(|entry| &entry.json));
                 let packet = Outbound {
-                    key: entries[0].key,
-                    source: label.topic.clone(),
-                    overtakes: false,
-                    topic: label.topic.clone(),
-                    payload: batch::payload(entries.iter().map(|entry| &entry.json)).into(),
                     qos: label.qos,
-                    retain: false,
                     properties: batch::properties(entries.len()),
-                    packing: None,
+                    ..Outbound::new(entries[0].key, label.topic.clone(), payload)
                 };
                 let packet = self.squeezer.squeeze(packet, label.compress);
                 (packet, Load::Batch { label, entries })

@@ -3,7 +3,7 @@
 //! Invariant: what blocks in a handshake, a key above all that takes its time to sign, blocks no
 //! thread that serves anybody else. Layer: driver.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
@@ -19,7 +19,10 @@ use super::{
     cause::Cause,
     proxy::{self, Proxy},
 };
-use crate::config::{self, url::UpstreamUrl};
+use crate::{
+    config::{self, url::UpstreamUrl},
+    wording::plain,
+};
 
 /// How upstreams are reached.
 #[derive(Debug, Clone, Default)]
@@ -114,10 +117,4 @@ pub(crate) async fn handshake(
 #[expect(clippy::disallowed_methods, reason = "driver: owns the clock")]
 fn now() -> Instant {
     Instant::now()
-}
-
-/// The system's word without its number.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }

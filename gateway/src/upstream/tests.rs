@@ -20,7 +20,6 @@ use std::{
 
 use broker_lite::{
     keeper::{Keeper, Kept, Receipt},
-    packet::QoS,
     topic::{TopicFilter, TopicName},
 };
 use nix::{sys::signal, unistd::Pid};
@@ -31,7 +30,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::{
-    config::{Forward, Order, Priority, Protocol, Receive, Upstream, Url, Urls},
+    config::{Forward, Protocol, Receive, Upstream, Url, Urls},
     payload,
 };
 use plant::*;

@@ -54,8 +54,6 @@ fn a_chatty_topic_evicts_only_its_own_rows_over_its_quota() {
     let rules = [
         Forward {
             quota: Some(Size::from_kib(64)),
-            batch: None,
-            compress: None,
             ..rule("chat/#", Priority::Normal)
         },
         rule("telemetry/#", Priority::Normal),

@@ -2,14 +2,14 @@
 //!
 //! Invariant: a port has one owner; two programs on one line would take each other's bytes.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use tokio_serial::{DataBits, ErrorKind, SerialStream, StopBits};
 
-use crate::config::{Parity, Rs485};
+use crate::{
+    config::{Parity, Rs485},
+    wording::plain,
+};
 
 use super::rs485::{self, Rs485Error};
 
@@ -87,12 +87,6 @@ pub(crate) fn open(path: &Path, line: LineSettings) -> Result<SerialStream, Port
         },
     };
     SerialStream::open(&builder).map_err(failed)
-}
-
-/// The system's word without its number.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 fn hint(error: &tokio_serial::Error) -> &'static str {

@@ -5,14 +5,12 @@
 use std::{io, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use rustls::{
-    AlertDescription, ClientConfig, client::WebPkiServerVerifier, crypto::ring,
-    pki_types::ServerName,
-};
+use rustls::{ClientConfig, client::WebPkiServerVerifier, crypto::ring, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    alert::is_about_our_certificate,
     config::BusTls,
     credentials::{self, CredentialError, FlooredClock},
 };
@@ -68,7 +66,7 @@ pub(crate) fn failure(error: &io::Error) -> Option<TlsError> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(match error {
         rustls::Error::InvalidCertificate(why) => TlsError::NotTrusted(why.to_string()),
-        rustls::Error::AlertReceived(alert) if is_about_us(*alert) => {
+        rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {
             TlsError::OurCertificate(format!("{alert:?}"))
         }
         other => TlsError::Handshake(other.to_string()),
@@ -80,26 +78,6 @@ pub(super) fn peer(stream: &TlsStream<TcpStream>) -> String {
     let (stream, _) = stream.get_ref();
     let address = stream.peer_addr();
     address.map_or_else(|_| "the device".to_owned(), |address| address.to_string())
-}
-
-fn is_about_us(alert: AlertDescription) -> bool {
-    use AlertDescription::{
-        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
-        CertificateUnknown, DecryptError, HandshakeFailure, UnknownCA, UnsupportedCertificate,
-    };
-    matches!(
-        alert,
-        AccessDenied
-            | BadCertificate
-            | CertificateExpired
-            | CertificateRequired
-            | CertificateRevoked
-            | CertificateUnknown
-            | DecryptError
-            | HandshakeFailure
-            | UnknownCA
-            | UnsupportedCertificate
-    )
 }
 
 /// The files, read anew for each connection, so that renewed ones are picked up.

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use broker_lite::packet::{MessageProperties, QoS};
+use broker_lite::packet::QoS;
 use proptest::prelude::*;
 use settings::{Period, Size};
 
@@ -170,18 +170,11 @@ fn a_compressed_message_says_so_and_can_be_read_again() {
 #[test]
 fn rows_under_way_follow_the_largest_batch_within_bounds() {
     let rule = |messages| Forward {
-        filter: "a/#".parse().unwrap(),
-        topic: "up".to_owned(),
-        qos: QoS::AtLeastOnce,
-        priority: crate::config::Priority::Normal,
-        quota: None,
-        store: crate::config::Store::Durable,
-        order: Default::default(),
         batch: Some(Batch {
             messages,
             ..Batch::default()
         }),
-        compress: None,
+        ..Forward::example("a/#")
     };
     assert_eq!(rows_under_way(100, &[]), 100);
     assert_eq!(rows_under_way(100, &[rule(10), rule(50)]), 500);
@@ -252,19 +245,12 @@ impl Bench {
             clock: ClockState::Synced,
         };
         Outbound {
-            key: Key::Row(row),
-            source: topic.clone(),
-            overtakes: false,
-            topic,
-            payload: Bytes::from(row.to_string()),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: MessageProperties::default(),
             packing: Some(Box::new(Packing {
                 batch: self.batch,
                 compress: None,
                 origin,
             })),
+            ..Outbound::new(Key::Row(row), topic, row.to_string())
         }
     }
 

@@ -358,17 +358,7 @@ impl Pki {
 }
 
 pub(super) fn forward() -> Forward {
-    Forward {
-        filter: TopicFilter::parse("telemetry/#").unwrap(),
-        topic: "{gateway}/{topic}".to_owned(),
-        qos: QoS::AtLeastOnce,
-        priority: Priority::Normal,
-        order: Order::default(),
-        quota: None,
-        batch: None,
-        compress: None,
-        store: config::Store::Durable,
-    }
+    Forward::example("telemetry/#")
 }
 
 pub(super) fn offer(config: &Upstream) -> Result<tls::Offer, TlsError> {

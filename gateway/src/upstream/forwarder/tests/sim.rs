@@ -5,11 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_lite::{
-    packet::{MessageProperties, QoS},
-    topic::TopicName,
-};
-use bytes::Bytes;
+use broker_lite::{packet::QoS, topic::TopicName};
 
 use super::super::{Allowance, Answer, Forwarder, Input, Output};
 use crate::{
@@ -386,15 +382,6 @@ impl Sim {
 }
 
 fn outbound(key: Key, topic: &str, number: u64) -> Outbound {
-    Outbound {
-        key,
-        source: TopicName::parse(topic).unwrap(),
-        overtakes: false,
-        topic: TopicName::parse(topic).unwrap(),
-        payload: Bytes::from(number.to_string()),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        properties: MessageProperties::default(),
-        packing: None,
-    }
+    let topic = TopicName::parse(topic).unwrap();
+    Outbound::new(key, topic, number.to_string())
 }

@@ -3,11 +3,7 @@
 
 use std::time::Instant;
 
-use broker_lite::{
-    packet::{MessageProperties, QoS},
-    topic::TopicName,
-};
-use bytes::Bytes;
+use broker_lite::topic::TopicName;
 use jiff::Timestamp;
 use prost::Message as _;
 use serde_json::json;
@@ -114,19 +110,12 @@ impl Bench {
             clock: ClockState::Synced,
         };
         Outbound {
-            key: Key::Row(row),
-            source: topic.clone(),
-            overtakes: false,
-            topic,
-            payload: Bytes::from(payload),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: MessageProperties::default(),
             packing: Some(Box::new(Packing {
                 batch: None,
                 compress: None,
                 origin,
             })),
+            ..Outbound::new(Key::Row(row), topic, payload)
         }
     }
 
