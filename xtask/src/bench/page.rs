@@ -40,6 +40,11 @@ impl Page {
     /// Keeps the results, and renders them.
     pub(crate) fn write(&self, results: &Results) -> Result<()> {
         save(results, &self.figures)?;
+        self.render(results)
+    }
+
+    /// Writes the page alone.
+    pub(crate) fn render(&self, results: &Results) -> Result<()> {
         let text = (self.render)(results).context("a text can be written")?;
         fs::write(&self.page, text).with_context(|| format!("cannot write {}", self.page.display()))
     }

@@ -85,7 +85,7 @@ pub(crate) fn store(options: &Options, consent: Consent) -> Result<()> {
     let page = Page::new(&root().join("docs/benchmarks"), "store", report::render);
     let mut results = page.load()?;
     if options.page {
-        return page.write(&results);
+        return page.render(&results);
     }
     packages::need(&[BUILD, TEST], consent)?;
     let thingsboard = Some(tools::thingsboard(consent)?);
