@@ -3,18 +3,17 @@
 //! Invariant: within a session NBIRTH comes first with `seq` 0, each message after it bears the next one, and data of a
 //! device stands between its DBIRTH and its DDEATH. Layer: core.
 
+mod messages;
+mod rows;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use broker_lite::{
-    packet::{MessageProperties, QoS},
-    topic::{TopicError, TopicFilter, TopicName},
-};
-use bytes::Bytes;
-use prost::Message as _;
+use broker_lite::topic::{TopicError, TopicName};
 
+use self::rows::{BUDGET, DEAD_LETTER, GAP};
 use super::{
     super::outbound::{Key, Outbound},
     Catalog,
@@ -22,8 +21,8 @@ use super::{
     datatype::DataType,
     host::Host,
     metrics::{Aliases, Metrics},
-    sample::{self, Sample, Subject, Taken},
-    wire::{self, Payload, Value},
+    sample::{self, Subject, Taken},
+    wire::{self, Value},
 };
 use crate::config;
 
@@ -31,14 +30,6 @@ use crate::config;
 const LINGER: Duration = Duration::from_secs(2);
 /// Least time between two rebirths; hosts that ask more often get one for all.
 const REBIRTH_PAUSE: Duration = Duration::from_secs(1);
-/// The metric that ties a death to its birth.
-const BD_SEQ: &str = "bdSeq";
-/// The node's metric for gap markers.
-const GAP: &str = "alert/gap";
-/// The node's metric for words about a message that goes to the dead letters.
-const DEAD_LETTER: &str = "alert/dead-letter";
-/// The node's metric for words about a budget that is used up.
-const BUDGET: &str = "alert/budget";
 
 /// What is to be done with what was pushed in.
 #[derive(Debug)]
@@ -182,32 +173,6 @@ impl Edge {
         }
     }
 
-    /// NDEATH: the will, and what is published before an intended end of the connection.
-    pub(crate) fn death(&self) -> Outbound {
-        let payload = Payload {
-            timestamp: None,
-            metrics: vec![self.bd_seq_metric(None)],
-            seq: None,
-        };
-        Outbound {
-            qos: QoS::AtLeastOnce,
-            ..self.message("NDEATH", None, &payload)
-        }
-    }
-
-    /// What is subscribed to; commands first.
-    pub(crate) fn subscriptions(&self) -> Vec<TopicFilter> {
-        let commands = [
-            format!("spBv1.0/{}/NCMD/{}", self.group, self.node_id),
-            format!("spBv1.0/{}/DCMD/{}/+", self.group, self.node_id),
-        ];
-        let state = self.host.as_ref().map(Host::topic);
-        let filters = commands.into_iter().chain(state);
-        filters
-            .filter_map(|filter| TopicFilter::parse(&filter).ok())
-            .collect()
-    }
-
     /// Whether the births may be sent: the primary host application is there, or nobody waits for one.
     pub(crate) fn may_be_born(&self) -> bool {
         self.born_ms.is_none()
@@ -276,11 +241,6 @@ impl Edge {
         }
     }
 
-    /// A row, or a gap, to be sent with the next `flush`.
-    pub(crate) fn push(&mut self, message: Outbound) {
-        self.pending.push(message);
-    }
-
     /// Takes in a message from upstream.
     pub(crate) fn received(
         &mut self,
@@ -344,83 +304,6 @@ impl Edge {
         sent
     }
 
-    /// Reads what is pending, so that one birth can tell of all that is new in it.
-    fn learn_pending(&mut self, now_ms: u64, sent: &mut Vec<Sent>) -> Vec<(Outbound, About)> {
-        let mut rows = Vec::new();
-        for message in std::mem::take(&mut self.pending) {
-            let is_device = |name: &str| self.devices.contains_key(name);
-            let about = match about(&message, now_ms, is_device) {
-                Some(about) => about,
-                None => {
-                    sent.push(Sent::Said(message.key));
-                    continue;
-                }
-            };
-            match self.learn_all(about.device.as_deref(), &about.samples) {
-                Ok(()) => rows.push((message, about)),
-                Err(reason) => sent.push(Sent::Never(message.key, reason)),
-            }
-        }
-        rows
-    }
-
-    fn learn_all(
-        &mut self,
-        device: Option<&str>,
-        samples: &[(String, Sample)],
-    ) -> Result<(), String> {
-        let metrics = match device {
-            Some(name) => match self.devices.get_mut(name) {
-                Some(device) => &mut device.metrics,
-                None => return Ok(()),
-            },
-            None => &mut self.node,
-        };
-        for (name, sample) in samples {
-            if device.is_none() && [BD_SEQ, REBIRTH].contains(&name.as_str()) {
-                return Err(format!("the metric {name:?} is the specification's own"));
-            }
-            metrics
-                .learn(name, sample, &mut self.aliases)
-                .map_err(|error| format!("metric {name:?} cannot be declared: {error}"))?;
-        }
-        Ok(())
-    }
-
-    fn send(
-        &mut self,
-        message: &Outbound,
-        about: &About,
-        now: Instant,
-        now_ms: u64,
-        sent: &mut Vec<Sent>,
-    ) {
-        let device = about.device.as_deref();
-        if let Some(name) = device {
-            sent.extend(self.device_birth_if_due(name, now, now_ms));
-        }
-        let (metrics, born_ms) = match device.and_then(|name| self.devices.get_mut(name)) {
-            Some(device) => (&mut device.metrics, device.born_ms),
-            None => (&mut self.node, self.born_ms),
-        };
-        let born_ms = born_ms.unwrap_or(now_ms);
-        let data = about.samples.iter();
-        let data: Vec<_> = data
-            .filter_map(|(name, sample)| metrics.data(name, sample, born_ms))
-            .collect();
-        if data.is_empty() {
-            return sent.push(Sent::Said(message.key));
-        }
-        let kind = if device.is_some() { "DDATA" } else { "NDATA" };
-        let data = Outbound {
-            key: message.key,
-            // What it costs is counted by its packet.
-            packing: message.packing.clone(),
-            ..self.numbered(kind, device, data, now_ms)
-        };
-        sent.push(Sent::Data(data));
-    }
-
     /// A device that speaks is born; one that has something new to tell, again.
     fn device_birth_if_due(&mut self, name: &str, now: Instant, now_ms: u64) -> Option<Sent> {
         let device = self.devices.get_mut(name)?;
@@ -463,116 +346,5 @@ impl Edge {
             }
             sent.push(self.own("DDEATH", Some(&name), Vec::new(), now_ms));
         }
-    }
-
-    /// The kind of message, and the device, of one of our own topics.
-    fn addressee<'t>(&self, topic: &'t str) -> Option<(&'t str, Option<&'t str>)> {
-        let mut levels = topic.splitn(5, '/');
-        let ours = levels.next()? == "spBv1.0" && levels.next()? == self.group;
-        let kind = levels.next()?;
-        (ours && levels.next()? == self.node_id).then(|| (kind, levels.next()))
-    }
-
-    fn bd_seq_metric(&self, timestamp: Option<u64>) -> wire::Metric {
-        wire::Metric {
-            name: Some(BD_SEQ.to_owned()),
-            timestamp,
-            datatype: Some(DataType::Int64.code()),
-            value: Some(Value::Long(self.bd_seq.into())),
-            ..wire::Metric::default()
-        }
-    }
-
-    fn own(
-        &mut self,
-        kind: &str,
-        device: Option<&str>,
-        metrics: Vec<wire::Metric>,
-        now_ms: u64,
-    ) -> Sent {
-        Sent::Own(self.numbered(kind, device, metrics, now_ms))
-    }
-
-    /// A message with the session's next number.
-    fn numbered(
-        &mut self,
-        kind: &str,
-        device: Option<&str>,
-        metrics: Vec<wire::Metric>,
-        now_ms: u64,
-    ) -> Outbound {
-        let payload = Payload {
-            timestamp: Some(now_ms),
-            metrics,
-            seq: Some(self.seq.into()),
-        };
-        self.seq = self.seq.wrapping_add(1);
-        self.message(kind, device, &payload)
-    }
-
-    fn message(&self, kind: &str, device: Option<&str>, payload: &Payload) -> Outbound {
-        let topic = self
-            .topic(kind, device)
-            .expect("the names of the node and of each device were tried at the start");
-        Outbound {
-            key: Key::StandIn,
-            source: topic.clone(),
-            overtakes: false,
-            topic,
-            payload: Bytes::from(payload.encode_to_vec()),
-            qos: QoS::AtMostOnce,
-            retain: false,
-            properties: MessageProperties::default(),
-            packing: None,
-        }
-    }
-
-    fn topic(&self, kind: &str, device: Option<&str>) -> Result<TopicName, TopicError> {
-        let mut topic = format!("spBv1.0/{}/{kind}/{}", self.group, self.node_id);
-        if let Some(device) = device {
-            topic.push('/');
-            topic.push_str(device);
-        }
-        TopicName::parse(&topic)
-    }
-}
-
-/// Whose values a row holds; without a device they are the node's.
-#[derive(Debug)]
-struct About {
-    device: Option<String>,
-    samples: Vec<(String, Sample)>,
-}
-
-/// `None` for what births and deaths say.
-fn about(message: &Outbound, now_ms: u64, is_device: impl Fn(&str) -> bool) -> Option<About> {
-    let Some(packing) = &message.packing else {
-        let name = match message.key {
-            Key::Gap { .. } => GAP,
-            Key::Notice => BUDGET,
-            Key::Row(_) | Key::StandIn => DEAD_LETTER,
-        };
-        let sample = sample::whole(&message.payload, now_ms);
-        return Some(About {
-            device: None,
-            samples: vec![(name.to_owned(), sample)],
-        });
-    };
-    let origin = &packing.origin;
-    let taken = Taken {
-        at: origin.received,
-        clock: origin.clock,
-    };
-    let topic = origin.topic.as_str();
-    match sample::read(topic, &message.payload, taken, is_device) {
-        Subject::Device(device, samples) => Some(About {
-            device: Some(device.to_owned()),
-            samples,
-        }),
-        Subject::Node(sample) => Some(About {
-            device: None,
-            samples: vec![(topic.to_owned(), sample)],
-        }),
-        Subject::State(..) => None,
     }
 }
