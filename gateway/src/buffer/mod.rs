@@ -31,7 +31,9 @@ pub(crate) mod row;
 mod salvage;
 mod schema;
 pub(crate) mod stage;
+mod status;
 mod store;
+mod upward;
 mod wear;
 mod writer;
 
@@ -65,6 +67,7 @@ pub use reader::ReadError;
 pub use retention::Reason;
 pub use row::{Gap, Row};
 pub use salvage::Salvaged;
+pub use status::{Fault, Status};
 pub use wear::{OwnEstimate, Spare};
 
 pub(crate) use arrivals::{Arrival, Handing};
@@ -79,7 +82,7 @@ use self::{
     leaving::Leaving,
     medium::Medium,
     quota::Rule,
-    reader::{Now, Reader},
+    reader::Reader,
     retention::Rank,
     stage::{Stage, StageLimits},
     store::Limits,
@@ -132,62 +135,6 @@ pub enum OpenError {
     /// The system gives no thread.
     #[error("cannot start the buffer's thread: {0}")]
     Thread(#[source] io::Error),
-}
-
-/// What waits, what has passed, what was lost, and whether the disk takes more.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Status {
-    /// Messages that wait.
-    pub rows: u64,
-    /// The same per priority, high first.
-    pub waiting: [u64; retention::RANKS],
-    /// Bytes that they take, in the file and in memory, about.
-    pub bytes: u64,
-    /// The files' size on disk, log included.
-    pub bytes_on_disk: u64,
-    /// When the oldest waiting message was received.
-    pub oldest: Option<Timestamp>,
-    /// Messages that wait for their commit.
-    pub queued: u64,
-    /// Of those that wait, messages in memory.
-    pub in_memory: u64,
-    /// Bytes that these take there.
-    pub memory_bytes: u64,
-    /// Messages kept since the start, on disk or in memory.
-    pub appended: u64,
-    /// Messages put on disk after they waited in memory, since the start.
-    pub spilled: u64,
-    /// Messages that the upstream acknowledged since the start.
-    pub forwarded: u64,
-    /// Messages whose publishers were told no since the start.
-    pub refused: u64,
-    /// Messages that made room for others since the start, each in a gap marker.
-    pub evicted: u64,
-    /// New messages dropped because of `drop-newest` since the start, each in a gap marker.
-    pub left_out: u64,
-    /// Messages over the quota of their rule since the start, each in a gap marker.
-    pub over_quota: u64,
-    /// Messages older than `max_age` since the start, each in a gap marker.
-    pub expired: u64,
-    /// Messages that the upstream will never take, since the start, each in a gap marker.
-    pub dead_letters: u64,
-    /// Nothing is sent upstream until [`Buffer::pause`] is taken back.
-    pub paused: bool,
-    /// The disk does not take commits.
-    pub fault: Option<Fault>,
-    /// The file was damaged.
-    pub salvaged: Option<Salvaged>,
-    /// What storing costs the medium.
-    pub wear: Wear,
-}
-
-/// Why nothing can be committed, and since when.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// First failure in a row.
-    pub since: Timestamp,
-    /// The latest cause, in words.
-    pub cause: String,
 }
 
 impl Buffer {
@@ -265,90 +212,6 @@ impl Buffer {
         })
     }
 
-    /// Rows of this stretch, none that was deleted or buried. `None` while too many wait to leave;
-    /// [`Self::appended`] then tells of the commit that ends it. Blocks on the disk.
-    pub(crate) fn page(
-        &self,
-        stretch: &Stretch,
-        max_bytes: usize,
-    ) -> Result<Option<Page>, ReadError> {
-        let shared = &self.0.shared;
-        if shared.inbox.is_clogged() {
-            return Ok(None);
-        }
-        let now = Now {
-            stamp: shared.clock.stamp(),
-            boot: shared.clock.boot(),
-        };
-        shared.leaving().begin();
-        // Memory first: what moves to disk between the two looks is then seen twice, not never.
-        let (staged, horizon) = self.staged(stretch, now);
-        let on_disk = self.checked(shared.reader.page(stretch, max_bytes, now));
-        let mut page = on_disk.map(|page| pages::join(page, staged, horizon, stretch, max_bytes));
-        let mut nothing = Vec::new();
-        let rows = page.as_mut().map_or(&mut nothing, |page| &mut page.rows);
-        shared.leaving().end(rows);
-        page.map(Some)
-    }
-
-    /// What waits behind `after`, by topic. Blocks on the disk.
-    pub(crate) fn survey(&self, after: &Cursor) -> Result<Survey, ReadError> {
-        let shared = &self.0.shared;
-        let (staged, horizon) = {
-            let stage = shared.stage();
-            let behind = |row: &i64| *row > after.position(Rank::of_row(*row));
-            let staged = stage.all().filter(|(row, _)| behind(row));
-            let staged = staged.map(|(row, staged)| (row, staged.message.topic.clone()));
-            (staged.collect::<Vec<_>>(), stage.horizon())
-        };
-        let on_disk = self.checked(shared.reader.survey(after))?;
-        let staged = staged.iter().map(|(row, topic)| (*row, topic));
-        Ok(pages::survey(on_disk, staged, horizon))
-    }
-
-    fn staged(&self, stretch: &Stretch, now: Now<'_>) -> (Vec<Row>, i64) {
-        let stage = self.0.shared.stage();
-        let rows = stage.within(stretch);
-        let rows = rows.map(|(id, staged)| staged.row(id, now.stamp)).collect();
-        (rows, stage.horizon())
-    }
-
-    /// Rows behind `after` in sending order, high priority first.
-    #[cfg(test)]
-    pub(crate) fn read(
-        &self,
-        after: &Cursor,
-        max_rows: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<Row>, ReadError> {
-        let stretch = Stretch {
-            after: *after,
-            until: None,
-            rows: [max_rows; retention::RANKS],
-        };
-        let page = self.page(&stretch, max_bytes)?.unwrap_or_default();
-        Ok(page.rows.into_iter().take(max_rows).collect())
-    }
-
-    /// Gaps that no one upstream has been told of. Blocks on the disk.
-    pub fn gaps(&self, at_most: usize) -> Result<Vec<Gap>, ReadError> {
-        self.checked(self.0.shared.reader.gaps(at_most))
-    }
-
-    /// The upstream has these rows; they leave with one of the next commits.
-    pub fn delete(&self, rows: impl IntoIterator<Item = i64>) {
-        let shared = &self.0.shared;
-        let rows: Vec<i64> = rows.into_iter().collect();
-        shared.leaving().enter(rows.iter().copied());
-        let mut stage = shared.stage();
-        let (gone, on_disk): (Vec<_>, Vec<_>) =
-            rows.into_iter().partition(|row| stage.forward(*row));
-        drop(stage);
-        shared.update(|status| status.forwarded += gone.len() as u64);
-        shared.leaving().commit(gone);
-        shared.inbox.remove(on_disk.into_iter().map(Removal::Row));
-    }
-
     /// Whether the upstream takes messages now; while it does not, what waits in memory goes to disk
     /// sooner.
     pub(crate) fn link_is_up(&self, up: bool) {
@@ -363,19 +226,6 @@ impl Buffer {
     pub fn power_fails(&self) {
         warn!("power is about to fail; what waits in memory goes to disk");
         self.0.shared.power_fails();
-    }
-
-    /// The upstream will never take this row; it moves to the dead letters.
-    pub fn bury(&self, row: i64, reason: &str) {
-        self.0.shared.leaving().enter([row]);
-        let now_us = self.0.shared.clock.stamp().wall_us;
-        let removal = Removal::Bury(row, reason.to_owned(), now_us);
-        self.0.shared.inbox.remove([removal]);
-    }
-
-    /// The upstream knows of this gap, as far as it went when it was read.
-    pub fn delete_gap(&self, id: i64, count: u64) {
-        self.0.shared.inbox.remove([Removal::Gap { id, count }]);
     }
 
     /// Keeps numbers under names; they come with one of the next commits.
@@ -554,10 +404,6 @@ impl Drop for Inner {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -581,63 +427,14 @@ impl Shared {
         self.link_up.load(Ordering::Relaxed)
     }
 
-    fn count_staged(&self, status: &mut Status) {
-        let stage = self.stage();
-        let in_memory = stage.waiting();
-        status.in_memory = in_memory.iter().sum();
-        status.memory_bytes = stage.bytes() as u64;
-        status.rows += status.in_memory;
-        for (waiting, more) in status.waiting.iter_mut().zip(in_memory) {
-            *waiting += more;
-        }
-        let oldest = stage.firsts().map(|staged| staged.received());
-        status.oldest = status.oldest.into_iter().chain(oldest).min();
-    }
-
     fn rules(&self) -> Arc<[Rule]> {
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&rules)
     }
 
-    fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.lock());
-    }
-
     fn announce_rows(&self) {
         self.rows
             .send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// Notes a failure; tells whether it is news.
-    fn fail(&self, cause: &str) -> bool {
-        let mut status = self.lock();
-        let since = status.fault.as_ref().map(|fault| fault.since);
-        let news = status
-            .fault
-            .as_ref()
-            .is_none_or(|fault| fault.cause != cause);
-        status.fault = Some(Fault {
-            since: since.unwrap_or_else(|| crate::clock::now().wall),
-            cause: cause.to_owned(),
-        });
-        news
-    }
-
-    /// Notes that the disk works; tells whether it is news.
-    fn recover(&self) -> bool {
-        self.lock().fault.take().is_some()
-    }
-
-    /// Warns once per start that messages are lost because the buffer is full.
-    fn note_full(&self, max_bytes: u64) {
-        let status = self.lock();
-        if status.evicted + status.left_out + status.refused == 0 {
-            drop(status);
-            warn!(
-                max_bytes,
-                "the buffer is full; from here on messages are dropped as configured"
-            );
-        }
     }
 }
 
