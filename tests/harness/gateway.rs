@@ -49,7 +49,7 @@ impl<'a> Gateway<'a> {
         let mut command = run_command(&config, &arguments)?;
         command.envs(environment.iter().cloned());
         let process = Process::start("gateway", &scene.log_path("gateway"), command)?;
-        let mut gateway = Gateway {
+        let gateway = Gateway {
             scene,
             config,
             port,
@@ -57,8 +57,7 @@ impl<'a> Gateway<'a> {
             environment,
             process,
         };
-        gateway.wait_ready()?;
-        Ok(gateway)
+        gateway.ready()
     }
 
     /// The same with a disk of one mebibyte at `directory`, which only the gateway sees; no
@@ -81,17 +80,20 @@ impl<'a> Gateway<'a> {
             .arg("--config")
             .arg(&config);
         let process = Process::start("gateway", &scene.log_path("gateway"), command)?;
-        let (arguments, environment) = (Vec::new(), Vec::new());
-        let mut gateway = Gateway {
+        let gateway = Gateway {
             scene,
             config,
             port,
-            arguments,
-            environment,
+            arguments: Vec::new(),
+            environment: Vec::new(),
             process,
         };
-        gateway.wait_ready()?;
-        Ok(gateway)
+        gateway.ready()
+    }
+
+    fn ready(mut self) -> Result<Gateway<'a>> {
+        self.wait_ready()?;
+        Ok(self)
     }
 
     /// Where this test finds a directory as the gateway sees it.

@@ -69,18 +69,7 @@ impl Plant {
 
     /// The gateway itself, its local broker and its buffer.
     pub(crate) fn base(&self, scene: &Scene) -> String {
-        format!(
-            r##"
-[gateway]
-id = "{GATEWAY}"
-control = "{control}"
-
-[buffer]
-path = "{buffer}"
-
-[[broker.listener]]
-address = "127.0.0.1:{port}"
-
+        let access = r##"
 [[broker.access]]
 user = "recorder"
 subscribe = ["#"]
@@ -88,11 +77,8 @@ subscribe = ["#"]
 [[broker.access]]
 publish = ["command/#", "telemetry/press-3/#"]
 subscribe = ["telemetry/#", "state/#", "result/#", "response/#"]
-"##,
-            control = scene.path("control.sock").display(),
-            buffer = scene.path("buffer.db").display(),
-            port = self.port,
-        )
+"##;
+        gateway(scene, self.port) + access
     }
 
     /// The Modbus RTU device.
@@ -161,11 +147,10 @@ decode = {{ nmea = ["MWV"] }}
     }
 }
 
-/// A gateway without devices below a plain upstream, which it tries again soon. It ends in `[upstream]`; a test adds what
-/// is forwarded.
-pub(crate) fn without_devices(scene: &Scene, port: u16, upstream: u16) -> String {
+/// A gateway with its files in the scene, to which nobody has access.
+fn gateway(scene: &Scene, port: u16) -> String {
     format!(
-        r##"
+        r#"
 [gateway]
 id = "{GATEWAY}"
 control = "{control}"
@@ -175,7 +160,17 @@ path = "{buffer}"
 
 [[broker.listener]]
 address = "127.0.0.1:{port}"
+"#,
+        control = scene.path("control.sock").display(),
+        buffer = scene.path("buffer.db").display(),
+    )
+}
 
+/// A gateway without devices below a plain upstream, which it tries again soon. It ends in `[upstream]`; a test adds what
+/// is forwarded.
+pub(crate) fn without_devices(scene: &Scene, port: u16, upstream: u16) -> String {
+    let link = format!(
+        r##"
 [[broker.access]]
 publish = ["telemetry/#"]
 
@@ -183,10 +178,9 @@ publish = ["telemetry/#"]
 url = "mqtt://127.0.0.1:{upstream}"
 retry = "20ms"
 retry_max = "100ms"
-"##,
-        control = scene.path("control.sock").display(),
-        buffer = scene.path("buffer.db").display(),
-    )
+"##
+    );
+    gateway(scene, port) + &link
 }
 
 /// A TLS listener that demands certificates of `pki`.
