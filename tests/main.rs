@@ -33,6 +33,7 @@ mod manners;
 mod memory_first;
 mod metrics;
 mod profiles;
+mod releases;
 mod security;
 mod serial;
 mod sparkplug;

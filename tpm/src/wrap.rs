@@ -6,6 +6,7 @@
 //!
 //! Invariant: no TPM is needed here, and nothing of the device but the payload key's public part.
 
+use serde::{Deserialize, Serialize};
 use tpm2_protocol::{
     TpmMarshal,
     data::{
@@ -21,6 +22,7 @@ use crate::{
     ecdsa::{PublicKey, Signature},
     entity::name_of,
     error::{Error, Result},
+    hex,
     index::Use,
     policy::{Policy, approval_message},
     public::{external_name, point},
@@ -127,6 +129,35 @@ pub(crate) fn payload_approved(anchors: &Anchors, epoch: u64, floor: Use) -> Res
         .command_code(TpmCc::Unseal))
 }
 
+/// The states of a floor's index that are approved, in the order of their signatures. A rise of the floor closes its index
+/// until the restart, which changes its name.
+const APPROVED: [(Layout, Use); 4] = [
+    (Layout::Platform, Use::Written),
+    (Layout::Platform, Use::Locked),
+    (Layout::Owner, Use::Written),
+    (Layout::Owner, Use::Locked),
+];
+
+fn message(epoch: u64, vendor: &PublicKey, layout: Layout, floor: Use) -> Result<Vec<u8>> {
+    let policy = payload_approved(&Anchors::new(*vendor, layout)?, epoch, floor)?;
+    Ok(approval_message(&policy, &payload_reference(epoch)))
+}
+
+/// The words of an approval's file; `signatures` in the order of [`APPROVED`].
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EpochWords {
+    approves: Approves,
+    epoch: u64,
+    signatures: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Approves {
+    Epoch,
+}
+
 /// The vendor's approval of releases of one epoch, for every device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpochApproval {
@@ -147,18 +178,93 @@ impl EpochApproval {
         sign: &mut dyn FnMut(&[u8]) -> Result<Signature>,
     ) -> Result<EpochApproval> {
         let mut signatures = Vec::new();
-        for layout in [Layout::Platform, Layout::Owner] {
-            let anchors = Anchors::new(*vendor, layout)?;
-            // A rise of the floor closes its index until the restart, which changes its name.
-            for floor in [Use::Written, Use::Locked] {
-                let policy = payload_approved(&anchors, epoch, floor)?;
-                signatures.push((
-                    layout,
-                    floor,
-                    sign(&approval_message(&policy, &payload_reference(epoch)))?,
-                ));
-            }
+        for (layout, floor) in APPROVED {
+            let message = message(epoch, vendor, layout, floor)?;
+            signatures.push((layout, floor, sign(&message)?));
         }
         Ok(EpochApproval { epoch, signatures })
+    }
+
+    /// Whether it is whole, and every signature is `vendor`'s; a TPM would find out as well, but on the device.
+    #[must_use]
+    pub fn is_by(&self, vendor: &PublicKey) -> bool {
+        let states = self.signatures.iter();
+        states
+            .clone()
+            .map(|(layout, floor, _)| (*layout, *floor))
+            .eq(APPROVED)
+            && states.clone().all(|(layout, floor, signature)| {
+                message(self.epoch, vendor, *layout, *floor)
+                    .is_ok_and(|message| vendor.verifies(&message, signature))
+            })
+    }
+
+    /// The file's text.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let signatures = self.signatures.iter();
+        let words = EpochWords {
+            approves: Approves::Epoch,
+            epoch: self.epoch,
+            signatures: signatures
+                .map(|(.., signature)| hex::encode(&signature.fixed()))
+                .collect(),
+        };
+        serde_json::to_string_pretty(&words).unwrap_or_default() + "\n"
+    }
+
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_json(text: &str) -> std::result::Result<EpochApproval, String> {
+        let words: EpochWords = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if words.signatures.len() != APPROVED.len() {
+            return Err(format!("it has no {} signatures", APPROVED.len()));
+        }
+        let signatures = APPROVED
+            .iter()
+            .zip(&words.signatures)
+            .map(|((layout, floor), text)| {
+                let signature = hex::decode(text).and_then(|bytes| Signature::from_fixed(&bytes));
+                let signature = signature.ok_or("a signature is not 128 hexadecimal digits")?;
+                Ok((*layout, *floor, signature))
+            });
+        Ok(EpochApproval {
+            epoch: words.epoch,
+            signatures: signatures.collect::<std::result::Result<_, &str>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::{
+        rand::SystemRandom,
+        signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
+    };
+
+    use super::*;
+    use crate::FileSigner;
+
+    fn vendor() -> FileSigner {
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        FileSigner::new(pkcs8.unwrap().as_ref()).unwrap()
+    }
+
+    #[test]
+    fn an_approval_of_an_epoch_survives_its_file_and_is_known_by_its_vendor_alone() {
+        let (ours, theirs) = (vendor(), vendor());
+        let approval = EpochApproval::make(3, ours.public(), &mut |message| ours.sign(message));
+        let approval = approval.unwrap();
+        let read = EpochApproval::from_json(&approval.to_json()).unwrap();
+        assert_eq!(read, approval);
+        assert!(read.is_by(ours.public()));
+        assert!(!read.is_by(theirs.public()));
+        assert!(!EpochApproval { epoch: 4, ..read }.is_by(ours.public()));
+        assert!(
+            EpochApproval::from_json(r#"{"approves":"epoch","epoch":3,"signatures":[]}"#).is_err()
+        );
     }
 }

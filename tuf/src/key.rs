@@ -17,6 +17,11 @@ const P256_PREFIX: [u8; 26] = [
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
+/// The same before the 32 bytes of an Ed25519 key (RFC 8410, 4).
+const ED25519_PREFIX: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
+
 const PEM_BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
 const PEM_END: &str = "-----END PUBLIC KEY-----";
 
@@ -55,6 +60,23 @@ impl PublicKey {
         ])
     }
 
+    /// From the PEM form that `openssl pkey -pubout` writes; `None` for anything but P-256 and Ed25519.
+    pub fn from_pem(text: &str) -> Option<Self> {
+        let der = pem_body(text)?;
+        match der.strip_prefix(&ED25519_PREFIX) {
+            Some(bytes) => Some(Self::Ed25519(bytes.try_into().ok()?)),
+            None => point(text).map(Self::P256),
+        }
+    }
+
+    /// The PEM form that OpenSSL reads.
+    pub fn to_pem(&self) -> String {
+        match self {
+            Self::Ed25519(bytes) => in_pem(&[ED25519_PREFIX.as_slice(), bytes].concat()),
+            Self::P256(point) => pem(point),
+        }
+    }
+
     /// The key's id in the metadata that we write.
     pub fn id(&self) -> String {
         key_id(&self.to_json())
@@ -84,15 +106,27 @@ pub(crate) fn usable_keys(keys: &Json) -> Result<BTreeMap<String, PublicKey>, Ma
 }
 
 fn pem(point: &[u8; 65]) -> String {
-    let encoded = Base64::encode_string(&[P256_PREFIX.as_slice(), point].concat());
-    let (first, second) = encoded.split_at(64);
-    format!("{PEM_BEGIN}\n{first}\n{second}\n{PEM_END}\n")
+    in_pem(&[P256_PREFIX.as_slice(), point].concat())
+}
+
+fn in_pem(der: &[u8]) -> String {
+    let encoded = Base64::encode_string(der);
+    let (first, second) = encoded.split_at(encoded.len().min(64));
+    let second = match second {
+        "" => String::new(),
+        rest => format!("{rest}\n"),
+    };
+    format!("{PEM_BEGIN}\n{first}\n{second}{PEM_END}\n")
+}
+
+fn pem_body(pem: &str) -> Option<Vec<u8>> {
+    let body = pem.trim().strip_prefix(PEM_BEGIN)?.strip_suffix(PEM_END)?;
+    let body: String = body.split_ascii_whitespace().collect();
+    Base64::decode_vec(&body).ok()
 }
 
 fn point(pem: &str) -> Option<[u8; 65]> {
-    let body = pem.trim().strip_prefix(PEM_BEGIN)?.strip_suffix(PEM_END)?;
-    let body: String = body.split_ascii_whitespace().collect();
-    let der = Base64::decode_vec(&body).ok()?;
+    let der = pem_body(pem)?;
     let point: [u8; 65] = der.strip_prefix(&P256_PREFIX)?.try_into().ok()?;
     (point[0] == 4).then_some(point)
 }
@@ -154,5 +188,21 @@ mod tests {
         ] {
             assert_eq!(PublicKey::from_json(&parse(text)), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_survives_the_form_of_openssl() {
+        let ed25519 = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n";
+        let key = PublicKey::from_pem(ed25519).unwrap();
+        assert!(matches!(key, PublicKey::Ed25519([0xd7, 0x5a, ..])));
+        assert_eq!(key.to_pem(), ed25519);
+        let mut point = [7; 65];
+        point[0] = 4;
+        let key = PublicKey::P256(point);
+        assert_eq!(PublicKey::from_pem(&key.to_pem()), Some(key));
+        assert_eq!(
+            PublicKey::from_pem("-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----"),
+            None
+        );
     }
 }

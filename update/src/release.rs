@@ -26,6 +26,8 @@ mod content_key;
 
 mod file_key;
 
+mod key_file;
+
 pub mod fresh;
 
 pub mod pack;
@@ -39,6 +41,7 @@ pub use content_key::{ContentKey, Grants, Recipient, WrappedKey};
 pub use fields::{Malformed, NAME_MAX};
 pub use file_key::{FileKey, SealedKey};
 pub use index::{About, Chunk, HARDWARE_MAX, INDEX_MAX, Index, RECIPIENTS_MAX, SBOM_MAX, Sbom};
+pub use key_file::{KEY_FILE_MAX, KeyFile};
 pub use merkle::Merkle;
 
 /// Bytes of a plain chunk; the last one of an image may be shorter.

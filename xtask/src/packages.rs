@@ -28,9 +28,11 @@ pub(crate) const TEST: &[Package] = &[
     "microsocks",        // an independent SOCKS5 proxy
     "mosquitto",         // the upstream
     "mosquitto-clients", // independent MQTT clients
+    "opensc",            // pkcs11-tool, the signing program of vendors' tokens
     "openssl",           // an independent opinion on our TLS
     "python3-venv",      // pymodbus and paho-mqtt, see tests/requirements.txt
     "socat",             // pty pairs as serial lines
+    "softhsm2",          // a PKCS #11 token in software
     "strace",            // records and fails the buffer's system calls
     "swtpm",             // a TPM in software
     "systemd",           // systemd-analyze

@@ -10,6 +10,8 @@ mod failure;
 mod identity;
 mod plan;
 mod profile;
+mod progress;
+mod release;
 mod run;
 mod simulate;
 mod status;
@@ -62,6 +64,9 @@ enum Command {
     /// Provision the TPM, show what stands in it, and approve what it may take
     #[command(subcommand)]
     Tpm(tpm::Command),
+    /// For vendors: make, sign, publish and check releases
+    #[command(subcommand)]
+    Release(Box<release::Command>),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Print a completion script for a shell
@@ -116,6 +121,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Buffer(args) => buffer::run(&args),
         Command::Identity(command) => identity::run(&command),
         Command::Tpm(command) => tpm::run(&command),
+        Command::Release(command) => release::run(&command),
         Command::Schema => Ok(print(&format!("{:#}\n", config::schema()))?),
         Command::Completions { shell } => Ok(print(&completions(shell))?),
     }

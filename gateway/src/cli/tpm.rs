@@ -28,6 +28,8 @@ pub(super) enum Command {
     Provision(ProvisionArgs),
     /// Show what stands in the TPM, in plain words
     Status(StatusArgs),
+    /// Print the public key to which releases for this device are encrypted
+    PayloadKey(ConfigPath),
     /// For vendors: approve a trusted root or a security floor, offline
     Approve(approve::Args),
     /// For whoever looks after a fleet: check the receipt of an installation, offline
@@ -65,6 +67,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Provision(args) => run_provision(args),
         Command::Status(args) => run_status(args),
+        Command::PayloadKey(path) => payload_key(path),
         Command::Approve(args) => approve::run(args),
         Command::Receipt(args) => receipt::run(args),
     }
@@ -196,6 +199,13 @@ fn run_status(args: &StatusArgs) -> Result<(), Failure> {
         0 => Ok(()),
         count => Err(anyhow!("{count} problems with the TPM").into()),
     }
+}
+
+fn payload_key(path: &ConfigPath) -> Result<(), Failure> {
+    let table = table(path)?;
+    let opened = Tpm::open_provisioned(&trusted::address(&table)?, &table.directory);
+    let (_, keys) = opened.map_err(|error| Failure::new(Exit::Unreachable, error.into()))?;
+    Ok(print(&keys.payload_public.pem())?)
 }
 
 fn table(path: &ConfigPath) -> Result<config::Tpm, Failure> {

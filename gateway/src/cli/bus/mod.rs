@@ -5,7 +5,6 @@
 
 mod forget;
 mod guess;
-mod progress;
 mod read;
 mod scan;
 mod target;

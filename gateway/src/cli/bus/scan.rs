@@ -24,8 +24,8 @@ use crate::{
 };
 
 use super::{
+    super::progress::Progress,
     Exit, Failure, note, print,
-    progress::Progress,
     target::{Session, Target, Wire},
     usage,
 };

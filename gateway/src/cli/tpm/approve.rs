@@ -5,25 +5,16 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, anyhow};
-use base64ct::{Base64, Encoding};
 use clap::Subcommand;
-use tpm::{Approval, FileSigner, Subject, TrustedRoot, recovery_message, sha256};
+use tpm::{Approval, EpochApproval, Signature, Subject, TrustedRoot, recovery_message, sha256};
 
-use crate::appliance::trusted;
-
-use super::super::{Exit, Failure, print};
-
-/// A private key in PEM takes 250 bytes.
-const KEY_MAX: u64 = 8 * 1024;
-const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
-const END: &str = "-----END PRIVATE KEY-----";
+use super::super::{Exit, Failure, print, release::keys};
 
 /// Arguments of `approve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The vendor's private key: P-256, PKCS #8, PEM (openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256)
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[command(flatten)]
+    source: keys::Source,
     #[command(subcommand)]
     what: What,
 }
@@ -43,6 +34,11 @@ enum What {
         /// The epoch
         epoch: u64,
     },
+    /// Let devices open releases of this security epoch, as long as their floor is not above it
+    Epoch {
+        /// The epoch
+        epoch: u64,
+    },
     /// Let one device unseal its hierarchies' authorisation values
     Recovery {
         /// The name of its storage key, from `gateway tpm status --json`
@@ -51,14 +47,14 @@ enum What {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let pem = trusted::read_small(&args.key, KEY_MAX)?;
-    let pkcs8 = private_key(&pem).with_context(|| {
-        format!(
-            "{} holds no private key in PKCS #8 and PEM",
-            args.key.display()
-        )
-    })?;
-    let signer = FileSigner::new(&pkcs8).context("cannot use the vendor's key")?;
+    let (key, signer) = args.source.approver()?;
+    let sign = |message: &[u8]| {
+        let signature = signer
+            .sign(message)
+            .map_err(|error| tpm::Error::Rule(error.to_string()))?;
+        Signature::from_der(&signature)
+            .ok_or_else(|| tpm::Error::Rule("the signature is not in DER".to_owned()))
+    };
     let subject = match &args.what {
         What::Root { file, version } => {
             let bytes =
@@ -69,6 +65,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             })
         }
         What::Floor { epoch } => Subject::Floor(*epoch),
+        What::Epoch { epoch } => {
+            let approval = EpochApproval::make(*epoch, &key, &mut |message| sign(message))
+                .context("cannot approve this")?;
+            return Ok(print(&approval.to_json())?);
+        }
         What::Recovery { name } => {
             let name = tpm::hex::decode(name)
                 .filter(|name| name.len() == 34)
@@ -78,25 +79,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
                         anyhow!("a key's name has 68 hexadecimal digits"),
                     )
                 })?;
-            let signature = signer
-                .sign(&recovery_message(&name))
-                .context("cannot sign")?;
+            let signature = sign(&recovery_message(&name)).context("cannot sign")?;
             return Ok(print(&format!(
                 "{}\n",
                 tpm::hex::encode(&signature.fixed())
             ))?);
         }
     };
-    let approval = Approval::make(subject, signer.public(), &mut |message| {
-        signer.sign(message)
-    })
-    .context("cannot approve this")?;
+    let approval = Approval::make(subject, &key, &mut |message| sign(message))
+        .context("cannot approve this")?;
     Ok(print(&approval.to_json())?)
-}
-
-fn private_key(pem: &str) -> Option<Vec<u8>> {
-    let (_, body) = pem.split_once(BEGIN)?;
-    let (body, _) = body.split_once(END)?;
-    let body: String = body.split_whitespace().collect();
-    Base64::decode_vec(&body).ok()
 }
