@@ -37,6 +37,7 @@ mod releases;
 mod security;
 mod serial;
 mod sparkplug;
+mod trials;
 mod trust;
 mod wires;
 

@@ -31,6 +31,8 @@ mod name;
 
 pub mod identity;
 
+pub mod update;
+
 pub mod appliance;
 
 pub use broker_lite::{observe::control, observe::logging};

@@ -44,6 +44,18 @@ pub(crate) fn tank(scene: &Scene, port: u16) -> Result<Process> {
     ready(Process::start("tank", &scene.log_path("tank"), command)?)
 }
 
+/// The updater's end of `updater.sock`, over the slots in `slots.json`.
+pub(crate) fn updater(scene: &Scene) -> Result<Process> {
+    let mut command = script("updater.py")?;
+    command.arg("--socket").arg(scene.path("updater.sock"));
+    command.arg("--status").arg(scene.path("slots.json"));
+    ready(Process::start(
+        "updater",
+        &scene.log_path("updater"),
+        command,
+    )?)
+}
+
 /// A TCP device of these quantities, unit 1 on loopback, that does not know some function codes.
 pub(crate) fn controller(
     scene: &Scene,

@@ -2,7 +2,10 @@
 //!
 //! Invariant: a probe is answered by its own message, never by one that came late.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use tokio::time::timeout;
 
@@ -16,13 +19,15 @@ use crate::{
 /// Under `$`, where no wildcard subscription sees it and no client publishes.
 const TOPIC: &str = "$broker/probe";
 
+/// Probes sent by this process: several may be under way, each with its own number.
+static SENT: AtomicU64 = AtomicU64::new(0);
+
 /// A publisher and subscriber in this process that hears itself.
 #[derive(Debug)]
 pub struct Probe {
     broker: Broker,
     client: LocalClient,
     topic: TopicName,
-    sent: u64,
 }
 
 /// Why a probe did not come back.
@@ -46,7 +51,6 @@ impl Probe {
             broker: broker.clone(),
             client,
             topic,
-            sent: 0,
         }
     }
 
@@ -58,8 +62,7 @@ impl Probe {
         if self.broker.has_stopped() {
             return Err(Lost::Stopped);
         }
-        self.sent += 1;
-        let payload = self.sent.to_string();
+        let payload = SENT.fetch_add(1, Ordering::Relaxed).to_string();
         let message = Message::new(self.topic.clone(), payload.clone());
         drop(self.client.publish(message.with_qos(QoS::AtMostOnce)));
         let back = async {

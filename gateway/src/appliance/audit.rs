@@ -108,6 +108,24 @@ impl Audit {
     }
 }
 
+/// Writes that a release stays.
+pub(super) fn committed(version: &str, reason: &str) {
+    info!(
+        target: "gateway::audit",
+        message_id = catalog::COMMITTED.id, kind = catalog::COMMITTED.name,
+        version = cut(version), reason, "{}", catalog::COMMITTED.says
+    );
+}
+
+/// Writes that a release goes.
+pub(super) fn rolled_back(version: &str, reason: &str) {
+    warn!(
+        target: "gateway::audit",
+        message_id = catalog::ROLLED_BACK.id, kind = catalog::ROLLED_BACK.name,
+        version = cut(version), reason, "{}", catalog::ROLLED_BACK.says
+    );
+}
+
 /// Writes that a retained message is no command.
 pub(super) fn ignored(topic: &impl Display, payload: &[u8]) {
     warn!(

@@ -5,7 +5,7 @@
 use broker_lite::observe::metrics::{self, Exposition, counter, gauge};
 
 use super::{
-    drain_status,
+    drain_status, release_status,
     status::{BufferStatus, StatusSource, UpstreamStatus},
     wear,
 };
@@ -17,6 +17,9 @@ pub(super) fn page(source: &StatusSource) -> String {
     about_buffer(&mut text, &source.buffer());
     if let Some(upstream) = source.upstream() {
         about_upstream(&mut text, &upstream);
+    }
+    if let Some(releases) = source.releases().read() {
+        release_status::metrics(&mut text, &releases);
     }
     text.end()
 }

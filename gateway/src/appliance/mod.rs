@@ -17,6 +17,8 @@ mod metrics;
 mod presence;
 mod publisher;
 mod raw;
+pub mod release_status;
+mod releases;
 mod status;
 pub mod status_text;
 pub(crate) mod trusted;
@@ -44,6 +46,7 @@ use crate::{
     },
 };
 use field::Field;
+use releases::{Plant as WatchedPlant, ReleaseBoard, Releases};
 pub use status::{Status, StatusSource};
 pub use trusted::TpmStatus;
 use trusted::Trusted;
@@ -65,6 +68,7 @@ pub struct Appliance {
     field: Arc<Field>,
     status: StatusSource,
     trusted: Trusted,
+    releases: Option<Releases>,
     metrics: Option<http::Server>,
     tasks: Vec<JoinHandle<()>>,
     cancel: CancellationToken,
@@ -101,6 +105,7 @@ impl Appliance {
             config.buffer.max_size.as_bytes(),
             field.clone(),
             trusted.clone(),
+            ReleaseBoard::default(),
         );
         let metrics = serve_metrics(config.metrics.as_ref(), &status).await?;
         let tasks = vec![
@@ -143,6 +148,7 @@ impl Appliance {
             field,
             status,
             trusted,
+            releases: None,
             metrics,
             tasks,
             cancel,
@@ -150,6 +156,7 @@ impl Appliance {
         };
         appliance.start_link();
         appliance.start_field().await;
+        appliance.start_releases();
         info!(
             id = %appliance.id,
             version = env!("CARGO_PKG_VERSION"),
@@ -188,6 +195,20 @@ impl Appliance {
             )
         });
         self.status.set_link(self.link.clone());
+    }
+
+    fn start_releases(&mut self) {
+        let Some(config) = &self.config.update else {
+            return;
+        };
+        let plant = WatchedPlant::new(
+            &self.broker,
+            &self.buffer,
+            &self.field,
+            &self.trusted,
+            &self.status,
+        );
+        self.releases = Some(Releases::start(config, plant, self.status.releases()));
     }
 
     /// The devices as a Sparkplug host sees them.
@@ -317,6 +338,9 @@ impl Appliance {
 
     /// Stops in reverse: sources first, then the link, the broker, and the buffer last.
     pub async fn stop(mut self) {
+        if let Some(releases) = self.releases.take() {
+            releases.stop().await;
+        }
         self.field.stop().await;
         self.stop_link().await;
         self.cancel.cancel();

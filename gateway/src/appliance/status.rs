@@ -31,6 +31,8 @@ use super::{
     bus_tools, dead_letters,
     drain_status::{self, DrainStatus},
     field::Field,
+    release_status::ReleaseStatus,
+    releases::ReleaseBoard,
     trusted::{TpmStatus, Trusted},
     wear::{OwnEstimateStatus, StorageStatus, WearStatus},
 };
@@ -57,6 +59,9 @@ pub struct Status {
     /// The TPM.
     #[serde(default)]
     pub tpm: TpmStatus,
+    /// Releases of this system; absent without `[update]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<ReleaseStatus>,
 }
 
 /// The local broker at one moment.
@@ -337,6 +342,7 @@ struct Sources {
     max_bytes: u64,
     field: Arc<Field>,
     trusted: Trusted,
+    releases: ReleaseBoard,
     link: RwLock<Option<LinkHandle>>,
 }
 
@@ -349,6 +355,7 @@ impl StatusSource {
         max_bytes: u64,
         field: Arc<Field>,
         trusted: Trusted,
+        releases: ReleaseBoard,
     ) -> StatusSource {
         let started = clock::now().monotonic;
         let link = RwLock::new(None);
@@ -360,6 +367,7 @@ impl StatusSource {
             max_bytes,
             field,
             trusted,
+            releases,
             link,
         }))
     }
@@ -374,6 +382,7 @@ impl StatusSource {
         let source = self.clone();
         Arc::new(move |question| match question.text {
             "status" => json!(source.status()).into(),
+            "update" => json!(source.releases().read()).into(),
             "buffer" => json!(source.buffer_stats()).into(),
             "buffer pause" => json!(source.pause(true)).into(),
             "buffer resume" => json!(source.pause(false)).into(),
@@ -400,6 +409,7 @@ impl StatusSource {
             buffer: self.buffer(),
             upstream: self.upstream(),
             tpm: self.0.trusted.status(),
+            update: self.0.releases.read(),
         }
     }
 
@@ -424,6 +434,11 @@ impl StatusSource {
             self.0.max_bytes,
             self.link().as_ref(),
         )
+    }
+
+    /// Where it stands how releases stand.
+    pub(super) fn releases(&self) -> ReleaseBoard {
+        self.0.releases.clone()
     }
 
     /// The upstream link now, where one is configured.

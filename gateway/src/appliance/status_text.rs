@@ -35,6 +35,9 @@ pub fn render(status: &Status) -> String {
     text += &buffer_lines(&status.buffer);
     text += &upstream_line(status.upstream.as_ref());
     text += &tpm_line(&status.tpm);
+    if let Some(releases) = &status.update {
+        text += &releases.text();
+    }
     text
 }
 

@@ -66,6 +66,11 @@ impl Errand {
         (errand, settled)
     }
 
+    /// Nothing is to happen: it is to show that the disk takes what it is given.
+    pub(super) fn is_proof(&self) -> bool {
+        self.which == Which::These(Vec::new())
+    }
+
     /// It is on disk.
     pub(super) fn answer(self, settled: Settled) {
         // Whoever asked may be gone.

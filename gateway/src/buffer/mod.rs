@@ -313,6 +313,12 @@ impl Buffer {
         self.0.shared.inbox.settle(errand).then_some(settled)
     }
 
+    /// Has something written that nobody reads; the answer comes when it is on disk. `None` as with
+    /// [`Self::settle`].
+    pub(crate) fn prove(&self) -> Option<oneshot::Receiver<Settled>> {
+        self.settle(Fate::Drop, Which::These(Vec::new()))
+    }
+
     /// See [`Status`]. Blocks on the disk for a moment.
     pub fn status(&self) -> Status {
         let mut status = self.0.shared.lock().clone();

@@ -16,6 +16,7 @@ mod run;
 mod simulate;
 mod status;
 mod tpm;
+mod update;
 
 use std::{
     io::{self, Write},
@@ -67,6 +68,9 @@ enum Command {
     /// For vendors: make, sign, publish and check releases
     #[command(subcommand)]
     Release(Box<release::Command>),
+    /// Releases of this system: how they stand, and which one stays
+    #[command(subcommand)]
+    Update(update::Command),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Print a completion script for a shell
@@ -122,6 +126,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Identity(command) => identity::run(&command),
         Command::Tpm(command) => tpm::run(&command),
         Command::Release(command) => release::run(&command),
+        Command::Update(command) => update::run(&command),
         Command::Schema => Ok(print(&format!("{:#}\n", config::schema()))?),
         Command::Completions { shell } => Ok(print(&completions(shell))?),
     }

@@ -1,4 +1,4 @@
-//! What the gateway tells of commands: for each kind a message id that never changes, what it means,
+//! What the gateway tells of commands, and of releases that stay or go: for each kind a message id that never changes, what it means,
 //! and what to do about it. Values.
 //!
 //! Invariant: `docs/commands.md` and `systemd/gateway.catalog` say the same; a test writes and
@@ -32,6 +32,8 @@ pub(super) enum About {
     Unit,
     /// IDENTITY, VALUE, REASON.
     Letters,
+    /// VERSION, REASON.
+    Release,
 }
 
 pub(super) const EXECUTED: Kind = Kind {
@@ -98,13 +100,29 @@ pub(super) const LETTERS_DROPPED: Kind = Kind {
     about: About::Letters,
 };
 
+pub(super) const COMMITTED: Kind = Kind {
+    name: "update-committed",
+    id: "d6c7776222a54297b9faec2fa7b6a3e7",
+    says: "a new release was healthy for long enough and stays",
+    remedy: "Nothing to do.",
+    about: About::Release,
+};
+
+pub(super) const ROLLED_BACK: Kind = Kind {
+    name: "update-rolled-back",
+    id: "74078a02419443d09b975b086106a858",
+    says: "a new release was not healthy in time: the one before starts again",
+    remedy: "Read REASON: it names what worked before the update and did not after it. Send it to the release's maker.",
+    about: About::Release,
+};
+
 #[cfg(test)]
 mod tests {
     use std::{fmt::Write as _, fs, path::Path};
 
     use super::*;
 
-    const KINDS: [Kind; 8] = [
+    const KINDS: [Kind; 10] = [
         EXECUTED,
         REFUSED,
         FAILED,
@@ -113,6 +131,8 @@ mod tests {
         TOOL_WRITE,
         LETTERS_RESENT,
         LETTERS_DROPPED,
+        COMMITTED,
+        ROLLED_BACK,
     ];
     const BEGIN: &str = "<!-- kinds -->\n";
     const END: &str = "<!-- end of kinds -->";
@@ -131,11 +151,16 @@ mod tests {
                 About::Bus => ("bus @BUS@ by @IDENTITY@ (@CLIENT@)", "Outcome: @OUTCOME@\n"),
                 About::Unit => ("bus @BUS@ unit @UNIT@ by @IDENTITY@", "Reason: @REASON@\n"),
                 About::Letters => ("by @IDENTITY@", "Reason: @REASON@\n"),
+                About::Release => ("release @VERSION@", "Reason: @REASON@\n"),
+            };
+            let value = match kind.about {
+                About::Release => "",
+                _ => "Value: @VALUE@\n",
             };
             write!(
                 text,
                 "\n-- {}\nSubject: {}: {subject}\nDefined-By: gateway\n\n\
-                 Value: @VALUE@\n{outcome}What to do: {}\n",
+                 {value}{outcome}What to do: {}\n",
                 kind.id, kind.name, kind.remedy
             )
             .expect("a text");

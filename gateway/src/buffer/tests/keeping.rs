@@ -3,6 +3,17 @@
 use super::*;
 
 #[test]
+fn a_proof_is_answered_once_it_is_on_disk_and_never_by_a_closed_buffer() {
+    let fixture = Fixture::new();
+    let buffer = fixture.open();
+    let proof = buffer.prove().expect("the buffer takes it");
+    assert_eq!(proof.blocking_recv(), Ok(Settled::default()));
+    assert_eq!(buffer.status().rows, 0);
+    buffer.0.close();
+    assert!(buffer.prove().is_none());
+}
+
+#[test]
 fn what_was_committed_is_read_back_in_order() {
     let fixture = Fixture::new();
     let buffer = fixture.open();

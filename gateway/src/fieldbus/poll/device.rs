@@ -62,6 +62,8 @@ pub(crate) struct Device {
     fingerprint: String,
     turnaround: Turnaround,
     polls_made: u64,
+    /// Polls that were answered with values.
+    pub(crate) good_polls: u64,
 }
 
 /// A poll of a device, whatever becomes of the plan around it.
@@ -156,6 +158,7 @@ impl Device {
             fingerprint: memory::fingerprint(device),
             turnaround: Turnaround::assumed(cost.turnaround()),
             polls_made: 0,
+            good_polls: 0,
         };
         device.replan(now);
         device
@@ -178,6 +181,7 @@ impl Device {
         };
         let wanted = |point: &usize| self.points[*point].due <= at;
         let wanted: Vec<usize> = turn.points.iter().copied().filter(wanted).collect();
+        self.good_polls += 1;
         self.serve(&wanted, at);
         self.readings(&wanted, turn.span, answer, stamp)
     }

@@ -63,6 +63,8 @@ pub struct DeviceStatus {
     pub turnaround: Option<Duration>,
     /// Requests of its plan.
     pub requests: usize,
+    /// Requests of its plan that were answered with values.
+    pub good_polls: u64,
     /// Its points in the order of the configuration.
     pub points: Vec<PointStatus>,
 }
@@ -77,6 +79,7 @@ impl DeviceStatus {
             parked: parked.map(|point| point.name.to_string()).collect(),
             turnaround: device.turnaround(),
             requests: device.polls.len(),
+            good_polls: device.good_polls,
             points: device
                 .points
                 .iter()
