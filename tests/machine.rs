@@ -269,6 +269,18 @@ fn install(folder: &Path, service: Service, configuration: &str) -> Result<()> {
             "lib/systemd/system/gateway.service",
         ),
         (
+            "systemd/gateway-updater.service",
+            "lib/systemd/system/gateway-updater.service",
+        ),
+        (
+            "systemd/gateway-updater.socket",
+            "lib/systemd/system/gateway-updater.socket",
+        ),
+        (
+            "systemd/gateway-restart.service",
+            "lib/systemd/system/gateway-restart.service",
+        ),
+        (
             "systemd/broker-lite.service",
             "lib/systemd/system/broker-lite.service",
         ),

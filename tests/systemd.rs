@@ -30,7 +30,10 @@ tcp = "127.0.0.1:502"
 fn the_installed_unit_verifies_and_the_service_becomes_ready() -> Result<()> {
     let machine = Machine::boot(CONFIGURATION)?;
     machine.wait_until_ready()?;
-    let findings = machine.run(&["sh", "-c", "systemd-analyze verify gateway.service 2>&1"])?;
+    let units =
+        "gateway.service gateway-updater.service gateway-updater.socket gateway-restart.service";
+    let verify = format!("systemd-analyze verify {units} 2>&1");
+    let findings = machine.run(&["sh", "-c", &verify])?;
     ensure!(
         !findings.contains("gateway"),
         "systemd-analyze verify: {findings}"
