@@ -37,7 +37,7 @@ use crate::fieldbus::{
 };
 
 use adhoc::{Asked, Asker};
-use link::{Findings, Link};
+use link::{Findings, Link, NOISE};
 
 pub use crate::fieldbus::{
     poll::schedule::{BusStatus, DeviceStatus, Late},
@@ -103,6 +103,7 @@ pub(crate) fn start(
         events,
         cancel,
         down_because: None,
+        strays: 0,
     };
     let done = handle.done.clone().drop_guard();
     tokio::spawn(async move {
@@ -200,6 +201,8 @@ struct Driver {
     cancel: CancellationToken,
     /// What was last said of a wire that is down.
     down_because: Option<String>,
+    /// Bytes that were part of no answer, when it was last looked at.
+    strays: u64,
 }
 
 /// Why a wire is no longer served.
@@ -322,6 +325,9 @@ impl Driver {
                 let stamp = clock::now();
                 // Commands that came meanwhile take part in what is sent next.
                 self.take_commands();
+                if self.strays_came() {
+                    self.input(Input::Stray);
+                }
                 lock(&self.schedule).handle_input(reply, stamp);
             }
             Some(command) = self.commands.recv(), if goes_on && takes_commands => {
@@ -348,6 +354,12 @@ impl Driver {
                 adhoc = self.asked.next() => self.input(Input::Adhoc(adhoc)),
             }
         }
+    }
+
+    /// Whether as many bytes as a late answer has at least came before the last reply or with it.
+    fn strays_came(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.strays, self.findings.stray_bytes());
+        self.strays - before > NOISE
     }
 
     fn take_commands(&mut self) {

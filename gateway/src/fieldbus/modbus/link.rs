@@ -22,6 +22,9 @@ use crate::{
 use connection::Connection;
 use line::Line;
 
+/// Stray bytes that are no late answer: no frame is so short.
+pub(super) const NOISE: u64 = 3;
+
 /// A wire that transactions go over.
 pub(super) enum Link {
     /// Frames that silence and a CRC keep apart: one transaction at a time.

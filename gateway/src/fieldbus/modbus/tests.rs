@@ -318,8 +318,12 @@ async fn a_device_that_falls_silent_is_offline_until_it_answers_again() {
         ..Faults::default()
     });
     let gone = rig.state("meter").await;
-    let reason = "no answer in 200ms".to_owned();
-    assert_eq!(gone, DeviceState::Offline { reason });
+    let why = |state| match state {
+        DeviceState::Offline { reason } => reason,
+        DeviceState::Online => panic!("it is silent"),
+    };
+    let reason = why(gone);
+    assert!(reason.starts_with("no answer in "), "{reason}");
     let before = rig.handle.status();
     assert!(before.time_outs >= 3, "{before:?}");
     rig.reading("temperature").await;
@@ -574,3 +578,4 @@ async fn a_write_to_all_units_of_a_line_is_sent_and_nobody_is_waited_for() {
 
 mod hostile;
 mod secure;
+mod slow;

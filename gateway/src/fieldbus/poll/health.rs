@@ -16,6 +16,8 @@ use crate::fieldbus::{poll::jitter::Jitter, transaction::Span};
 pub(crate) const OFFLINE_AFTER: u32 = 3;
 /// The first pause of a unit that is offline.
 const PROBE_FIRST: Duration = Duration::from_secs(5);
+/// What was found out about it holds for so long, so that many commands do not cost as many time-outs.
+const RECENTLY: Duration = PROBE_FIRST;
 /// The longest pause.
 const PROBE_MAX: Duration = Duration::from_secs(300);
 
@@ -35,6 +37,8 @@ pub(crate) enum Health {
 pub(crate) struct Silence {
     /// Transactions without an answer in a row.
     failures: u32,
+    /// When it last did not answer.
+    asked_at: Instant,
     /// When to ask next, if the other units leave time for it.
     pub(crate) probe_at: Instant,
     /// When to ask even if they do not.
@@ -76,6 +80,7 @@ impl Health {
         let probe_at = now + pause;
         *self = Health::Silent(Silence {
             failures,
+            asked_at: now,
             probe_at,
             overdue_at: probe_at + pause.max(timeout),
             unanswered: [unanswered, owed],
@@ -89,11 +94,13 @@ impl Health {
         match self {
             Health::Silent(silence) if unanswered.is_some() => {
                 silence.unanswered = [unanswered, silence.unanswered[0]];
+                silence.asked_at = now;
             }
             Health::Silent(_) => {}
             Health::Unproven | Health::Online => {
                 *self = Health::Silent(Silence {
                     failures: 0,
+                    asked_at: now,
                     probe_at: now,
                     overdue_at: now,
                     unanswered: [unanswered, None],
@@ -123,6 +130,12 @@ impl Health {
     /// Whether the unit has been silent long enough to be called offline.
     pub(crate) fn is_offline(&self) -> bool {
         matches!(self, Health::Silent(silence) if silence.failures >= OFFLINE_AFTER)
+    }
+
+    /// Whether it is offline and was asked only just now.
+    pub(crate) fn is_offline_for_sure(&self, now: Instant) -> bool {
+        let recently = |silence: &Silence| now < silence.asked_at + RECENTLY;
+        self.is_offline() && matches!(self, Health::Silent(silence) if recently(silence))
     }
 
     /// Whether its polls run as planned.

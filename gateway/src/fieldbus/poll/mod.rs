@@ -7,6 +7,7 @@
 //! ```
 
 pub(crate) mod device;
+mod forecast;
 mod health;
 mod jitter;
 pub(crate) mod memory;

@@ -1,24 +1,23 @@
-//! How long a unit is waited for that did not answer lately. A core.
+//! How long a unit is waited for. A core.
 //!
-//! A unit that answers is given the response time-out of its bus. Once it has not answered, it is
-//! given up after several times what its slowest answers took, wherever waiting longer would make
-//! others late, until it has answered many times in a row. Why: docs/decisions/0029.
+//! As long as configured where the others can wait that long; else for what they can spare, and no
+//! less than what the unit's slowest answers took, and as much again. One that may have answered too
+//! late for that is waited for as long as configured the next time. Why: docs/decisions/0029.
 //!
-//! Invariant: of [`BRIEF_MAX`] + 1 waits in vain for a unit that is offline at least one is as long as
-//! configured, so that one that has become slower comes back.
+//! Invariant: a unit that nothing was heard of is never a reason to wait longer than the others can.
 
 use std::time::Duration;
 
-/// Brief waits in vain in a row for a unit that is offline; the next is as long as configured.
-const BRIEF_MAX: u32 = 2;
-/// A brief wait is so many times the slowest of the answers.
-const FACTOR: u32 = 4;
+/// The least wait is so many times the slowest of the answers.
+const FACTOR: u32 = 2;
 /// No wait is shorter: what a converter or a busy machine may add.
 const SHORTEST: Duration = Duration::from_millis(100);
-/// Answers in a row after which a unit is waited for as configured again.
+/// Answers in a row after which a unit is trusted to go on answering.
 const TRUSTED_AFTER: u32 = 50;
 /// How fast a slow answer is forgotten: by one part in so many with each answer.
-const MEMORY: u32 = 64;
+const MEMORY: u32 = 256;
+/// Shorter waits in vain that lie between two as long as configured, lest noise makes each so.
+const SHORTER_BETWEEN: u32 = 2;
 
 /// What is known of one unit's answers.
 #[derive(Debug, Clone)]
@@ -27,8 +26,10 @@ pub(crate) struct Patience {
     slowest: Option<Duration>,
     /// Answers in a row.
     answers: u32,
-    /// Brief waits in vain in a row, since it is offline.
-    brief: u32,
+    /// Waits in vain that were shorter than configured since one was as long.
+    shorter: u32,
+    /// Bytes came that may have been its answer, too late.
+    heard: bool,
 }
 
 /// Whoever never failed is trusted.
@@ -37,7 +38,8 @@ impl Default for Patience {
         Patience {
             slowest: None,
             answers: TRUSTED_AFTER,
-            brief: 0,
+            shorter: SHORTER_BETWEEN,
+            heard: false,
         }
     }
 }
@@ -46,7 +48,8 @@ impl Patience {
     /// The unit answered, be it an exception.
     pub(crate) fn answered(&mut self) {
         self.answers = self.answers.saturating_add(1);
-        self.brief = 0;
+        self.shorter = SHORTER_BETWEEN;
+        self.heard = false;
     }
 
     /// So much time passed between a request and its answer, beside that on the wire.
@@ -55,15 +58,25 @@ impl Patience {
         self.slowest = Some(time.max(known - known / MEMORY));
     }
 
-    /// It did not answer; `brief`: it was not waited for as long as configured, `offline`: nor did
-    /// it the times before.
-    pub(crate) fn failed(&mut self, brief: bool, offline: bool) {
+    /// It did not answer; `shorter`: it was not waited for as long as configured.
+    pub(crate) fn failed(&mut self, shorter: bool) {
         self.answers = 0;
-        self.brief = if brief {
-            self.brief + u32::from(offline)
+        self.shorter = if shorter {
+            self.shorter.saturating_add(1)
         } else {
             0
         };
+        self.heard = false;
+    }
+
+    /// After a wait shorter than configured bytes came that nobody asked for.
+    pub(crate) fn heard(&mut self) {
+        self.heard = true;
+    }
+
+    /// Whether it has answered often enough in a row to be counted on.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.answers >= TRUSTED_AFTER
     }
 
     /// What its slowest answers take, if it ever gave any.
@@ -71,10 +84,10 @@ impl Patience {
         self.slowest
     }
 
-    /// How long it may be waited for instead of as long as configured; `others`: the slowest
-    /// answers of the other units, for one that never answered. `None`: no less than configured.
-    pub(crate) fn brief(&self, others: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
-        if self.answers >= TRUSTED_AFTER || self.brief >= BRIEF_MAX {
+    /// How long it is waited for at least; `others`: the slowest answers of the other units, for one
+    /// that never answered. `None`: as long as configured.
+    pub(crate) fn least(&self, others: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
+        if self.heard && self.shorter >= SHORTER_BETWEEN {
             return None;
         }
         let slowest = self.slowest.or_else(others)?;
@@ -90,58 +103,72 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    fn after(answers: &[u64]) -> Patience {
+    fn after(answers: impl IntoIterator<Item = u64>) -> Patience {
         let mut patience = Patience::default();
         for millis in answers {
             patience.answered();
-            patience.took(ms(*millis));
+            patience.took(ms(millis));
         }
         patience
     }
 
     #[test]
-    fn a_unit_that_never_failed_is_waited_for_as_configured() {
-        assert_eq!(Patience::default().brief(|| Some(ms(50))), None);
-        assert_eq!(after(&[10]).brief(|| None), None);
+    fn a_unit_is_waited_for_twice_as_long_as_its_slowest_answer_took_at_least() {
+        let least = |patience: Patience| patience.least(|| Some(ms(200)));
+        assert_eq!(least(after([10, 256, 10])), Some(2 * ms(255)));
+        assert_eq!(
+            least(after([1; 100])),
+            Some(ms(100)),
+            "no less than is sane"
+        );
+        assert_eq!(least(after([])), Some(ms(400)), "as slow as another may be");
+        let forgotten = [300].into_iter().chain([10; 1_000]);
+        assert_eq!(least(after(forgotten)), Some(ms(100)));
+        // One answer in a hundred is slow.
+        let now_and_then = [300].into_iter().chain([10; 99]);
+        assert!(least(after(now_and_then)) > Some(ms(400)));
     }
 
     #[test]
-    fn one_that_failed_is_given_up_after_several_times_its_slowest_answer() {
-        let brief = |answers: &[u64]| {
-            let mut patience = after(answers);
-            patience.failed(false, false);
-            patience.brief(|| Some(ms(200)))
-        };
-        assert_eq!(brief(&[10, 60, 10]), Some(4 * ms(60) - 4 * ms(60) / 64));
-        assert_eq!(brief(&[1; 100]), Some(ms(100)), "no less than is sane");
-        assert_eq!(brief(&[]), Some(ms(800)), "as slow as another may be");
-        let forgotten: Vec<u64> = [300].into_iter().chain([10; 300]).collect();
-        assert_eq!(brief(&forgotten), Some(ms(100)));
+    fn where_no_unit_has_answered_nobody_knows_how_long_one_takes() {
+        assert_eq!(after([]).least(|| None), None);
     }
 
     #[test]
-    fn each_third_wait_in_vain_for_a_unit_that_is_offline_is_as_long_as_configured() {
-        let mut patience = after(&[10]);
-        patience.failed(false, false);
-        patience.failed(true, false);
-        for _ in 0..3 {
-            for _ in 0..BRIEF_MAX {
-                assert_eq!(patience.brief(|| None), Some(ms(100)));
-                patience.failed(true, true);
-            }
-            assert_eq!(patience.brief(|| None), None);
-            patience.failed(false, true);
+    fn a_unit_that_may_have_answered_too_late_is_waited_for_as_configured() {
+        let mut patience = after([10]);
+        patience.failed(true);
+        assert_eq!(patience.least(|| None), Some(ms(100)), "nothing was heard");
+        patience.heard();
+        assert_eq!(patience.least(|| None), None);
+        patience.answered();
+        patience.took(ms(250));
+        assert_eq!(patience.least(|| None), Some(ms(500)));
+    }
+
+    #[test]
+    fn on_a_noisy_line_at_most_one_wait_in_three_is_as_long_as_configured() {
+        let mut patience = after([10]);
+        patience.failed(true);
+        let mut long = 0;
+        for _ in 0..30 {
+            patience.heard();
+            let shorter = patience.least(|| None).is_some();
+            long += u32::from(!shorter);
+            patience.failed(shorter);
         }
+        assert_eq!(long, 10);
     }
 
     #[test]
     fn many_answers_in_a_row_make_it_trusted_again() {
-        let mut patience = after(&[10]);
-        patience.failed(false, false);
+        let mut patience = after([10]);
+        assert!(patience.is_trusted());
+        patience.failed(true);
         for _ in 0..TRUSTED_AFTER {
-            assert_eq!(patience.brief(|| None), Some(ms(100)));
+            assert!(!patience.is_trusted());
             patience.answered();
         }
-        assert_eq!(patience.brief(|| None), None);
+        assert!(patience.is_trusted());
     }
 }

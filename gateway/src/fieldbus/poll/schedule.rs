@@ -73,6 +73,8 @@ pub(crate) enum Input {
     /// The same of one that cost the connection, which is made anew: whatever else was under way
     /// is lost with it. Reads are asked again, a write has failed.
     Severed { id: TransactionId, reply: Reply },
+    /// Bytes came that nobody asked for: a late answer, perhaps.
+    Stray,
     /// A value to be written.
     Command(Command),
     /// A request of a tool; see [`adhoc`].
@@ -117,6 +119,8 @@ pub(crate) struct Schedule {
     outputs: VecDeque<Output>,
     jitter: Jitter,
     counters: Counters,
+    /// The device that last did not answer and was not waited for as long as configured.
+    shortened: Option<usize>,
     /// Not before then does an overdue unit that may not answer go before the others.
     unanswering_at: Instant,
     /// The silence after the last answer ends then.
@@ -159,6 +163,8 @@ enum Purpose {
     Recheck(usize),
     /// The first of `writes`.
     Write,
+    /// Is the unit back, for which the first of `writes` is?
+    Knock,
     /// The first of `adhoc`.
     Adhoc,
 }
@@ -188,6 +194,7 @@ impl Schedule {
             outputs: VecDeque::new(),
             jitter: Jitter::new(seed),
             counters: Counters::new(now),
+            shortened: None,
             unanswering_at: now.monotonic,
             silent_at: now.monotonic,
             decided_at: now.monotonic,
@@ -224,6 +231,7 @@ impl Schedule {
             Input::WireDown(reason) => self.wire_down(reason, now),
             Input::Reply { id, reply } => self.replied(id, reply, now),
             Input::Severed { id, reply } => self.severed(id, reply, now),
+            Input::Stray => self.heard_late(),
             Input::Command(command) => self.command(command, now),
             Input::Adhoc(adhoc) => self.ask(adhoc),
             Input::Stop => self.stop(now),

@@ -17,6 +17,8 @@ const MBAP_EXTRA: usize = 4;
 const TURNAROUND: Duration = Duration::from_millis(10);
 /// A round trip over a plant network with the device's own time, until it has been measured.
 const ROUND_TRIP: Duration = Duration::from_millis(2);
+/// How long a line is listened to after an answer that did not come, with what a USB converter adds.
+const FENCE: Duration = Duration::from_millis(50);
 /// One byte on a plant network of 10 Mbit/s, so that a hole is cheap but not free.
 const NETWORK_BYTE: Duration = Duration::from_nanos(800);
 
@@ -103,6 +105,14 @@ impl Cost {
     pub(crate) fn silence(self) -> Duration {
         match self.medium {
             Medium::Line(rate) => rate.silence(),
+            Medium::Network => Duration::ZERO,
+        }
+    }
+
+    /// Time that passes after an answer that did not come, until the next request may be sent.
+    pub(crate) fn fence(self) -> Duration {
+        match self.medium {
+            Medium::Line(_) => FENCE,
             Medium::Network => Duration::ZERO,
         }
     }

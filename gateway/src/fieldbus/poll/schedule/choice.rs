@@ -1,15 +1,19 @@
 //! What to send next. A core; part of the schedule.
 //!
-//! Invariant: a unit that may not answer is asked only when every answering one keeps its
-//! deadlines meanwhile, or within a share of the bus when none of that is left.
+//! On a line a unit may not answer until it has answered many times in a row. It is asked after all
+//! others, if they can wait for as long as it is waited for at least.
+//!
+//! Invariant: a unit that may not answer is asked only when every other one keeps its deadlines
+//! meanwhile, or within a share of the bus when there was no time for it.
 
 use std::time::{Duration, Instant};
 
 use crate::reading::Stamp;
 
 use crate::fieldbus::{
+    DeviceState,
     poll::{
-        device::{Device, Poll},
+        device::{Device, Poll, PollId},
         health::Health,
         point::Point,
     },
@@ -27,7 +31,6 @@ pub(super) const SHARE_OF_UNANSWERING: u32 = 10;
 struct Waiting {
     device: usize,
     purpose: Purpose,
-    since: Instant,
     overdue_at: Instant,
 }
 
@@ -57,7 +60,11 @@ impl Schedule {
         if !self.is_up() || self.under_way.len() >= self.window {
             return;
         }
-        self.refuse_expired(now);
+        let executing = |one: &UnderWay| one.purpose == Purpose::Write;
+        if !self.under_way.iter().any(executing) {
+            self.refuse_expired(now);
+            self.refuse_for_offline(now);
+        }
         let now = now.monotonic;
         self.refuse_late_adhoc(now);
         self.decided_at = now;
@@ -94,10 +101,6 @@ impl Schedule {
     }
 
     fn refuse_expired(&mut self, now: Stamp) {
-        let executing = |one: &UnderWay| one.purpose == Purpose::Write;
-        if self.under_way.iter().any(executing) {
-            return;
-        }
         while let Some(refusal) = self
             .writes
             .front()
@@ -109,13 +112,33 @@ impl Schedule {
         }
     }
 
+    /// Ends commands for a unit that was found to be offline just now.
+    fn refuse_for_offline(&mut self, now: Stamp) {
+        while let Some(write) = self.writes.front() {
+            let device = &self.devices[write.device];
+            let Some((DeviceState::Offline { reason }, _)) = &device.told else {
+                return;
+            };
+            if !device.health.is_offline_for_sure(now.monotonic) {
+                return;
+            }
+            let outcome = write.lost(&format!("the device is offline: {reason}"), false);
+            self.finish_write(outcome, now);
+        }
+    }
+
     fn write_due(&self, now: Instant) -> Option<(usize, Purpose)> {
         let write = self.writes.front()?;
-        if self.is_under_way(write.device, Purpose::Write) {
+        // A write is not sent into silence: it takes a whole time-out, and what came of it is unknown.
+        let purpose = match self.devices[write.device].health.is_offline() {
+            true => Purpose::Knock,
+            false => Purpose::Write,
+        };
+        if self.is_under_way(write.device, purpose) {
             return None;
         }
         let ready = write.ready_at().is_none_or(|at| at <= now);
-        ready.then_some((write.device, Purpose::Write))
+        ready.then_some((write.device, purpose))
     }
 
     /// A unit that may not answer and has waited for too long.
@@ -132,7 +155,7 @@ impl Schedule {
         })
     }
 
-    /// The poll or recheck of an answering unit whose deadline is nearest.
+    /// The poll or recheck whose deadline is nearest, of the units that are counted on.
     fn poll_due(&self, now: Instant) -> Option<(usize, Purpose)> {
         let due = |(index, device): (usize, &Device)| {
             let (deadline, purpose) = match &device.health {
@@ -146,36 +169,73 @@ impl Schedule {
             free.then_some((deadline, index, purpose))
         };
         let devices = self.devices.iter().enumerate();
-        let first = devices
+        let counted_on = devices.filter(|(_, device)| self.is_counted_on(device));
+        let first = counted_on
             .filter_map(due)
             .min_by_key(|(deadline, ..)| *deadline);
         first.map(|(_, index, purpose)| (index, purpose))
     }
 
-    /// A unit that may not answer, if the others can wait that long.
-    fn unanswering_with_slack(&self, now: Instant) -> Option<(usize, Purpose)> {
-        let waiting = self.unanswering(now);
-        let first = waiting.min_by_key(|waiting| waiting.since)?;
-        let wait = self.patience(first.device, first.purpose, now);
-        let next = (first.device, first.purpose);
-        self.has_slack(wait, now).then_some(next)
+    /// Whether a unit is asked in the order of the deadlines. Behind a gateway one that failed once
+    /// is too, for there nothing is won by waiting for time to spare: it takes a whole time-out.
+    fn is_counted_on(&self, device: &Device) -> bool {
+        if self.cost.is_line() {
+            device.health.is_online() && device.patience.is_trusted()
+        } else {
+            device.health.is_online() || device.health.is_suspect()
+        }
     }
 
-    /// How long an answer is waited for: as configured, or briefly where the unit did not answer
-    /// lately and waiting as configured would make others late.
-    fn patience(&self, device: usize, purpose: Purpose, now: Instant) -> Duration {
-        let configured = self.response_timeout;
-        let Some(device) = self.devices.get(device) else {
+    /// The first unit that may not answer, if the others can wait for it.
+    fn unanswering_with_slack(&self, now: Instant) -> Option<(usize, Purpose)> {
+        let waiting = self.unanswering(now);
+        let first = waiting.min_by_key(|waiting| waiting.overdue_at)?;
+        let device = &self.devices[first.device];
+        let blocked = self.least_wait(device) + self.beside(device, first.purpose);
+        let next = (first.device, first.purpose);
+        self.has_slack(blocked, now).then_some(next)
+    }
+
+    /// How long an answer is waited for: as configured, or as long as the others can wait, but no
+    /// less than this unit needs.
+    fn patience(&self, device: &Device, purpose: Purpose, now: Instant) -> Duration {
+        let (configured, least) = (self.response_timeout, self.least_wait(device));
+        if purpose == Purpose::Write || least >= configured {
             return configured;
-        };
-        if purpose == Purpose::Write || !self.cost.is_line() {
+        }
+        let beside = self.beside(device, purpose);
+        // Another one may stop answering before the bus has come to rest.
+        let kept = least + beside;
+        let others = self.counted_on().filter(|one| one.name != device.name);
+        let others: Vec<&Device> = others.collect();
+        let room = self.room(&others, configured + beside + kept, now);
+        let room = whole_milliseconds(room.saturating_sub(beside + kept));
+        room.clamp(least, configured)
+    }
+
+    /// How long a unit is waited for at least.
+    fn least_wait(&self, device: &Device) -> Duration {
+        let configured = self.response_timeout;
+        if !self.cost.is_line() || device.health == Health::Unproven {
             return configured;
         }
         let slowest = || self.online().filter_map(|one| one.patience.slowest()).max();
-        match device.patience.brief(slowest) {
-            Some(brief) if brief < configured && !self.has_slack(configured, now) => brief,
-            _ => configured,
-        }
+        let least = device.patience.least(slowest);
+        least.map_or(configured, |least| least.min(configured))
+    }
+
+    /// How long the bus is blocked beside the wait for an answer, if none comes.
+    fn beside(&self, device: &Device, purpose: Purpose) -> Duration {
+        let widest = |id: PollId| Some(device.polls[device.poll(id)?].planned.widest().span);
+        let read = match purpose {
+            Purpose::Poll(id) => widest(id),
+            Purpose::Recheck(point) => device.alone(point),
+            Purpose::Probe | Purpose::Knock | Purpose::Write | Purpose::Adhoc => {
+                device.usual_span()
+            }
+        };
+        let transfer = read.map(|span| self.cost.transfer(&Request::Read(span)));
+        transfer.unwrap_or_default() + self.cost.fence()
     }
 
     fn online(&self) -> impl Iterator<Item = &Device> {
@@ -187,37 +247,45 @@ impl Schedule {
     fn unanswering(&self, now: Instant) -> impl Iterator<Item = Waiting> {
         let asking = self.under_way.iter().any(|one| one.doubtful);
         let waiting = move |(index, device): (usize, &Device)| {
-            let (since, overdue_at, purpose) = match &device.health {
-                Health::Silent(silence)
-                    if silence.probe_at <= now && !device.health.is_suspect() =>
-                {
-                    (silence.probe_at, silence.overdue_at, Purpose::Probe)
+            let (overdue_at, purpose) = match &device.health {
+                Health::Silent(silence) if silence.probe_at <= now => {
+                    (silence.overdue_at, Purpose::Probe)
                 }
-                Health::Unproven => {
-                    let (deadline, purpose) = self.nearest(index, device, now)?;
-                    (deadline, deadline, purpose)
-                }
-                Health::Silent(_) | Health::Online => return None,
+                Health::Unproven | Health::Online => self.nearest(index, device, now)?,
+                Health::Silent(_) => return None,
             };
             Some(Waiting {
                 device: index,
                 purpose,
-                since,
                 overdue_at,
             })
         };
         let devices = self.devices.iter().enumerate();
-        devices.filter_map(waiting).filter(move |_| !asking)
+        devices
+            .filter(|(_, device)| !self.is_counted_on(device))
+            .filter_map(waiting)
+            .filter(move |_| !asking)
     }
 
-    /// Whether every answering unit keeps its deadlines if the bus is blocked for so long from
-    /// now. On an overloaded bus some do not anyway.
+    /// Whether every unit that is counted on keeps its deadlines if the bus is blocked for so long
+    /// from now.
     pub(super) fn has_slack(&self, blocked: Duration, now: Instant) -> bool {
+        let counted_on: Vec<&Device> = self.counted_on().collect();
+        self.room(&counted_on, blocked, now) >= blocked
+    }
+
+    /// For how long the bus can be blocked from now, up to `most`, if these are to keep their
+    /// deadlines. On an overloaded bus some do not anyway.
+    fn room(&self, devices: &[&Device], most: Duration, now: Instant) -> Duration {
         if self.load.gives_way {
-            return false;
+            return Duration::ZERO;
         }
-        let polls: Vec<&Poll> = self.online().flat_map(|device| &device.polls).collect();
-        slack::lasts(&polls, blocked, now)
+        slack::room(devices, most, now)
+    }
+
+    fn counted_on(&self) -> impl Iterator<Item = &Device> {
+        let devices = self.devices.iter();
+        devices.filter(|device| self.is_counted_on(device))
     }
 
     /// Sends the next request for a purpose; `false` when there is none.
@@ -264,12 +332,12 @@ impl Schedule {
         if purpose == Purpose::Adhoc {
             return self.take_adhoc();
         }
-        let patience = self.patience(next.device?, purpose, now);
+        let patience = self.patience(self.devices.get(next.device?)?, purpose, now);
         let device = self.devices.get_mut(next.device?)?;
         let read = match purpose {
             Purpose::Poll(id) => Some(device.ask(device.poll(id)?)?),
             Purpose::Recheck(point) => Some(device.alone(point)?),
-            Purpose::Probe => Some(probe(device)?),
+            Purpose::Probe | Purpose::Knock => Some(probe(device)?),
             Purpose::Write | Purpose::Adhoc => None,
         };
         let request = match read {
@@ -299,6 +367,10 @@ impl Schedule {
             .filter(|(_, purpose)| !self.is_under_way(index, *purpose))
             .min_by_key(|(deadline, _)| *deadline)
     }
+}
+
+fn whole_milliseconds(time: Duration) -> Duration {
+    time - Duration::from_nanos(u64::from(time.subsec_nanos() % 1_000_000))
 }
 
 fn probe(device: &Device) -> Option<Span> {

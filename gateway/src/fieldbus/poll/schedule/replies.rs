@@ -24,11 +24,15 @@ impl Schedule {
             return;
         };
         let under_way = self.under_way.remove(at);
+        if matches!(reply, Reply::Garbled(_)) {
+            self.heard_late();
+        }
         self.counters
             .ended(self.under_way.is_empty(), now.monotonic);
         self.counters.replied(&reply, now.monotonic);
         self.silent_at = now.monotonic + self.cost.silence();
-        if under_way.overdue && silence(&reply, under_way.patience).is_none() {
+        if under_way.overdue && silence(&reply, under_way.patience, self.response_timeout).is_none()
+        {
             // It took what a poll takes, so the next one that may not answer need not wait for its share.
             self.unanswering_at = now.monotonic;
         }
@@ -36,6 +40,14 @@ impl Schedule {
             _ if under_way.purpose == Purpose::Adhoc => self.adhoc_replied(&under_way, reply, now),
             Some(device) => self.device_replied(device, &under_way, reply, now),
             None => {}
+        }
+    }
+
+    /// The unit that was last given up early may have answered after all.
+    pub(super) fn heard_late(&mut self) {
+        let device = self.shortened.take();
+        if let Some(device) = device.and_then(|index| self.devices.get_mut(index)) {
+            device.patience.heard();
         }
     }
 
@@ -71,7 +83,7 @@ impl Schedule {
                 let took = now.monotonic.saturating_duration_since(under_way.sent);
                 self.polled(index, poll, took, &reply, now);
             }
-            Purpose::Probe | Purpose::Adhoc => {}
+            Purpose::Probe | Purpose::Knock | Purpose::Adhoc => {}
             Purpose::Recheck(point) => self.rechecked(index, point, reply, now),
             Purpose::Write => self.wrote(index, &reply, now),
         }
@@ -95,16 +107,22 @@ impl Schedule {
         let Some(device) = self.devices.get_mut(index) else {
             return;
         };
-        if let Some(reason) = silence(reply, under_way.patience) {
+        if let Some(reason) = silence(reply, under_way.patience, self.response_timeout) {
             let was_offline = device.health.is_offline();
+            if under_way.purpose == Purpose::Knock {
+                // Its probes keep their pauses.
+                device.health.suspect(under_way.read, now.monotonic);
+                return;
+            }
             device.health.failed(
                 under_way.read,
                 self.response_timeout,
                 &mut self.jitter,
                 now.monotonic,
             );
-            let brief = under_way.patience < self.response_timeout;
-            device.patience.failed(brief, device.health.is_offline());
+            let shorter = under_way.patience < self.response_timeout;
+            device.patience.failed(shorter);
+            self.shortened = shorter.then_some(index);
             // The cause that made it so is told, not whatever each probe runs into.
             if device.health.is_offline() && !was_offline {
                 self.tell(index, DeviceState::Offline { reason }, now);
@@ -202,9 +220,12 @@ impl Schedule {
 }
 
 /// Why a reply counts as none, if it does.
-fn silence(reply: &Reply, timeout: Duration) -> Option<String> {
+fn silence(reply: &Reply, waited: Duration, configured: Duration) -> Option<String> {
     match reply {
-        Reply::TimedOut => Some(format!("no answer in {timeout:?}")),
+        Reply::TimedOut if waited < configured => Some(format!(
+            "no answer in {waited:?}; the bus is too busy to wait for {configured:?}"
+        )),
+        Reply::TimedOut => Some(format!("no answer in {waited:?}")),
         Reply::Garbled(what) => Some(what.clone()),
         Reply::Exception(exception) if exception.means_silence() => Some(exception.to_string()),
         Reply::Exception(_) | Reply::Answer(_) => None,

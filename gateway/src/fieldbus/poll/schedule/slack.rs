@@ -1,72 +1,75 @@
-//! Whether the polls of a bus keep their deadlines after it was blocked for a while. A core; part
-//! of the schedule.
+//! For how long a bus can be blocked without a poll missing its deadline. A core; part of the
+//! schedule.
 //!
 //! ```text
 //!  now ── blocked ──┬── what has become due ──┬── what becomes due meanwhile ──┬── idle
 //!                   └──────────────── every deadline in here is checked ───────┘
 //! ```
 //!
-//! Invariant: in doubt there is none.
+//! Invariant: in doubt it cannot.
 
 use std::time::{Duration, Instant};
 
-use crate::fieldbus::poll::device::Poll;
+use crate::fieldbus::poll::{
+    device::{Device, Poll},
+    forecast::Sending,
+};
 
-/// Intervals of one poll that are looked at; a bus that has not caught up by then has no slack.
-const INTERVALS_MAX: u32 = 16;
+/// Requests of one poll that are looked at; a bus that has not caught up by then has no time to spare.
+const SENT_MAX: u32 = 16;
 /// Looks for the moment at which the bus has caught up; each takes it further.
 const LOOKS_MAX: u32 = 16;
 
-/// Whether all polls, sent in the order of their deadlines, keep these if the bus is blocked for
-/// so long from now.
-pub(super) fn lasts(polls: &[&Poll], blocked: Duration, now: Instant) -> bool {
-    let Some(caught_up) = caught_up(polls, now + blocked) else {
-        return false;
+/// For how long the bus can be blocked from now, if all polls of these devices, sent in the order of
+/// their deadlines, are to keep these. Longer than `most` is not looked for.
+pub(super) fn room(devices: &[&Device], most: Duration, now: Instant) -> Duration {
+    let deadlines = polls(devices).map(|(_, poll)| poll.deadline());
+    let nearest = deadlines.min().unwrap_or(now + most);
+    let most = most.min(nearest.saturating_duration_since(now));
+    let Some(mut sent) = until_caught_up(devices, now + most) else {
+        return Duration::ZERO;
     };
-    let times = |poll: &&Poll| poll.planned.widest().time;
+    sent.sort_unstable_by_key(|one| one.deadline);
     // One that has begun is finished before one that becomes due with a nearer deadline.
-    let longest = polls.iter().map(times).max().unwrap_or_default();
-    let mut jobs: Vec<(Instant, Duration)> = Vec::new();
-    for poll in polls {
-        let count = due_until(poll, caught_up);
-        let deadline = |index| poll.deadline() + poll.interval() * index;
-        jobs.extend((0..count).map(|index| (deadline(index), times(poll))));
+    let longest = sent.iter().map(|one| one.time).max().unwrap_or_default();
+    let (mut ends, mut room) = (now + longest, most);
+    for one in sent {
+        ends += one.time;
+        room = room.min(one.deadline.saturating_duration_since(ends));
     }
-    jobs.sort_unstable();
-    let mut free_at = now + blocked + longest;
-    jobs.into_iter().all(|(deadline, time)| {
-        free_at += time;
-        free_at <= deadline
-    })
+    room
 }
 
-/// When all that has become due by then has been sent, if the bus is free at `free_at`.
-fn caught_up(polls: &[&Poll], free_at: Instant) -> Option<Instant> {
-    let mut until = free_at;
+/// What is sent until the bus has caught up, if it is free at `free_at`; `None`: it does not soon.
+fn until_caught_up(devices: &[&Device], free_at: Instant) -> Option<Vec<Sending>> {
+    let mut polls: Vec<(&Device, &Poll, u32)> = polls(devices)
+        .map(|(device, poll)| (device, poll, 0))
+        .collect();
+    let (mut sent, mut ends) = (Vec::new(), free_at);
     for _ in 0..LOOKS_MAX {
-        let mut next = free_at;
-        for poll in polls {
-            let count = due_until(poll, until);
-            if count > INTERVALS_MAX {
-                return None;
+        let before = sent.len();
+        for (device, poll, index) in &mut polls {
+            while poll.due + poll.interval() * *index <= ends {
+                if *index >= SENT_MAX {
+                    return None;
+                }
+                sent.push(device.sending(poll, *index));
+                *index += 1;
             }
-            next += poll.planned.widest().time * count;
         }
-        if next <= until {
-            return Some(until);
+        let new: &[Sending] = &sent[before..];
+        if new.is_empty() {
+            return Some(sent);
         }
-        until = next;
+        ends += new.iter().map(|one| one.time).sum::<Duration>();
     }
     None
 }
 
-/// How often a poll becomes due until then.
-fn due_until(poll: &Poll, until: Instant) -> u32 {
-    let Some(time) = until.checked_duration_since(poll.due) else {
-        return 0;
+fn polls<'a>(devices: &'a [&Device]) -> impl Iterator<Item = (&'a Device, &'a Poll)> {
+    let of = |device: &&'a Device| {
+        let device: &'a Device = device;
+        device.polls.iter().map(move |poll| (device, poll))
     };
-    let intervals = time.as_nanos() / poll.interval().as_nanos().max(1);
-    u32::try_from(intervals)
-        .unwrap_or(u32::MAX)
-        .saturating_add(1)
+    devices.iter().flat_map(of)
 }

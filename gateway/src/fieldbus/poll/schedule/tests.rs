@@ -7,6 +7,7 @@ mod isolation;
 mod overload;
 mod pipeline;
 mod recall;
+mod room;
 mod saturation;
 mod shared;
 mod stale;
@@ -42,6 +43,9 @@ struct Sim {
     sent: Vec<(Duration, Transaction)>,
     /// Which of them timed out.
     unanswered: HashSet<usize>,
+    /// Whose answers come when nobody waits for them any more, so long after the start.
+    answers_late: fn(&Transaction, Duration) -> bool,
+    late_answer: bool,
     events: Vec<(Duration, Event)>,
     notices: Vec<Notice>,
     adhoc: Vec<(Duration, AdhocId, AdhocOutcome)>,
@@ -63,6 +67,8 @@ impl Sim {
             world,
             sent: Vec::new(),
             unanswered: HashSet::new(),
+            answers_late: |_, _| false,
+            late_answer: false,
             events: Vec::new(),
             notices: Vec::new(),
             adhoc: Vec::new(),
@@ -103,8 +109,12 @@ impl Sim {
         if reply == Reply::TimedOut {
             self.unanswered.insert(self.sent.len());
         }
+        let too_late = reply == Reply::TimedOut && (self.answers_late)(&transaction, elapsed);
         self.sent.push((elapsed, transaction));
         self.advance(time);
+        if std::mem::replace(&mut self.late_answer, too_late) {
+            self.input(Input::Stray);
+        }
         self.input(Input::Reply { id, reply });
     }
 

@@ -1,10 +1,11 @@
 //! A plant of 200 devices and 5,000 points over simulated hours: devices die, fall ill, answer too
-//! late and return, ports are pulled and come back, commands and tools ask in between. All of it
+//! late and return, ports are pulled and come back, commands and tools ask on half of the buses. All of it
 //! follows from a seed, which a failure names. Six of the ten buses are booked by 60 to 80 %, with
 //! intervals of a second and response time-outs of nearly as much; `promise` says what a healthy
 //! point may count on there.
 //!
-//! More seeds and hours: `cargo test --release -p gateway --lib endurance -- --ignored --nocapture`.
+//! More seeds and hours: `cargo test --release -p gateway --lib endurance -- --ignored --nocapture`, with
+//! `ENDURANCE_SEED=5` for one of them.
 
 mod plant;
 mod promise;
@@ -18,8 +19,6 @@ use super::*;
 const BACK_WITHIN: Duration = Duration::from_secs(360);
 /// A death shorter than this may pass between two polls and the time-outs that tell it.
 const NOTICED_WITHIN: Duration = Duration::from_secs(60);
-/// Of so many polls of healthy units at most one comes after its interval.
-const LATE_AT_MOST: usize = 1_000;
 /// What was asked last may still be under way at the end: a command and a tool's request.
 const UNDER_WAY: usize = 2;
 
@@ -36,8 +35,10 @@ struct Tally {
     bad: usize,
     commands: usize,
     results: usize,
-    /// Polls of healthy units, and those of them that came after their interval.
+    /// Polls of healthy units, those of them on buses without commands, and those that came after
+    /// their interval.
     healthy: usize,
+    quiet: usize,
     late: usize,
     worst_late: Duration,
     /// Probes without slack.
@@ -220,6 +221,13 @@ impl Life<'_> {
             // The port goes while the transaction is under way: its end is never seen.
             Some(change) if change < ends => self.go_to(change),
             _ => {
+                // The line is listened to before it is used again.
+                let ends = ends
+                    + if unanswered {
+                        plant::FENCE
+                    } else {
+                        Duration::ZERO
+                    };
                 self.promise.took(
                     one.unit,
                     meant.purpose,
@@ -271,10 +279,10 @@ impl Life<'_> {
         self.tally.late += usize::from(!late.is_zero());
         self.tally.worst_late = self.tally.worst_late.max(late);
         assert!(
-            late <= self.promise.unforeseen(),
-            "seed {}: unit {unit} missed its interval at {ends:?} by {late:?}, {:?} were unforeseen",
+            late <= self.promise.commanded(),
+            "seed {}: unit {unit} missed its interval at {ends:?} by {late:?}, commands took {:?}",
             self.plant.seed,
-            self.promise.unforeseen()
+            self.promise.commanded()
         );
     }
 
@@ -419,6 +427,7 @@ fn held(schedule: &Schedule) -> usize {
     format!("{schedule:?}").len() + room.sum::<usize>() + queues
 }
 
+/// Commands and tools ask on every other bus; what is late on the rest is a dead unit's doing.
 fn live(seed: u64, hours: u64) {
     let buses = plant(seed, secs(hours * 3_600));
     let devices: usize = buses.iter().map(|bus| bus.devices.len()).sum();
@@ -428,9 +437,15 @@ fn live(seed: u64, hours: u64) {
     let mut all = Tally::default();
     for (index, bus) in buses.iter().enumerate() {
         let mut life = Life::new(bus, seed.wrapping_add(index as u64));
+        let quiet = (index as u64 + seed).is_multiple_of(2);
+        if quiet {
+            life.next_command = secs(hours * 3_600);
+        }
         life.run(secs(hours * 3_600));
         life.judge();
         let one = &life.tally;
+        assert!(!quiet || one.late == 0, "seed {seed}, bus {index}: {one:?}");
+        all.quiet += if quiet { one.healthy } else { 0 };
         all.polls += one.polls;
         all.time_outs += one.time_outs;
         all.deaths += one.deaths;
@@ -453,25 +468,22 @@ fn live(seed: u64, hours: u64) {
         all.deaths >= 20 && all.ports_down >= 2,
         "too quiet: {all:?}"
     );
-    // What is left is the first time-out of a unit that answered until then, which nobody foresees,
-    // and the wait in three that is as long.
-    assert!(
-        all.late * LATE_AT_MOST <= all.healthy,
-        "too many are late: {all:?}"
-    );
     // Pauses are spread over their last fifth; a probe may wait for slack after that.
     assert!(all.early * 5 >= all.probes, "no jitter: {all:?}");
 }
 
 #[test]
-fn a_plant_lives_through_hours_of_deaths_and_returns() {
+fn no_healthy_point_misses_its_interval_because_of_a_dead_one_in_hours_of_deaths_and_returns() {
     live(1, 1);
 }
 
+/// `ENDURANCE_SEED` picks one.
 #[test]
 #[ignore = "minutes: many seeds over a day each"]
 fn many_plants_live_through_a_day() {
-    for seed in 2..22 {
+    let picked = std::env::var("ENDURANCE_SEED").ok();
+    let picked = picked.map(|seed| seed.parse::<u64>().expect("a number"));
+    for seed in picked.map_or(2..22, |seed| seed..seed + 1) {
         live(seed, 24);
     }
 }

@@ -83,21 +83,42 @@ fn a_wire_that_fails_in_turns_differently_is_told_with_what_broke_it_and_what_ke
     );
 }
 
-/// Requests of unit 1 in each interval.
-const REQUESTS: usize = 18;
+/// How often each request of unit 1 goes out on a well booked bus.
+const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Beside unit 2, unit 1 takes three quarters of the bus: eighteen requests of 20.6 ms every half
-/// second. What is left holds no time-out of 300 ms.
+/// Beside unit 2, unit 1 takes three quarters of the bus: eighteen requests of 20.6 ms in each
+/// interval. What is left holds no time-out of 300 ms.
 fn well_booked(world: World) -> Sim {
-    let registers: Vec<String> = (0..REQUESTS)
+    booked(18, world)
+}
+
+/// So many requests of unit 1 beside unit 2.
+fn booked(requests: u16, world: World) -> Sim {
+    let registers: Vec<String> = (0..requests)
         .map(|at| format!("input:{}", at * 126))
         .collect();
     let registers: Vec<&str> = registers.iter().map(String::as_str).collect();
+    let interval = u64::try_from(INTERVAL.as_millis()).expect("short");
     let devices = [
-        device("busy", 1, 500, &registers),
+        device("busy", 1, interval, &registers),
         device("ill", 2, 1_000, &["input:0", "input:1"]),
     ];
     Sim::new(&devices, world)
+}
+
+/// The intervals in which not every request of unit 1 went out.
+fn missed(sim: &Sim, requests: usize) -> Vec<u32> {
+    let mut asked: HashMap<u128, HashSet<u16>> = HashMap::new();
+    for (at, one) in sim.sent.iter().filter(|(_, one)| one.unit == 1) {
+        let Request::Read(span) = one.request else {
+            unreachable!("only reads");
+        };
+        let slot = at.as_millis() / INTERVAL.as_millis();
+        asked.entry(slot).or_default().insert(span.start);
+    }
+    let whole = u32::try_from(sim.elapsed().as_millis() / INTERVAL.as_millis()).expect("hours");
+    let all = |slot: &u32| asked.get(&u128::from(*slot)).map(HashSet::len) == Some(requests);
+    (0..whole).filter(|slot| !all(slot)).collect()
 }
 
 /// Unit 2 takes so long for itself from some moment on; what is later than the time-out is lost.
@@ -132,28 +153,42 @@ fn a_dead_unit_is_waited_for_only_as_long_as_the_others_can_wait() {
     let dead: Vec<_> = waits(&sim)
         .into_iter()
         .filter(|(at, _)| *at >= secs(10))
+        .map(|(_, wait)| wait.as_millis())
         .collect();
-    let (full, brief): (Vec<_>, Vec<_>) = dead
-        .iter()
-        .partition(|(_, wait)| *wait >= Duration::from_millis(TIMEOUT_MS));
-    assert!(brief.len() >= 9 && full.len() <= 6, "{dead:?}");
-    // Each request of the other goes out in each of its intervals.
-    let interval = Duration::from_millis(500);
-    let mut asked: HashMap<u128, HashSet<u16>> = HashMap::new();
-    for (at, one) in sim.sent.iter().filter(|(_, one)| one.unit == 1) {
-        let Request::Read(span) = one.request else {
-            unreachable!("only reads");
-        };
-        let slot = at.as_millis() / interval.as_millis();
-        asked.entry(slot).or_default().insert(span.start);
+    assert!(dead.len() >= 12, "{dead:?}");
+    let shorter = |wait: &u128| (100..u128::from(TIMEOUT_MS)).contains(wait);
+    assert!(dead.iter().all(shorter), "{dead:?}");
+    assert!(missed(&sim, 18).is_empty(), "{:?}", missed(&sim, 18));
+}
+
+/// When unit 2, which died after ten seconds, is asked once it counts as offline.
+fn probes(sim: &Sim) -> Vec<Duration> {
+    let asked = waits(sim).into_iter().filter(|(at, _)| *at >= secs(10));
+    asked.skip(3).map(|(at, _)| at).collect()
+}
+
+#[test]
+fn where_there_is_time_a_dead_unit_is_asked_after_each_pause() {
+    let mut sim = well_booked(taking(|at| (at < secs(10)).then_some(0)));
+    sim.run_until(secs(3_600));
+    let probes = probes(&sim);
+    for two in probes.windows(2) {
+        assert!(two[1] - two[0] <= secs(301), "{two:?}");
     }
-    let late = (0..7_200).filter(|slot| asked.get(slot).map(HashSet::len) != Some(REQUESTS));
-    for slot in late {
-        let at = Duration::from_millis(u64::try_from(slot * 500).expect("an hour"));
-        let by_full =
-            |(from, _): &(Duration, Duration)| *from <= at + interval && at < *from + 2 * interval;
-        assert!(full.iter().any(by_full), "late at {at:?}: {full:?}");
+    assert!(probes.len() >= 14, "{probes:?}");
+}
+
+#[test]
+fn where_the_others_can_spare_no_time_a_dead_unit_waits_for_its_share() {
+    // 23 requests take 474 ms of each 500.
+    let mut sim = booked(23, taking(|at| (at < secs(10)).then_some(0)));
+    sim.run_until(secs(3_600));
+    let probes = probes(&sim);
+    for (index, two) in probes.windows(2).enumerate() {
+        let pause = secs((10 << index.min(5)).min(300));
+        assert!(two[1] - two[0] >= pause * 8 / 5, "{index}: {two:?}");
     }
+    assert!((6..=11).contains(&probes.len()), "{probes:?}");
 }
 
 #[test]
@@ -165,6 +200,7 @@ fn a_unit_that_returns_slower_than_it_was_is_found_again() {
         _ => Some(250),
     };
     let mut sim = well_booked(taking(own));
+    sim.answers_late = |one, at| one.unit == 2 && at >= secs(60);
     sim.run_until(secs(600));
     assert!(
         matches!(
@@ -211,4 +247,71 @@ fn reads_that_follow_each_other_without_an_answer_all_differ_in_length() {
         }
     }
     assert!(twice > 100, "{twice}");
+}
+
+#[test]
+fn a_unit_that_was_never_heard_of_is_given_a_whole_time_out_once() {
+    // 250 ms from the start: no shorter wait holds its answer, and the line brings no late one.
+    let mut sim = well_booked(taking(|_| Some(250)));
+    sim.run_until(secs(60));
+    assert!(
+        matches!(sim.states("ill")[..], [(0..=5, true), ..]),
+        "{:?}",
+        sim.states("ill")
+    );
+}
+
+/// A unit that answers at first, and then from so many seconds on.
+fn away(from: u64, until: u64) -> World {
+    Box::new(move |one: &Transaction, at: Duration| {
+        if one.unit == 2 && (from..until).contains(&at.as_secs()) {
+            silent(one)
+        } else {
+            healthy(one)
+        }
+    })
+}
+
+fn pair() -> [config::Device; 2] {
+    [
+        device("b", 1, 1_000, &["holding:0"]),
+        device("a", 2, 1_000, &["holding:0"]),
+    ]
+}
+
+fn writes_to(sim: &Sim, unit: u8) -> usize {
+    let is_write = |one: &Transaction| !matches!(one.request, Request::Read(_));
+    let mut of_unit = sim.sent.iter().filter(|(_, one)| one.unit == unit);
+    of_unit.by_ref().filter(|(_, one)| is_write(one)).count()
+}
+
+#[test]
+fn a_command_for_a_unit_that_is_offline_asks_it_first_and_is_refused_with_the_cause() {
+    let mut sim = Sim::new(&pair(), away(10, 1_000));
+    sim.run_until(secs(100));
+    let asked = |sim: &Sim| sim.sent.iter().filter(|(_, one)| one.unit == 2).count();
+    let before = asked(&sim);
+    for _ in 0..20 {
+        sim.command("p0", json!(7));
+    }
+    sim.run_until(secs(104));
+    let refused = "not sent: the device is offline: no answer in 300ms".to_owned();
+    assert_eq!(sim.outcomes(), vec![Outcome::Refused(refused); 20]);
+    assert_eq!(asked(&sim) - before, 1, "once for all of them");
+    assert_eq!(writes_to(&sim, 2), 0);
+}
+
+#[test]
+fn a_command_finds_a_unit_that_is_back_before_its_next_probe_does() {
+    let mut sim = Sim::new(&pair(), away(10, 700));
+    sim.run_until(secs(701));
+    sim.command("p0", json!(7));
+    sim.run_until(secs(702));
+    let seven = crate::reading::Value::Integer(7);
+    assert_eq!(sim.outcomes(), [Outcome::Executed(seven)]);
+    assert!(
+        matches!(sim.states("a")[..], [.., (701, true)]),
+        "{:?}",
+        sim.states("a")
+    );
 }

@@ -10,6 +10,8 @@ pub(super) const SOMEWHERE: Span = Span {
     start: 900,
     count: 3,
 };
+/// How long a line is listened to after an answer that did not come.
+pub(super) const FENCE: Duration = Duration::from_millis(30);
 const BUSES: usize = 10;
 const DEVICES: u8 = 20;
 /// Of 25 points, so many are read at the short interval.
@@ -96,7 +98,8 @@ fn one_bus(
             at = until + secs(400 + chance.below(600));
         }
     }
-    let mut ports_down = Vec::new();
+    // At the start everything is due at once, as after a port was plugged in.
+    let mut ports_down = vec![(Duration::ZERO, Duration::ZERO)];
     let mut at = secs(1_000 + chance.below(3_000));
     while at < last {
         let until = at + secs(5 + chance.below(60));

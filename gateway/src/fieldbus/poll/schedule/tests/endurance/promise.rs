@@ -1,14 +1,6 @@
-//! What a healthy point may count on while others are ill: its value comes within its interval
-//! from when it is due, and at most as much later as the bus was taken unforeseen since it was
-//! last idle. Unforeseen are, and nothing else:
-//!
-//! - what is first asked of a unit after the wire came up, where everything is due at once,
-//! - the time-out of a unit that answered until then, and of one retry in the order of the polls, for
-//!   which it is waited for only as long as the others can wait, or briefly,
-//! - a probe that found no slack for as long as its pause: a tenth of the time at most,
-//! - commands, which go before polls, and what tools ask.
-//!
-//! A probe that goes earlier goes at the schedule's own risk.
+//! What a healthy point may count on while others are ill: it is polled within its interval from
+//! when that is due. Commands, which go before polls, and what tools ask can make it later, by as
+//! much as they have taken since the bus was last idle; nothing else can.
 
 use super::*;
 
@@ -25,13 +17,12 @@ struct Silent {
     since: Duration,
 }
 
-/// Counts what was unforeseen on one bus.
+/// Counts what commands and tools take of one bus, and follows who does not answer.
 #[derive(Debug)]
 pub(super) struct Promise {
     timeout: Duration,
     silent: HashMap<u8, Silent>,
-    /// Units that were asked since the wire came up.
-    asked: HashSet<u8>,
+    /// What commands and tools have taken.
     total: Duration,
     idle_total: Duration,
     /// When a unit last went before others in vain, and how long it was waited for.
@@ -46,7 +37,6 @@ impl Promise {
         Promise {
             timeout,
             silent: HashMap::new(),
-            asked: HashSet::new(),
             total: Duration::ZERO,
             idle_total: Duration::ZERO,
             forced_at: None,
@@ -61,8 +51,8 @@ impl Promise {
         self.idle_total = self.total;
     }
 
-    /// What was unforeseen since the bus was last idle.
-    pub(super) fn unforeseen(&self) -> Duration {
+    /// What commands and tools took since the bus was last idle.
+    pub(super) fn commanded(&self) -> Duration {
         self.total - self.idle_total
     }
 
@@ -70,7 +60,7 @@ impl Promise {
         self.total
     }
 
-    /// What was unforeseen until the bus was last idle.
+    /// What they took until the bus was last idle.
     pub(super) fn before_busy(&self) -> Duration {
         self.idle_total
     }
@@ -78,7 +68,6 @@ impl Promise {
     /// The wire was gone: nothing is known of any unit.
     pub(super) fn restart(&mut self) {
         self.silent.clear();
-        self.asked.clear();
     }
 
     /// A transaction with a unit, from when to when.
@@ -91,25 +80,18 @@ impl Promise {
         forced: bool,
     ) {
         let before = self.silent.get(&unit).copied();
-        let unforeseen = match purpose {
-            Purpose::Write | Purpose::Adhoc => true,
-            Purpose::Probe | Purpose::Poll(_) | Purpose::Recheck(_) => match before {
-                None => unanswered,
-                Some(Silent { failures: 1, .. }) => true,
-                Some(silent) => {
-                    self.probed(unit, silent, from, forced);
-                    forced
-                }
-            },
-        };
-        if self.asked.insert(unit) || unforeseen {
+        if matches!(purpose, Purpose::Write | Purpose::Knock | Purpose::Adhoc) {
             self.total += to - from;
+        } else if let Some(silent) = before
+            && silent.failures > 1
+        {
+            self.probed(unit, silent, from, forced);
         }
         match (unanswered, purpose) {
             (false, _) => {
                 self.silent.remove(&unit);
             }
-            (true, Purpose::Adhoc) => {}
+            (true, Purpose::Knock | Purpose::Adhoc) => {}
             (true, _) => {
                 let failures = before.map_or(0, |silent| silent.failures) + 1;
                 let silent = Silent {
