@@ -185,11 +185,15 @@ pub(super) fn buffer_lines(buffer: &BufferStatus) -> String {
         buffer.kept,
         buffer.forwarded
     );
+    let letters = match buffer.dead_letters {
+        1 => "dead letter",
+        _ => "dead letters",
+    };
     for (count, word) in [
         (buffer.in_memory, "in memory"),
         (buffer.refused, "refused"),
         (buffer.dropped, "dropped"),
-        (buffer.dead_letters, "dead letters"),
+        (buffer.dead_letters, letters),
     ] {
         if count > 0 {
             let _infallible = write!(text, ", {count} {word}");

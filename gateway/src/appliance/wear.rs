@@ -8,7 +8,7 @@ use std::fmt::Write;
 use broker_lite::observe::metrics::{Exposition, counter, gauge};
 use serde::{Deserialize, Serialize};
 
-use crate::wording::about;
+use crate::wording::{about, counted};
 
 const DAYS_PER_YEAR: u64 = 365;
 /// Years beyond which nobody asks.
@@ -107,9 +107,12 @@ fn life(device: &StorageStatus) -> String {
 
 fn span(days: u64) -> String {
     match days / DAYS_PER_YEAR {
-        0 => format!("{days} days"),
+        0 => counted(days as usize, "day", "days"),
         years if years >= MANY_YEARS => format!("over {MANY_YEARS} years"),
-        years => format!("{years} years and {} days", days % DAYS_PER_YEAR),
+        years => {
+            let days = counted((days % DAYS_PER_YEAR) as usize, "day", "days");
+            format!("{} and {days}", counted(years as usize, "year", "years"))
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod buffer;
 mod bus;
 mod check;
+mod consent;
 mod demo;
 mod failure;
 mod identity;

@@ -7,7 +7,6 @@ mod receipt;
 
 use std::{
     fmt::Write,
-    io::{self, BufRead, IsTerminal},
     path::{Path, PathBuf},
 };
 
@@ -18,9 +17,9 @@ use tpm::{
     provision::{Provisioner, Request, Standing, Trust, provision},
 };
 
-use crate::{appliance::trusted, config};
+use crate::{appliance::trusted, config, wording::counted};
 
-use super::{ConfigPath, Exit, Failure, load, print};
+use super::{ConfigPath, Exit, Failure, consent, load, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -84,12 +83,11 @@ fn run_provision(args: &ProvisionArgs) -> Result<(), Failure> {
     if args.dry_run || to_do == 0 {
         return Ok(());
     }
-    if !args.yes && !agreed()? {
-        return Err(Failure::new(
-            Exit::Usage,
-            anyhow!("nothing was done; --yes does it without asking"),
-        ));
-    }
+    consent::need(
+        args.yes,
+        "Authorisation values set here come back only with the vendor's approval. Go on?",
+        "nothing was done",
+    )?;
     // Told step by step, so that a cut shows where it came.
     let mut unsaid = Ok(());
     provision(&mut tpm, &request, &mut |step, standing| {
@@ -142,21 +140,6 @@ fn plan(tpm: &mut Tpm, request: &Request) -> Result<usize, Failure> {
     }
 }
 
-fn agreed() -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    print(
-        "Authorisation values set here come back only with the vendor's approval. Go on? [y/N] ",
-    )?;
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .context("cannot read the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
 fn trust(args: &ProvisionArgs, table: &config::Tpm) -> Result<Option<Trust>, Failure> {
     let key: Option<PublicKey> = trusted::approval_key(table)?;
     match (key, &args.root, &args.floor) {
@@ -197,7 +180,10 @@ fn run_status(args: &StatusArgs) -> Result<(), Failure> {
     }
     match report.problems.len() {
         0 => Ok(()),
-        count => Err(anyhow!("{count} problems with the TPM").into()),
+        count => {
+            let problems = counted(count, "problem", "problems");
+            Err(anyhow!("{problems} with the TPM").into())
+        }
     }
 }
 

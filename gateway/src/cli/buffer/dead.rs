@@ -2,10 +2,7 @@
 //!
 //! Invariant: nothing is dropped that was not confirmed.
 
-use std::{
-    fmt::Write,
-    io::{self, BufRead, IsTerminal},
-};
+use std::fmt::Write;
 
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
@@ -18,8 +15,8 @@ use crate::{
         buffer_stats::{DeadLetterLine, DeadLetterStats},
         dead_letters::{LISTED_MAX, NAMED_MAX, Outcome},
     },
-    cli::Exit,
-    wording::about,
+    cli::consent,
+    wording::{about, counted},
 };
 
 const NOT_UNDERSTOOD: &str = "the service's answer is not understood; is it of another version?";
@@ -129,7 +126,8 @@ fn table(letters: &DeadLetterStats) -> String {
         );
     }
     let (shown, kept) = (letters.newest.len(), letters.kept);
-    let _infallible = writeln!(text, "{shown} of {kept} dead letters");
+    let kept = counted(kept as usize, "dead letter", "dead letters");
+    let _infallible = writeln!(text, "{shown} of {kept}");
     text
 }
 
@@ -163,29 +161,13 @@ impl Chosen {
     }
 }
 
-/// Asks on a terminal; elsewhere only `--yes` will do.
 fn confirm(args: &DropArgs) -> Result<(), Failure> {
-    if args.yes {
-        return Ok(());
-    }
-    if !io::stdin().is_terminal() {
-        let how = anyhow!("nothing was dropped; --yes does it without asking");
-        return Err(Failure::new(Exit::Usage, how));
-    }
     let what = match args.chosen.all {
         true => "all dead letters".to_owned(),
         false => format!("dead letters {}", args.chosen.named()),
     };
-    print(&format!(
-        "{what}: once dropped they cannot be sent again. Drop them? [y/N] "
-    ))?;
-    let mut answer = String::new();
-    let read = io::stdin().lock().read_line(&mut answer);
-    read.context("cannot read the answer")?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::new(Exit::Failed, anyhow!("nothing was dropped"))),
-    }
+    let question = format!("{what}: once dropped they cannot be sent again. Drop them?");
+    consent::need(args.yes, &question, "nothing was dropped")
 }
 
 fn asked(config: &ConfigPath, wish: &str) -> Result<Value, Failure> {

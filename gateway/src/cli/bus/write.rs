@@ -2,9 +2,7 @@
 //!
 //! Invariant: a write is sent once; whether it was taken is read from the device, never assumed.
 
-use std::io::{self, BufRead, IsTerminal};
-
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -15,7 +13,10 @@ use crate::{
     },
 };
 
-use super::{Exit, Failure, note, print, target::Session, target::Wire, usage, value::ValueArgs};
+use super::{
+    super::consent, Exit, Failure, note, print, target::Session, target::Wire, usage,
+    value::ValueArgs,
+};
 
 /// Arguments of `bus write`.
 #[derive(Debug, clap::Args)]
@@ -134,18 +135,11 @@ fn confirm(args: &Args, before: &Option<(Vec<Row>, bool)>, write: &Write) -> Res
         write.request,
         now.unwrap_or_default()
     );
-    if args.yes || !io::stdin().is_terminal() {
+    if args.yes || !consent::can_be_asked() {
         note(what);
         return Ok(());
     }
-    note(format!("{what}\nWrite it? [y/N]"));
-    let mut answer = String::new();
-    let read = io::stdin().lock().read_line(&mut answer);
-    read.context("cannot read the answer")?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::new(Exit::Failed, anyhow!("nothing was written"))),
-    }
+    consent::ask(&format!("{what}\nWrite it?"), "nothing was written")
 }
 
 fn report(
