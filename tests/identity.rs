@@ -91,64 +91,80 @@ fn text(path: &Path) -> String {
 
 #[test]
 fn an_identity_is_enrolled_and_renewed_over_est_under_a_live_link() {
-    promise(|scene| {
-        let cloud = Pki::new(scene, "cloud")?;
-        let plant = Plant::new(scene)?;
-        let mosquitto = Mosquitto::start(scene, &cloud)?;
-        let observer = mosquitto.observer(&cloud)?;
-        let est_port = scene.free_port()?;
-        let how = over_est(scene, &cloud, est_port)?;
-        let config = config(scene, &plant, &mosquitto, &cloud, &how);
-        scene.write("gateway.toml", &config)?;
-        let mut est = est_server(scene, &cloud, est_port, 20)?;
+    promise(|scene| renews_over_est(scene, None, |config| Ok(config.to_owned())));
+}
 
-        identity(scene, &["enrol"])?;
-        let first = est
-            .events_named("issued")?
-            .pop()
-            .context("nothing was issued")?;
-        ensure!(first["operation"] == "simpleenroll", "{first}");
-        // The server goes before the certificate, which began long ago, can be renewed.
-        est.kill()?;
-        let _gateway = Gateway::start(scene, &config, plant.port)?;
-        let mut press = Client::new("press-3", plant.port).start(scene)?;
-        press.event("connected", |_| true)?;
-        press.publish(COUNT, "1")?;
-        observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == "1")?;
-        until("the failing renewal is told", LIMIT, || {
-            let status = gateway::ask(scene, &["status"])?;
-            let renewal = &status["upstream"]["renewal"];
-            Ok((renewal["failures"].as_u64() >= Some(3)).then_some(()))
-        })?;
-        ensure!(in_use(scene)? == Some(1), "the first is in use");
+/// Enrols, renews, and follows that at the upstream. `tpm` is the directory of the identity's keys in a TPM, which `ready`
+/// makes ready for a configuration and adds to it; without, keys are in files.
+pub(crate) fn renews_over_est(
+    scene: &Scene,
+    tpm: Option<&str>,
+    mut ready: impl FnMut(&str) -> Result<String>,
+) -> Result<()> {
+    let first_number = u64::from(tpm.is_none());
+    let in_use = || match tpm {
+        None => in_use(scene),
+        // One process at a time has the simulated TPM, and that is the gateway.
+        Some(directory) => Ok(fs::read_to_string(scene.path(directory).join("current"))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())),
+    };
+    let cloud = Pki::new(scene, "cloud")?;
+    let plant = Plant::new(scene)?;
+    let mosquitto = Mosquitto::start(scene, &cloud)?;
+    let observer = mosquitto.observer(&cloud)?;
+    let est_port = scene.free_port()?;
+    let how = over_est(scene, &cloud, est_port)?;
+    let config = ready(&config(scene, &plant, &mosquitto, &cloud, &how))?;
+    scene.write("gateway.toml", &config)?;
+    let mut est = est_server(scene, &cloud, est_port, 20)?;
 
-        let est = est_server(scene, &cloud, est_port, 20)?;
-        until("the second identity is in use", LIMIT, || {
-            Ok((in_use(scene)? == Some(2)).then_some(()))
-        })?;
-        press.publish(COUNT, "2")?;
-        observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == "2")?;
-        ensure!(est.events_named("later")?.len() == 1, "it was put off once");
-        let renewed = est
-            .events_named("issued")?
-            .pop()
-            .context("nothing was renewed")?;
-        ensure!(renewed["operation"] == "simplereenroll", "{renewed}");
-        ensure!(renewed["client"] == GATEWAY, "{renewed}");
-        ensure!(
-            renewed["key"] != first["key"],
-            "a new key for a new certificate"
-        );
-        until("the renewal is told", LIMIT, || {
-            let status = gateway::ask(scene, &["status"])?;
-            let upstream = &status["upstream"];
-            let is_told = upstream["renewal"]["failures"] == 0
-                && upstream["certificate"]["generation"] == 2
-                && upstream["certificate"]["days_left"].as_i64() >= Some(88);
-            Ok(is_told.then_some(()))
-        })?;
-        Ok(())
-    });
+    identity(scene, &["enrol"])?;
+    let first = est
+        .events_named("issued")?
+        .pop()
+        .context("nothing was issued")?;
+    ensure!(first["operation"] == "simpleenroll", "{first}");
+    // The server goes before the certificate, which began long ago, can be renewed.
+    est.kill()?;
+    let _gateway = Gateway::start(scene, &config, plant.port)?;
+    let mut press = Client::new("press-3", plant.port).start(scene)?;
+    press.event("connected", |_| true)?;
+    press.publish(COUNT, "1")?;
+    observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == "1")?;
+    until("the failing renewal is told", LIMIT, || {
+        let status = gateway::ask(scene, &["status"])?;
+        let renewal = &status["upstream"]["renewal"];
+        Ok((renewal["failures"].as_u64() >= Some(3)).then_some(()))
+    })?;
+    ensure!(in_use()? == Some(first_number), "the first is in use");
+
+    let est = est_server(scene, &cloud, est_port, 20)?;
+    until("the second identity is in use", LIMIT, || {
+        Ok((in_use()? == Some(first_number + 1)).then_some(()))
+    })?;
+    press.publish(COUNT, "2")?;
+    observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == "2")?;
+    ensure!(est.events_named("later")?.len() == 1, "it was put off once");
+    let renewed = est
+        .events_named("issued")?
+        .pop()
+        .context("nothing was renewed")?;
+    ensure!(renewed["operation"] == "simplereenroll", "{renewed}");
+    ensure!(renewed["client"] == GATEWAY, "{renewed}");
+    ensure!(
+        renewed["key"] != first["key"],
+        "a new key for a new certificate"
+    );
+    until("the renewal is told", LIMIT, || {
+        let status = gateway::ask(scene, &["status"])?;
+        let upstream = &status["upstream"];
+        let is_told = upstream["renewal"]["failures"] == 0
+            && upstream["certificate"]["generation"] == first_number + 1
+            && upstream["certificate"]["days_left"].as_i64() >= Some(88);
+        Ok(is_told.then_some(()))
+    })?;
+    Ok(())
 }
 
 #[test]

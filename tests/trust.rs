@@ -232,6 +232,27 @@ fn the_link_signs_with_the_tpm_waits_while_it_is_away_and_leaves_the_plant_alone
     });
 }
 
+#[test]
+fn an_identity_in_the_tpm_is_renewed_with_a_new_key_of_the_tpm_under_a_live_link() {
+    promise(|scene| {
+        approve(scene)?;
+        let tpm = Tpm::start(scene)?;
+        identity::renews_over_est(scene, Some("identity/tpm"), |config| {
+            let config = config.replace("identity = \"file\"", "identity = \"tpm\"");
+            let config = config + &table(scene);
+            scene.write("gateway.toml", &config)?;
+            provision(&tpm, "--yes")?;
+            Ok(config)
+        })?;
+        let made = std::fs::read_to_string(scene.path("identity/tpm/1.key"))?;
+        ensure!(
+            made.contains("\"private\"") && !made.contains("PRIVATE KEY"),
+            "a key that the TPM did not make: {made}"
+        );
+        Ok(())
+    });
+}
+
 /// Gets the certificate of the TPM's key; another one's is not taken, and nothing else is written.
 fn enrol(scene: &Scene, cloud: &Pki) -> Result<()> {
     let config = scene.path("gateway.toml").display().to_string();
@@ -241,9 +262,9 @@ fn enrol(scene: &Scene, cloud: &Pki) -> Result<()> {
         (
             &["enrol", "--certificate", &foreign][..],
             1,
-            "does not belong to the TPM",
+            "does not belong to key 0",
         ),
-        (&["renew"], 2, "the TPM has one"),
+        (&["renew"], 2, "[identity] renew is off"),
     ] {
         let arguments = [&["identity"], action, &["--config", &config]].concat();
         let (ended, said) = gateway::refusal(scene, &arguments)?;
@@ -252,14 +273,30 @@ fn enrol(scene: &Scene, cloud: &Pki) -> Result<()> {
             "{action:?}: {ended:?} {said}"
         );
     }
-    let issued = identity::signed(scene, cloud, &identity::identity(scene, &["csr"])?)?;
+    let evidence = scene.path("evidence.json").display().to_string();
+    let request = identity::identity(scene, &["csr", "--attest", &evidence])?;
+    let own = scene.write("own.csr", &request)?.display().to_string();
+    let other = identity::identity(scene, &["csr"])?;
+    let other = scene.write("other.csr", &other)?.display().to_string();
+    for (request, code) in [(own, 0), (other, 3)] {
+        let arguments = [
+            "identity",
+            "check-evidence",
+            &evidence,
+            "--request",
+            &request,
+        ];
+        let output = gateway::run(&arguments)?;
+        ensure!(output.status.code() == Some(code), "{output:?}");
+    }
+    let issued = identity::signed(scene, cloud, &request)?;
     identity::identity(scene, &["enrol", "--certificate", &issued])?;
-    let written: Vec<_> = std::fs::read_dir(scene.path("identity"))?
+    let written: Vec<_> = std::fs::read_dir(scene.path("identity/tpm"))?
         .map(|entry| Ok(entry?.file_name()))
         .collect::<Result<_>>()?;
-    ensure!(written == ["tpm.pem"], "{written:?}");
+    ensure!(written == ["0.pem"], "{written:?}");
     let shown = gateway::ask(scene, &["identity", "show"])?;
-    let is_shown = shown[0]["place"] == "tpm" && shown[0]["trouble"].is_null();
+    let is_shown = shown[0]["state"] == "in-use" && shown[0]["trouble"].is_null();
     ensure!(is_shown, "{shown}");
     let checked = gateway::run(&["check", "--config", &config])?;
     let checked = String::from_utf8_lossy(&checked.stdout).into_owned();

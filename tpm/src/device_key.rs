@@ -15,12 +15,17 @@ use crate::{
     ecdsa::{PublicKey, Signature},
     entity::Entity,
     error::{Error, Result},
+    evidence::Evidence,
+    keys::Blob,
     provision::Keys,
+    public::Template,
     queue::{Queue, State},
 };
 
 /// How long a signature may take, waiting included. A handshake ends later.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a key's making may take, waiting included: chips search for random numbers.
+const PATIENCE_TO_MAKE: Duration = Duration::from_secs(75);
 
 /// The device's signing key behind the queue to the TPM; clones share it.
 #[derive(Clone)]
@@ -79,6 +84,45 @@ impl DeviceKey {
         let signing: Entity = self.keys()?.signing;
         self.queue
             .ask(PATIENCE, move |tpm| tpm.sign(&signing, &digest))
+    }
+
+    /// Makes another signing key below the storage key. It stays outside as a blob that this TPM alone can use: removing that
+    /// removes the key.
+    ///
+    /// # Errors
+    /// Those of the TPM; it is away, busy or late.
+    pub fn make_key(&self) -> Result<Blob> {
+        self.ask(PATIENCE_TO_MAKE, |tpm, keys| {
+            tpm.create(&keys.storage, &Template::signing())
+        })
+    }
+
+    /// Signs a SHA-256 digest with such a key, which is loaded for it.
+    ///
+    /// # Errors
+    /// Those of the TPM; the blob is another TPM's; it is away, busy or late.
+    pub fn sign_with(&self, blob: &Blob, digest: [u8; 32]) -> Result<Signature> {
+        let blob = blob.clone();
+        self.ask(PATIENCE, move |tpm, keys| {
+            let key = tpm.load(&keys.storage, &blob)?;
+            tpm.with(&key, |tpm, key| tpm.sign(key, &digest))
+        })
+    }
+
+    /// What the TPM says about a key made so, or about the one that it was provisioned with, bound to a certificate request
+    /// in DER.
+    ///
+    /// # Errors
+    /// Those of the TPM; it is away, busy or late.
+    pub fn evidence(&self, blob: Option<Blob>, request: &[u8]) -> Result<Evidence> {
+        let request = request.to_vec();
+        self.ask(PATIENCE_TO_MAKE, move |tpm, keys| match blob {
+            None => tpm.evidence(keys, &keys.signing, &request),
+            Some(blob) => {
+                let key = tpm.load(&keys.storage, &blob)?;
+                tpm.with(&key, |tpm, key| tpm.evidence(keys, key, &request))
+            }
+        })
     }
 
     /// Does something with the TPM and the keys that were provisioned in it, and waits for what comes of it.

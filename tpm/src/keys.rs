@@ -32,6 +32,16 @@ pub struct Blob {
     pub private: Vec<u8>,
 }
 
+impl Blob {
+    /// The public key, when it is one of P-256.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] otherwise.
+    pub fn public_key(&self) -> Result<PublicKey> {
+        Public::read(TpmCc::Load, &self.public).map(|public| *public.key())
+    }
+}
+
 impl Tpm {
     /// Makes the primary key of a hierarchy. The first one is made without a session, because there is nothing yet to
     /// salt one to.

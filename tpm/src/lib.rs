@@ -61,6 +61,8 @@ mod trust;
 
 mod attest;
 
+mod evidence;
+
 mod notes;
 
 pub mod provision;
@@ -82,6 +84,7 @@ pub use device_key::DeviceKey;
 pub use ecdsa::{PublicKey, Signature};
 pub use entity::{Entity, Name};
 pub use error::{CommandName, Error, Result};
+pub use evidence::{EVIDENCE_MAX, Evidence};
 pub use index::{Found, Index, Use};
 pub use keys::Blob;
 pub use notes::read_sealed;

@@ -83,13 +83,41 @@ struct SealedFile {
     private: String,
 }
 
+impl From<&Blob> for SealedFile {
+    fn from(blob: &Blob) -> SealedFile {
+        SealedFile {
+            public: hex::encode(&blob.public),
+            private: hex::encode(&blob.private),
+        }
+    }
+}
+
+impl SealedFile {
+    fn blob(&self) -> Option<Blob> {
+        Some(Blob {
+            public: hex::decode(&self.public)?,
+            private: hex::decode(&self.private)?,
+        })
+    }
+}
+
+impl Blob {
+    /// As a file's text: of use to this TPM alone.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(&SealedFile::from(self)).unwrap_or_default() + "\n"
+    }
+
+    /// Reads a file's text; nothing when it is no such text.
+    #[must_use]
+    pub fn from_json(text: &str) -> Option<Blob> {
+        serde_json::from_str::<SealedFile>(text).ok()?.blob()
+    }
+}
+
 /// Keeps what the TPM sealed.
 pub(crate) fn write_sealed(path: &Path, blob: &Blob) -> Result<()> {
-    let file = SealedFile {
-        public: hex::encode(&blob.public),
-        private: hex::encode(&blob.private),
-    };
-    write_json(path, &file)
+    write_json(path, &SealedFile::from(blob))
 }
 
 /// What the TPM sealed, or nothing when there is no such file.
@@ -97,17 +125,13 @@ pub(crate) fn write_sealed(path: &Path, blob: &Blob) -> Result<()> {
 /// # Errors
 /// It cannot be read, or does not hold what it should.
 pub fn read_sealed(path: &Path) -> Result<Option<Blob>> {
-    let Some(SealedFile { public, private }) = read_json(path)? else {
+    let Some(file) = read_json::<SealedFile>(path)? else {
         return Ok(None);
     };
-    let wrong = || Error::Content {
+    file.blob().map(Some).ok_or_else(|| Error::Content {
         path: path.to_owned(),
         what: "not hexadecimal digits".to_owned(),
-    };
-    Ok(Some(Blob {
-        public: hex::decode(&public).ok_or_else(wrong)?,
-        private: hex::decode(&private).ok_or_else(wrong)?,
-    }))
+    })
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {

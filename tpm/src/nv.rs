@@ -11,12 +11,15 @@ use tpm2_protocol::{
 
 use crate::{
     device::{Guard, Tpm},
-    entity::Entity,
+    entity::{Entity, name_of},
     error::Result,
     index::{Found, Index, Use, write_parameters},
     session::Session,
     wire::{Fields, malformed, marshal},
 };
+
+/// Bytes read in one command: the least that TPMs can (Part 2, 6.13: `TPM_PT_NV_BUFFER_MAX`).
+const READ_AT_ONCE: u16 = 512;
 
 impl Tpm {
     /// What stands at the number of `index`.
@@ -75,6 +78,40 @@ impl Tpm {
             true => Ok(data.to_vec()),
             false => Err(malformed(cc, "fewer bytes than the index has")),
         }
+    }
+
+    /// Reads an index that others defined, of at most `limit` bytes and readable by anybody; nothing where none stands.
+    pub(crate) fn read_foreign(&mut self, handle: u32, limit: u16) -> Result<Option<Vec<u8>>> {
+        let cc = TpmCc::NvRead;
+        if !self.handles(handle)?.contains(&handle) {
+            return Ok(None);
+        }
+        let asked = TpmCc::NvReadPublic;
+        let entity = Entity::unnamed(handle);
+        let response = self.run(asked, &[&entity], Vec::new(), Guard::Bare)?;
+        let public = Fields::new(asked, &response.parameters).sized()?;
+        let size = public
+            .last_chunk()
+            .map_or(0, |size| u16::from_be_bytes(*size));
+        if size > limit {
+            return Err(malformed(asked, "more bytes than such an index has"));
+        }
+        let entity = Entity::named(handle, name_of(public));
+        let mut content = Vec::new();
+        while let Ok(at) = u16::try_from(content.len())
+            && at < size
+        {
+            let count = (size - at).min(READ_AT_ONCE);
+            let fields: [&dyn TpmMarshal; 2] = [&TpmUint16::new(count), &TpmUint16::new(at)];
+            let parameters = marshal(cc, &fields)?;
+            let response = self.run(cc, &[&entity, &entity], parameters, Guard::Authorise)?;
+            let data = Fields::new(cc, &response.parameters).sized()?;
+            if data.is_empty() {
+                return Err(malformed(cc, "fewer bytes than the index has"));
+            }
+            content.extend(data);
+        }
+        Ok(Some(content))
     }
 
     /// Writes the whole index under a fulfilled policy.

@@ -195,6 +195,12 @@ impl Public {
         name_of(&self.bytes)
     }
 
+    /// The public area (TPMT_PUBLIC).
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The public key.
     #[must_use]
     pub fn key(&self) -> &PublicKey {

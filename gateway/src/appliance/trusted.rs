@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use tpm::{Address, DeviceKey, PublicKey, State};
 use tracing::{info, warn};
 
-use crate::config::{self, Config, KeyPlace};
+use crate::{
+    config::{self, Config, KeyPlace},
+    identity::Directory,
+};
 
 /// Files larger than this are no public key.
 const PEM_MAX: u64 = 8 * 1024;
@@ -38,9 +41,7 @@ impl Trusted {
         let Some(table) = &config.tpm else {
             return Ok(Trusted(None));
         };
-        let address = address(table)?;
-        let key = DeviceKey::start(address, table.directory.clone())
-            .context("cannot start the TPM's thread")?;
+        let key = start(table)?;
         let asked = key.clone();
         let device = table.device.clone();
         let answer = tokio::task::spawn_blocking(move || {
@@ -105,6 +106,23 @@ const FILE_KEY: &str =
 /// What the absence of `[tpm]` means.
 const NO_TPM: &str =
     "no [tpm]: the gateway's keys are files, and whoever copies them is this gateway";
+
+/// The identity's directory, with its keys in the TPM where the link signs with that.
+pub(crate) fn identity(config: &Config) -> anyhow::Result<Directory> {
+    let at = &config.identity.directory;
+    let place = config.upstream.as_ref().and_then(|link| link.identity);
+    // A configuration that asks for a TPM without naming one is refused when it is loaded.
+    let (Some(KeyPlace::Tpm), Some(table)) = (place, &config.tpm) else {
+        return Ok(Directory::new(at));
+    };
+    Ok(Directory::in_tpm(at, start(table)?))
+}
+
+/// Starts the TPM's owner.
+pub(crate) fn start(table: &config::Tpm) -> anyhow::Result<DeviceKey> {
+    DeviceKey::start(address(table)?, table.directory.clone())
+        .context("cannot start the TPM's thread")
+}
 
 /// Where the TPM is.
 pub(crate) fn address(table: &config::Tpm) -> anyhow::Result<Address> {

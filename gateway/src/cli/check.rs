@@ -15,9 +15,9 @@ use settings::{Document, Problem, Secret, Severity, Size};
 use crate::{
     appliance::trusted,
     clock,
-    config::{Config, KeyPlace, Renew},
+    config::{Config, Renew},
     fieldbus::{self, lessons, poll::memory::Memories},
-    identity::{Directory, IdentityError},
+    identity::IdentityError,
     reading::ClockState,
     wording::{counted, plain},
 };
@@ -215,10 +215,8 @@ fn credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>
             findings.extend(preflight::certificate(file, &path, document));
         }
     }
-    match upstream.identity {
-        Some(KeyPlace::File) => findings.extend(identity(config, document)),
-        Some(KeyPlace::Tpm) => findings.extend(tpm::identity(config, upstream, document)),
-        None => {}
+    if upstream.identity.is_some() {
+        findings.extend(identity(config, document));
     }
     if let Some(file) = &upstream.key {
         findings.extend(preflight::key(file, "upstream.key", document));
@@ -227,9 +225,12 @@ fn credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>
 
 /// The identity that is offered to the upstream.
 fn identity(config: &Config, document: &Document) -> Vec<Problem> {
-    let directory = Directory::new(&config.identity.directory);
     let path = "identity.directory";
     let error = |error: IdentityError| document.error(path, error.to_string(), "");
+    let directory = match trusted::identity(config) {
+        Ok(directory) => directory,
+        Err(why) => return vec![document.error(path, format!("{why:#}"), "")],
+    };
     let inventory = match directory.inventory() {
         Ok(inventory) => inventory,
         Err(why) => return vec![error(why)],
@@ -251,7 +252,10 @@ fn identity(config: &Config, document: &Document) -> Vec<Problem> {
         findings.push(document.error(path, what, remedy));
         return findings;
     };
-    findings.extend(directory.certified(in_use).err().map(error));
+    let certified = directory.certified(in_use).err();
+    // That the TPM does not answer is said of [tpm].
+    let of_files = certified.filter(|why| !matches!(why, IdentityError::Tpm(_)));
+    findings.extend(of_files.map(error));
     let file = directory.certificate_path(in_use);
     findings.extend(preflight::certificate(&file, path, document));
     findings

@@ -3,7 +3,7 @@
 //!
 //! A running gateway sees what is done here and takes a new identity up by itself.
 
-mod tpm;
+mod evidence;
 
 use std::{
     fmt::Write,
@@ -18,8 +18,9 @@ use serde_json::json;
 
 use super::{ConfigPath, Exit, Failure, load, print, runtime};
 use crate::{
+    appliance::trusted,
     config::{Config, Renew},
-    identity::{self, Directory, Generation, Next, Renewer},
+    identity::{self, Directory, Generation, IdentityError, Next, Renewer},
     name,
     upstream::reach::Reach,
 };
@@ -31,11 +32,13 @@ pub(super) enum Command {
     /// Show keys and certificates, and which of them is in use
     Show(Asking),
     /// Print a certificate request (PKCS#10) for the key that waits for a certificate, or a new one
-    Csr(Asking),
+    Csr(CsrArgs),
     /// Get a certificate for the key that waits for one: as [identity] renew says, or from a file
     Enrol(EnrolArgs),
     /// Make a new key and get its certificate as [identity] renew says, now
     Renew(RenewArgs),
+    /// For authorities: check what a TPM says about the key of a request, offline
+    CheckEvidence(evidence::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,6 +48,15 @@ pub(super) struct Asking {
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CsrArgs {
+    #[command(flatten)]
+    asking: Asking,
+    /// Write what the TPM says about the key, and the TPM maker's certificates, for the authority
+    #[arg(long, value_name = "FILE")]
+    attest: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,26 +79,33 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Init(asking) => init(asking),
         Command::Show(asking) => show(asking),
-        Command::Csr(asking) => csr(asking),
+        Command::Csr(args) => csr(args),
         Command::Enrol(args) => match &args.certificate {
             Some(certificate) => enrol(&args.config, certificate),
             None => renew(&args.config, "enrol --certificate FILE"),
         },
         Command::Renew(args) => renew(&args.config, "csr and enrol"),
+        Command::CheckEvidence(args) => evidence::run(args),
     }
 }
 
 fn open(config: &ConfigPath) -> Result<(Config, Directory), Failure> {
     let config = load(config)?.value;
-    let directory = Directory::new(&config.identity.directory);
+    let directory = trusted::identity(&config)?;
     Ok((config, directory))
 }
 
+/// The key cannot be used; one in a TPM that is away is out of reach.
+fn unusable(what: &'static str, error: IdentityError) -> Failure {
+    let exit = match error {
+        IdentityError::Tpm(_) => Exit::Unreachable,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, anyhow::Error::from(error).context(what))
+}
+
 fn init(asking: &Asking) -> Result<(), Failure> {
-    let (config, directory) = open(&asking.config)?;
-    if let Some(in_tpm) = tpm::of(&config)? {
-        return in_tpm.init(asking.json);
-    }
+    let (_, directory) = open(&asking.config)?;
     let inventory = directory.inventory().context("cannot look for a key")?;
     let (generation, made) = match inventory.keys.last() {
         Some(newest) => (*newest, false),
@@ -94,11 +113,13 @@ fn init(asking: &Asking) -> Result<(), Failure> {
             let generation = inventory.unused();
             directory
                 .make_key(generation)
-                .context("the identity has no key")?;
+                .map_err(|error| unusable("the identity has no key", error))?;
             (generation, true)
         }
     };
-    let path = directory.key_path(generation);
+    let Some(path) = directory.key_file(generation) else {
+        return init_in_tpm(&directory, generation, asking.json);
+    };
     if asking.json {
         let answer = json!({ "generation": generation, "key": path, "made": made });
         return Ok(print(&format!("{answer}\n"))?);
@@ -113,9 +134,6 @@ fn init(asking: &Asking) -> Result<(), Failure> {
 
 fn show(asking: &Asking) -> Result<(), Failure> {
     let (config, directory) = open(&asking.config)?;
-    if let Some(in_tpm) = tpm::of(&config)? {
-        return in_tpm.show(asking.json);
-    }
     let generations = identity::generations(&directory).context("cannot read the identity")?;
     if asking.json {
         return Ok(print(&format!("{}\n", json!(generations)))?);
@@ -144,16 +162,31 @@ fn line(generation: &Generation) -> String {
     text + "\n"
 }
 
-fn csr(asking: &Asking) -> Result<(), Failure> {
-    let (config, directory) = open(&asking.config)?;
-    if let Some(in_tpm) = tpm::of(&config)? {
-        return in_tpm.csr(asking.json);
+/// The key that the TPM was provisioned with: it only has to be there.
+fn init_in_tpm(directory: &Directory, generation: u32, json: bool) -> Result<(), Failure> {
+    directory
+        .key(generation)
+        .map_err(|error| unusable("the identity has no key", error))?;
+    if json {
+        let answer = json!({ "generation": generation, "place": directory.place(), "made": false });
+        return Ok(print(&format!("{answer}\n"))?);
     }
+    Ok(print(
+        "the key is in the TPM, where gateway tpm provision made it; \
+         `gateway identity csr` asks for its certificate\n",
+    )?)
+}
+
+fn csr(args: &CsrArgs) -> Result<(), Failure> {
+    let asking = &args.asking;
+    let (config, directory) = open(&asking.config)?;
     let inventory = directory.inventory().context("cannot look for a key")?;
     let generation = match inventory.next() {
         Next::Enrol(waiting) => waiting,
         Next::MakeKey(next) => {
-            directory.make_key(next).context("there is no new key")?;
+            directory
+                .make_key(next)
+                .map_err(|error| unusable("there is no new key", error))?;
             next
         }
         Next::Use(candidate) => {
@@ -164,10 +197,15 @@ fn csr(asking: &Asking) -> Result<(), Failure> {
             .into());
         }
     };
-    let key = directory.key(generation).context("cannot use the key")?;
-    let request = identity::request(&*key, &common_name(&config))
-        .and_then(|request| request.pem())
-        .context("cannot make the request")?;
+    let key = directory
+        .key(generation)
+        .map_err(|error| unusable("cannot use the key", error))?;
+    let asked = identity::request(&*key, &common_name(&config));
+    let asked = asked.context("cannot make the request")?;
+    let request = asked.pem().context("cannot make the request")?;
+    if let Some(file) = &args.attest {
+        attest(&directory, generation, asked.der(), file)?;
+    }
     match asking.json {
         true => {
             let answer = json!({ "generation": generation, "request": request });
@@ -177,11 +215,27 @@ fn csr(asking: &Asking) -> Result<(), Failure> {
     }
 }
 
+/// Writes what the TPM says about the key beside the request.
+fn attest(
+    directory: &Directory,
+    generation: u32,
+    request: &[u8],
+    file: &Path,
+) -> Result<(), Failure> {
+    let evidence = directory
+        .evidence(generation, request)
+        .map_err(|error| unusable("the TPM does not attest the key", error))?;
+    let Some(evidence) = evidence else {
+        let error = anyhow!("--attest is for keys in a TPM: [upstream] identity = \"tpm\"");
+        return Err(Failure::new(Exit::Usage, error));
+    };
+    fs::write(file, evidence.to_json())
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(())
+}
+
 fn enrol(config: &ConfigPath, certificate: &Path) -> Result<(), Failure> {
-    let (config, directory) = open(config)?;
-    if let Some(in_tpm) = tpm::of(&config)? {
-        return in_tpm.enrol(certificate);
-    }
+    let (_, directory) = open(config)?;
     let inventory = directory.inventory().context("cannot look for a key")?;
     let Next::Enrol(generation) = inventory.next() else {
         let error = anyhow!("no key waits for a certificate; `gateway identity csr` makes one");
@@ -199,10 +253,7 @@ const WHOLE: &str = "the new identity is whole; a running gateway tries it besid
 
 /// Asks the configured authority; `by_hand` is what to do where there is none.
 fn renew(config: &ConfigPath, by_hand: &str) -> Result<(), Failure> {
-    let (config, _) = open(config)?;
-    if tpm::of(&config)?.is_some() {
-        return Err(tpm::refuse_renewal());
-    }
+    let (config, directory) = open(config)?;
     if config.identity.renew == Renew::Off {
         let error = anyhow!("[identity] renew is off; by hand: gateway identity {by_hand}");
         return Err(Failure::new(Exit::Usage, error));
@@ -210,7 +261,13 @@ fn renew(config: &ConfigPath, by_hand: &str) -> Result<(), Failure> {
     let reach = config.upstream.as_ref().map(Reach::of).transpose();
     let reach = reach.map_err(|why| anyhow!(why))?.unwrap_or_default();
     let name = common_name(&config);
-    let renewer = Renewer::new(&config.identity, &name, reach, Timestamp::UNIX_EPOCH);
+    let renewer = Renewer::new(
+        &config.identity,
+        directory,
+        &name,
+        reach,
+        Timestamp::UNIX_EPOCH,
+    );
     let later = runtime()?.block_on(renewer.renew());
     match later.context("there is no new certificate")? {
         None => Ok(print(WHOLE)?),

@@ -85,7 +85,7 @@ pub struct Upstream {
     /// Trust anchors for the server's certificate, PEM. Needed with `mqtts`.
     pub ca: Option<PathBuf>,
     /// In the place of `key`: `file`, the identity that `[identity]` keeps and renews, or `tpm`, the
-    /// signing key in the TPM of `[tpm]`; its certificate is `certificate` or in `[identity] directory`.
+    /// same with keys in the TPM of `[tpm]`.
     pub identity: Option<KeyPlace>,
     /// The gateway's certificate for mutual TLS, PEM, followed by its intermediates.
     pub certificate: Option<PathBuf>,

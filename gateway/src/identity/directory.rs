@@ -1,5 +1,8 @@
 //! The directory that holds the identity's generations, and the calls that change it.
 //!
+//! A key's file holds the key, or what the TPM made of it, which is of use to that TPM alone. The key
+//! that the TPM was provisioned with is generation 0; it has no file.
+//!
 //! Invariant: every change is made by the calls that `rotation` lists, in their order, and keys are
 //! readable by their owner alone. Layer: driver.
 
@@ -21,14 +24,22 @@ use rustls::{
 use super::{
     DeviceKey, FileKey, TlsKey,
     rotation::{self, CURRENT, Call, Inventory},
+    tpm::TpmKey,
 };
-use crate::credentials::{self, CredentialError};
+use crate::{
+    config::KeyPlace,
+    credentials::{self, CredentialError},
+};
 
 /// Longest file that is read here: a certificate with its intermediates.
 const FILE_MAX: u64 = 256 << 10;
 
-/// The certificate of the TPM's key; there is one such key, so it bears no generation.
-pub(super) const TPM_CERTIFICATE: &str = "tpm.pem";
+/// The key that the TPM was provisioned with.
+const PROVISIONED: u32 = 0;
+
+/// Where generations with the TPM's keys are, below the directory of those in files: each kind has its
+/// own numbers.
+const IN_TPM: &str = "tpm";
 
 /// Why the identity cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +69,8 @@ pub enum IdentityError {
     /// The certificate is another key's.
     #[error("the certificate does not belong to key {0} of this identity")]
     Foreign(u32),
-    /// The certificate is not of the key in the TPM.
-    #[error(
-        "the certificate {0} does not belong to the TPM's signing key; `gateway identity csr` makes a request with that key"
-    )]
+    /// A file that should hold one of the TPM's keys does not.
+    #[error("{0} holds no key that a TPM made")]
     NotOfTpm(PathBuf),
     /// The key is in the TPM, and that does not give access to it.
     #[error("the device's key in the TPM cannot be used: {0}")]
@@ -70,21 +79,50 @@ pub enum IdentityError {
 
 /// See the module's description; it need not exist yet.
 #[derive(Debug, Clone)]
-pub(crate) struct Directory(PathBuf);
+pub(crate) struct Directory {
+    path: PathBuf,
+    /// The TPM whose keys these are; otherwise they are in the files themselves.
+    tpm: Option<tpm::DeviceKey>,
+}
 
 impl Directory {
+    /// With keys in files.
     pub(crate) fn new(path: &Path) -> Directory {
-        Directory(path.to_owned())
+        let path = path.to_owned();
+        Directory { path, tpm: None }
+    }
+
+    /// With keys that this TPM makes and uses.
+    pub(crate) fn in_tpm(path: &Path, tpm: tpm::DeviceKey) -> Directory {
+        Directory {
+            path: path.join(IN_TPM),
+            tpm: Some(tpm),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Where the private keys are.
+    pub(crate) fn place(&self) -> KeyPlace {
+        match self.tpm {
+            Some(_) => KeyPlace::Tpm,
+            None => KeyPlace::File,
+        }
     }
 
     /// What stands in it; nothing where there is none.
     pub(crate) fn inventory(&self) -> Result<Inventory, IdentityError> {
         let mut inventory = Inventory::default();
-        let entries = match fs::read_dir(&self.0) {
+        if self.tpm.is_some() {
+            inventory.keys.insert(PROVISIONED);
+            let certificate = self.certificate_path(PROVISIONED);
+            if certificate.exists() {
+                inventory.certificates.insert(PROVISIONED);
+            }
+        }
+        let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(inventory),
             entries => entries.map_err(|error| self.failed("read", "", error))?,
         };
@@ -105,31 +143,23 @@ impl Directory {
 
     /// Makes a generation's key; refused when there is one.
     pub(crate) fn make_key(&self, generation: u32) -> Result<(), IdentityError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let key = match &self.tpm {
+            Some(tpm) => tpm.make_key()?.to_json(),
+            None => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem(),
+        };
         self.prepare()?;
         let name = rotation::key_name(generation);
-        self.make(&rotation::add(&name), key.serialize_pem().as_bytes())
+        self.make(&rotation::add(&name), key.as_bytes())
     }
 
     /// Takes a certificate with its intermediates for a generation, if it belongs to its key.
     pub(crate) fn put_certificate(&self, generation: u32, pem: &str) -> Result<(), IdentityError> {
         let key = Arc::new(TlsKey::new(self.key(generation)?));
         let certified = CertifiedKey::new(chain(pem)?, key);
-        belongs(&certified, || IdentityError::Foreign(generation))?;
+        belongs(&certified, generation)?;
+        self.prepare()?;
         let name = rotation::certificate_name(generation);
         self.make(&rotation::replace(&name), pem.as_bytes())
-    }
-
-    /// Takes `file`'s content as the certificate of the TPM's key, if it belongs to it.
-    pub(crate) fn put_tpm_certificate(
-        &self,
-        key: Arc<dyn DeviceKey>,
-        (file, pem): (&Path, &str),
-    ) -> Result<(), IdentityError> {
-        let certified = CertifiedKey::new(chain(pem)?, Arc::new(TlsKey::new(key)));
-        belongs(&certified, || IdentityError::NotOfTpm(file.to_owned()))?;
-        self.prepare()?;
-        self.make(&rotation::replace(TPM_CERTIFICATE), pem.as_bytes())
     }
 
     /// Makes a generation the one in use, and takes away those no longer needed.
@@ -149,7 +179,36 @@ impl Directory {
 
     /// A generation's key.
     pub(crate) fn key(&self, generation: u32) -> Result<Arc<dyn DeviceKey>, IdentityError> {
-        Ok(Arc::new(FileKey::read(&self.key_path(generation))?))
+        let path = self.key_path(generation);
+        Ok(match &self.tpm {
+            None => Arc::new(FileKey::read(&path)?),
+            Some(tpm) if generation == PROVISIONED => Arc::new(TpmKey::provisioned(tpm)?),
+            Some(tpm) => {
+                let text = credentials::private_file(&path)?;
+                Arc::new(TpmKey::made(tpm, &text).ok_or(IdentityError::NotOfTpm(path))?)
+            }
+        })
+    }
+
+    /// What the TPM says about a generation's key, bound to a request (PKCS#10, DER) for its certificate;
+    /// nothing where keys are in files.
+    pub(crate) fn evidence(
+        &self,
+        generation: u32,
+        request: &[u8],
+    ) -> Result<Option<tpm::Evidence>, IdentityError> {
+        let Some(tpm) = &self.tpm else {
+            return Ok(None);
+        };
+        let blob = match self.key_file(generation) {
+            None => None,
+            Some(path) => {
+                let text = fs::read_to_string(&path)
+                    .map_err(|error| self.failed("read", &rotation::key_name(generation), error))?;
+                Some(tpm::Blob::from_json(&text).ok_or(IdentityError::NotOfTpm(path))?)
+            }
+        };
+        Ok(Some(tpm.evidence(blob, request)?))
     }
 
     /// A generation's certificate and key for TLS, checked for each other.
@@ -157,34 +216,40 @@ impl Directory {
         let path = self.certificate_path(generation);
         let chain = credentials::certificates("certificate", &path)?;
         let certified = CertifiedKey::new(chain, Arc::new(TlsKey::new(self.key(generation)?)));
-        belongs(&certified, || IdentityError::Foreign(generation))?;
+        belongs(&certified, generation)?;
         Ok(certified)
     }
 
+    /// A key's file, where it has one.
+    pub(crate) fn key_file(&self, generation: u32) -> Option<PathBuf> {
+        let has_file = self.tpm.is_none() || generation != PROVISIONED;
+        has_file.then(|| self.key_path(generation))
+    }
+
     pub(crate) fn key_path(&self, generation: u32) -> PathBuf {
-        self.0.join(rotation::key_name(generation))
+        self.path.join(rotation::key_name(generation))
     }
 
     pub(crate) fn certificate_path(&self, generation: u32) -> PathBuf {
-        self.0.join(rotation::certificate_name(generation))
+        self.path.join(rotation::certificate_name(generation))
     }
 
     fn prepare(&self) -> Result<(), IdentityError> {
         let mut builder = DirBuilder::new();
-        if self.0.exists() {
+        if self.path.exists() {
             return Ok(());
         }
         builder
             .recursive(true)
             .mode(0o700)
-            .create(&self.0)
-            .and_then(|()| own_as_neighbours(&self.0))
+            .create(&self.path)
+            .and_then(|()| own_as_neighbours(&self.path))
             .map_err(|error| self.failed("create", "", error))
     }
 
     fn read(&self, name: &str) -> Result<String, IdentityError> {
         let mut text = String::new();
-        File::open(self.0.join(name))
+        File::open(self.path.join(name))
             .and_then(|file| file.take(FILE_MAX).read_to_string(&mut text))
             .map_err(|error| self.failed("read", name, error))?;
         Ok(text)
@@ -195,7 +260,7 @@ impl Directory {
     }
 
     fn call(&self, call: &Call, content: &[u8]) -> Result<(), IdentityError> {
-        let at = |name: &str| self.0.join(name);
+        let at = |name: &str| self.path.join(name);
         let (what, name, done) = match call {
             Call::Write(name) => ("write", name.as_str(), write(&at(name), content)),
             Call::Sync(name) => {
@@ -206,7 +271,7 @@ impl Directory {
             Call::Link(from, to) => ("add", to.as_str(), fs::hard_link(at(from), at(to))),
             Call::Remove(name) => ("remove", name.as_str(), remove(&at(name))),
             Call::SyncDirectory => {
-                let synced = File::open(&self.0).and_then(|directory| directory.sync_all());
+                let synced = File::open(&self.path).and_then(|directory| directory.sync_all());
                 ("sync", "", synced)
             }
         };
@@ -215,8 +280,8 @@ impl Directory {
 
     fn failed(&self, what: &'static str, name: &str, source: io::Error) -> IdentityError {
         let path = match name {
-            "" => self.0.clone(),
-            name => self.0.join(name),
+            "" => self.path.clone(),
+            name => self.path.join(name),
         };
         IdentityError::File { what, path, source }
     }
@@ -229,13 +294,10 @@ fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     chain.ok_or(IdentityError::NoCertificate)
 }
 
-/// Whether a certificate is its key's; else the error that `foreign` makes.
-pub(super) fn belongs(
-    certified: &CertifiedKey,
-    foreign: impl FnOnce() -> IdentityError,
-) -> Result<(), IdentityError> {
+/// Whether a certificate is its key's.
+fn belongs(certified: &CertifiedKey, generation: u32) -> Result<(), IdentityError> {
     certified.keys_match().map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => foreign(),
+        rustls::Error::InconsistentKeys(_) => IdentityError::Foreign(generation),
         error => IdentityError::Certificate(error),
     })
 }

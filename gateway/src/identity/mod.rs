@@ -30,13 +30,12 @@ mod schedule;
 
 mod renewal;
 
-pub(crate) use self::tpm::{TpmIdentity, certificate_of_tpm};
 pub use command::CommandError;
 pub(crate) use directory::Directory;
 pub use directory::IdentityError;
 pub use est::EstError;
 pub use key::{DeviceKey, FileKey, POINT_BYTES, TlsKey};
-pub(crate) use listing::{Generation, generations, read as shown};
+pub(crate) use listing::{Generation, generations};
 pub use refusal::SignError;
 pub(crate) use renewal::Renewer;
 pub use renewal::{Renewal, RenewalError};

@@ -96,12 +96,13 @@ impl Renewer {
     /// `name` is asked for where the configuration has none; `floor` has passed.
     pub(crate) fn new(
         config: &config::Identity,
+        directory: Directory,
         name: &str,
         reach: Reach,
         floor: Timestamp,
     ) -> Renewer {
         Renewer {
-            directory: Directory::new(&config.directory),
+            directory,
             name: config.name.clone().unwrap_or_else(|| name.to_owned()),
             config: config.clone(),
             reach,

@@ -58,9 +58,9 @@ impl Inventory {
         if let Some(candidate) = self.candidate() {
             return Next::Use(candidate);
         }
-        let in_use = self.in_use().unwrap_or(0);
+        let in_use = self.in_use();
         match self.keys.last() {
-            Some(newest) if *newest > in_use => Next::Enrol(*newest),
+            Some(newest) if Some(*newest) > in_use => Next::Enrol(*newest),
             _ => Next::MakeKey(self.unused()),
         }
     }
@@ -81,7 +81,9 @@ impl Inventory {
         };
         let before = self.complete().rfind(|found| *found < in_use);
         let all = self.keys.union(&self.certificates).copied();
-        all.filter(|found| *found < in_use && Some(*found) != before)
+        // A key without a file cannot leave; its certificate can.
+        all.filter(|found| *found > 0 || self.certificates.contains(found))
+            .filter(|found| *found < in_use && Some(*found) != before)
             .collect()
     }
 }
@@ -356,6 +358,29 @@ mod tests {
         note(&mut inventory, "1.pem");
         assert_eq!((inventory.in_use(), inventory.candidate()), (Some(1), None));
         assert_eq!(inventory.next(), Next::MakeKey(2));
+    }
+
+    #[test]
+    fn the_key_that_a_tpm_was_provisioned_with_is_the_first_identity_and_then_makes_room() {
+        let mut inventory = Inventory::default();
+        inventory.keys.insert(0);
+        assert_eq!(
+            (inventory.in_use(), inventory.next()),
+            (None, Next::Enrol(0))
+        );
+        inventory.certificates.insert(0);
+        assert_eq!(
+            (inventory.in_use(), inventory.next()),
+            (Some(0), Next::MakeKey(1))
+        );
+        for name in ["1.key", "1.pem", "2.key", "2.pem"] {
+            note(&mut inventory, name);
+        }
+        inventory.current = Some(2);
+        assert_eq!(
+            (inventory.in_use(), inventory.superfluous()),
+            (Some(2), vec![0])
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::{Ack, Here, Incoming, Settings, reach::Reach, status::Board};
 use crate::{
     config::{KeyPlace, Renew},
-    identity::{Renewal, Renewer},
+    identity::{Directory, Renewal, Renewer},
 };
 
 /// Where clients of the plant see that the certificate is not renewed; retained, empty when it is.
@@ -31,14 +31,19 @@ impl Renewing {
     /// `None` when nothing is to be renewed, or the proxy's address makes no sense, which the link
     /// tells.
     pub(super) fn of(settings: &Settings<'_>, here: &Here, board: &Arc<Board>) -> Option<Renewing> {
-        let is_ours = settings.upstream.identity == Some(KeyPlace::File);
-        if !is_ours || settings.identity.renew == Renew::Off {
+        if settings.identity.renew == Renew::Off {
             return None;
         }
+        let at = &settings.identity.directory;
+        let directory = match (settings.upstream.identity?, settings.tpm) {
+            (KeyPlace::File, _) => Directory::new(at),
+            // Without [tpm] the link says what is missing.
+            (KeyPlace::Tpm, tpm) => Directory::in_tpm(at, tpm?.clone()),
+        };
         let reach = Reach::of(settings.upstream).ok()?;
         let floor = here.buffer.clock_floor();
         Some(Renewing {
-            renewer: Renewer::new(settings.identity, settings.gateway, reach, floor),
+            renewer: Renewer::new(settings.identity, directory, settings.gateway, reach, floor),
             board: Arc::clone(board),
             incoming: here.incoming.clone(),
         })

@@ -30,7 +30,7 @@ use crate::{
     clock,
     config::{self, KeyPlace},
     credentials::{self, CredentialError, FlooredClock},
-    identity::{Directory, IdentityError, TpmIdentity},
+    identity::{Directory, IdentityError},
 };
 
 /// Why our side of TLS cannot be set up.
@@ -55,11 +55,6 @@ pub enum TlsError {
         "there is no certificate in {0} yet; `gateway identity csr` and `enrol` get one, as does [identity] renew"
     )]
     NotEnrolled(PathBuf),
-    /// The TPM's key has none yet.
-    #[error(
-        "there is no certificate of the TPM's key in {0} yet; `gateway identity csr` and `enrol` get one"
-    )]
-    NotEnrolledTpm(PathBuf),
     /// The TPM was not there when the process began.
     #[error(
         "identity = \"tpm\" needs the [tpm] table, which takes effect at the next start of the gateway"
@@ -106,7 +101,6 @@ enum Source {
     Files { certificate: PathBuf, key: PathBuf },
     Half,
     Directory(Directory),
-    Tpm(TpmIdentity),
     NoTpm,
 }
 
@@ -132,8 +126,8 @@ impl Tls {
             (Some(KeyPlace::File), None, None) => {
                 Source::Directory(Directory::new(&identity.directory))
             }
-            (Some(KeyPlace::Tpm), _, None) => match tpm {
-                Some(key) => Source::Tpm(TpmIdentity::new(upstream, identity, key.clone())),
+            (Some(KeyPlace::Tpm), None, None) => match tpm {
+                Some(tpm) => Source::Directory(Directory::in_tpm(&identity.directory, tpm.clone())),
                 None => Source::NoTpm,
             },
             (None, Some(certificate), Some(key)) => Source::Files {
@@ -165,9 +159,6 @@ impl Tls {
                 let none = || TlsError::NotEnrolled(directory.path().to_owned());
                 Some(newest.ok_or_else(none)?)
             }
-            Source::Tpm(tpm) if !tpm.certificate().exists() => {
-                return Err(TlsError::NotEnrolledTpm(tpm.certificate().to_owned()));
-            }
             _ => None,
         };
         self.offer(generation, floor)
@@ -176,10 +167,9 @@ impl Tls {
     /// Where the key is that signs.
     pub(crate) fn key_place(&self) -> KeyPlace {
         match &self.source {
-            Source::Tpm(_) | Source::NoTpm => KeyPlace::Tpm,
-            Source::Nobody | Source::Files { .. } | Source::Half | Source::Directory(_) => {
-                KeyPlace::File
-            }
+            Source::Directory(directory) => directory.place(),
+            Source::NoTpm => KeyPlace::Tpm,
+            Source::Nobody | Source::Files { .. } | Source::Half => KeyPlace::File,
         }
     }
 
@@ -251,10 +241,9 @@ impl Tls {
             (Source::Files { certificate, key }, _) => {
                 Ok(Some((certificate.clone(), Some(key.clone()))))
             }
-            (Source::Tpm(tpm), _) => Ok(Some((tpm.certificate().to_owned(), None))),
             (Source::Directory(directory), Some(generation)) => Ok(Some((
                 directory.certificate_path(generation),
-                Some(directory.key_path(generation)),
+                directory.key_file(generation),
             ))),
             (Source::Half, _) => Err(TlsError::HalfIdentity),
             (Source::NoTpm, _) => Err(TlsError::NoTpm),
@@ -326,7 +315,6 @@ impl Tls {
                 credentials::certified(certificate, key, provider)?
             }
             (Source::Directory(directory), Some(generation)) => directory.certified(generation)?,
-            (Source::Tpm(tpm), _) => tpm.certified()?,
             (Source::Half, _) => return Err(TlsError::HalfIdentity),
             (Source::NoTpm, _) => return Err(TlsError::NoTpm),
             _ => return Ok(None),

@@ -4,6 +4,7 @@
 
 mod anchors;
 mod attestations;
+mod evidence;
 mod interposer;
 mod keys;
 mod payloads;

@@ -2,14 +2,12 @@
 //!
 //! Invariant: nothing is changed in the TPM.
 
-use broker_lite::preflight;
 use settings::{Document, Problem};
 use tpm::Tpm;
 
 use crate::{
     appliance::trusted,
-    config::{Config, KeyPlace, Upstream},
-    identity::{self, IdentityError, TpmIdentity},
+    config::{Config, KeyPlace},
 };
 
 const PROVISION: &str = "run gateway tpm status, then gateway tpm provision";
@@ -42,45 +40,4 @@ pub(super) fn findings(config: &Config, document: &Document) -> Vec<Problem> {
             "what needs the TPM's keys waits until it answers",
         )],
     }
-}
-
-/// The certificate of the TPM's key, where that is who the gateway is to the upstream.
-pub(super) fn identity(config: &Config, upstream: &Upstream, document: &Document) -> Vec<Problem> {
-    let path = match upstream.certificate {
-        Some(_) => "upstream.certificate",
-        None => "identity.directory",
-    };
-    let file = identity::certificate_of_tpm(upstream, &config.identity);
-    if !file.exists() {
-        let what = format!(
-            "there is no certificate of the TPM's key in {} yet",
-            file.display()
-        );
-        let remedy = "run gateway identity csr, have it signed, then gateway identity enrol";
-        return vec![document.error(path, what, remedy)];
-    }
-    let mut findings = Vec::new();
-    if upstream.certificate.is_none() {
-        findings.extend(preflight::certificate(&file, path, document));
-    }
-    // That the TPM does not answer is said of [tpm].
-    findings.extend(usable(config, upstream).err().and_then(|error| {
-        let is_away = error.downcast_ref().is_some_and(is_of_tpm);
-        (!is_away).then(|| document.error(path, format!("{error:#}"), ""))
-    }));
-    findings
-}
-
-/// Whether certificate and key belong together.
-fn usable(config: &Config, upstream: &Upstream) -> anyhow::Result<()> {
-    let Some(table) = &config.tpm else {
-        return Ok(());
-    };
-    let key = tpm::DeviceKey::start(trusted::address(table)?, table.directory.clone())?;
-    TpmIdentity::new(upstream, &config.identity, key).certified()?;
-    Ok(())
-}
-
-fn is_of_tpm(error: &IdentityError) -> bool {
-    matches!(error, IdentityError::Tpm(_))
 }

@@ -1,6 +1,6 @@
 //! The identity and what its renewal needs. Values.
 
-use crate::config::{Config, KeyPlace, Renew};
+use crate::config::{Config, Renew};
 
 use super::Findings;
 
@@ -52,18 +52,11 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
         );
     }
     let used = config.upstream.as_ref().and_then(|link| link.identity);
-    if identity.renew != Renew::Off && used == Some(KeyPlace::Tpm) {
-        findings.error(
-            "identity.renew",
-            "the certificate of the TPM's key is renewed by hand alone: each renewal makes a new key, and the TPM has one",
-            "write renew = \"off\"; then gateway identity csr and enrol",
-        );
-    }
     if identity.renew != Renew::Off && used.is_none() {
         findings.warn(
             "identity.renew",
             "the identity is renewed and used by nothing",
-            "write identity = \"file\" in [upstream], or leave renew out",
+            "write identity = \"file\" or \"tpm\" in [upstream], or leave renew out",
         );
     }
 }

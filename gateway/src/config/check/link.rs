@@ -102,7 +102,7 @@ fn check_upstream(upstream: &Upstream, findings: &mut Findings<'_>) {
         _ => {}
     }
     match (upstream.identity, &upstream.certificate, &upstream.key) {
-        (Some(KeyPlace::File), Some(_), _) | (Some(KeyPlace::File), _, Some(_)) => findings.error(
+        (Some(_), Some(_), _) | (Some(KeyPlace::File), _, Some(_)) => findings.error(
             "upstream.identity",
             "the identity would be another one than certificate and key",
             "leave out either identity, or certificate and key",

@@ -215,8 +215,11 @@ fn a_link_signs_with_the_tpm_or_with_a_key_in_a_file_never_both() {
     };
     let with_tpm = |more: &str| link(more) + "[tpm]\n";
     check(&with_tpm(""), &[]);
-    check(&with_tpm("certificate = \"gw.pem\""), &[]);
-    let both = with_tpm("certificate = \"gw.pem\"\nkey = \"gw.key\"");
+    check(
+        &with_tpm("certificate = \"gw.pem\""),
+        &["the identity would be another one"],
+    );
+    let both = with_tpm("key = \"gw.key\"");
     check(&both, &["the link cannot sign with the TPM and with a key"]);
     check(
         &link(""),
@@ -224,5 +227,5 @@ fn a_link_signs_with_the_tpm_or_with_a_key_in_a_file_never_both() {
     );
     let renewed =
         with_tpm("") + "[identity]\nrenew = \"command\"\ncommand = { program = [\"sign\"] }\n";
-    check(&renewed, &["the TPM has one"]);
+    check(&renewed, &[]);
 }
