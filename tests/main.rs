@@ -25,6 +25,7 @@ mod states;
 
 mod bad_input;
 mod batches;
+mod clients;
 mod commissioning;
 mod dead_letters;
 mod identity;

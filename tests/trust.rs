@@ -16,13 +16,13 @@ use crate::{
 const COUNT: &str = "telemetry/press-3/count";
 
 /// A TPM in software, and a vendor's key with the first approvals.
-struct Tpm<'a> {
+pub(crate) struct Tpm<'a> {
     scene: &'a Scene,
-    process: Process,
+    pub(crate) process: Process,
 }
 
 impl<'a> Tpm<'a> {
-    fn start(scene: &'a Scene) -> Result<Tpm<'a>> {
+    pub(crate) fn start(scene: &'a Scene) -> Result<Tpm<'a>> {
         std::fs::create_dir_all(scene.path("tpm-state"))?;
         let mut command = Command::new("swtpm");
         command
@@ -39,7 +39,7 @@ impl<'a> Tpm<'a> {
     }
 
     /// What `gateway tpm ARGUMENTS` prints, with the configuration file; it must end with that code.
-    fn gateway(&self, arguments: &[&str], code: i32) -> Result<String> {
+    pub(crate) fn gateway(&self, arguments: &[&str], code: i32) -> Result<String> {
         let config = self.scene.path("gateway.toml").display().to_string();
         let arguments = [&["tpm"], arguments, &["--config", &config]].concat();
         let output = gateway::run(&arguments)?;
@@ -59,11 +59,16 @@ fn socket(scene: &Scene) -> String {
 }
 
 fn table(scene: &Scene) -> String {
+    let key = scene.path("approval.pem");
+    bare_table(scene) + &format!("approval_key = \"{}\"\n", key.display())
+}
+
+/// The same without a vendor's key: for keys alone.
+pub(crate) fn bare_table(scene: &Scene) -> String {
     format!(
-        "\n[tpm]\ndevice = \"unix:{}\"\ndirectory = \"{}\"\napproval_key = \"{}\"\n",
+        "\n[tpm]\ndevice = \"unix:{}\"\ndirectory = \"{}\"\n",
         socket(scene),
-        scene.path("tpm-files").display(),
-        scene.path("approval.pem").display()
+        scene.path("tpm-files").display()
     )
 }
 

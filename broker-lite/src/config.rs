@@ -43,6 +43,9 @@ pub struct Config {
     /// Users with their hashed passwords, as `broker-lite passwd` writes them. It is read again at
     /// a reload; who is no longer in it, or has another password, is disconnected then.
     pub password_file: Option<PathBuf>,
+    /// A second password file, of a program that keeps users of its own; never written in a file.
+    #[serde(skip)]
+    pub kept_passwords: Option<PathBuf>,
     /// Keep sessions and retained messages on disk; absent: they end with the broker.
     pub persistence: Option<Persistence>,
     /// While somebody listens to the `$SYS` topics, they are told anew at this interval; `"0s"`: there

@@ -50,7 +50,7 @@ pub enum StartError {
     #[error("the program stopped while passwords were read")]
     Stopped,
     /// A user has two passwords.
-    #[error("user {user:?} stands in [[broker.user]] and in {path} (remove it from one of them)", path = path.display())]
+    #[error("user {user:?} stands in {path} and in another place, [[broker.user]] or a password file (remove it from one of them)", path = path.display())]
     TwoPasswords {
         /// The user.
         user: String,

@@ -200,16 +200,21 @@ pub(crate) struct FlooredClock(Timestamp);
 impl FlooredClock {
     /// Never before `floor`, nor before this program was built.
     pub(crate) fn not_before(floor: Timestamp) -> FlooredClock {
-        FlooredClock(floor.max(built_at()))
+        FlooredClock(floor)
     }
 }
 
 impl TimeProvider for FlooredClock {
     fn current_time(&self) -> Option<UnixTime> {
-        let now = clock::now().wall.max(self.0);
+        let now = time_not_before(self.0);
         let since = Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).ok()?;
         Some(UnixTime::since_unix_epoch(since))
     }
+}
+
+/// The wall clock, but never before `floor`, nor before this program was built.
+pub(crate) fn time_not_before(floor: Timestamp) -> Timestamp {
+    clock::now().wall.max(floor).max(built_at())
 }
 
 /// When this program was built; 1970 where the build did not know.

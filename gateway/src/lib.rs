@@ -31,6 +31,7 @@ mod name;
 
 pub mod identity;
 
+pub mod clients;
 pub mod update;
 
 pub mod appliance;

@@ -5,6 +5,7 @@
 
 mod exact;
 pub(crate) mod raw;
+pub(crate) mod renewal;
 
 use std::{
     collections::HashMap,

@@ -76,6 +76,14 @@ impl DeviceKey {
         self.keys().map(|keys| keys.public)
     }
 
+    /// The parent of keys that the device makes later.
+    ///
+    /// # Errors
+    /// The TPM is away.
+    pub fn storage(&self) -> Result<Entity> {
+        self.keys().map(|keys| keys.storage)
+    }
+
     /// Signs a SHA-256 digest with ECDSA.
     ///
     /// # Errors

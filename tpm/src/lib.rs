@@ -73,10 +73,13 @@ mod queue;
 
 mod device_key;
 
+mod child_key;
+
 pub use address::{Address, RESOURCE_MANAGER};
 pub use anchor::{Anchors, Layout, Record, Subject, TrustedRoot, VERSION_MAX};
 pub use approval::{Approval, FILE_MAX as APPROVAL_MAX, recovery_message};
 pub use attest::{Attestation, Attested, Says, attested_floor, qualifying};
+pub use child_key::ChildKey;
 pub use code::ResponseCode;
 pub use crypt::sha256;
 pub use device::Tpm;

@@ -124,11 +124,14 @@ impl Shared {
         });
         // It neither panics nor is it cancelled.
         let distrusted = verified.await.unwrap_or_default();
-        let count = distrusted.len();
-        for (connection, Distrusted { refusal, why }) in distrusted {
-            self.visit(|core, now| core.send_away(&[connection], refusal, &why, now));
-        }
-        count
+        let send_away = |(connection, Distrusted { refusal, why })| {
+            // Its rules or its login may be gone too, so that it is on its way out already.
+            self.visit(|core, now| match core.is_closing(connection) {
+                true => 0,
+                false => core.send_away(&[connection], refusal, &why, now),
+            })
+        };
+        distrusted.into_iter().map(send_away).sum()
     }
 }
 

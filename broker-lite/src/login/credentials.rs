@@ -2,6 +2,8 @@
 //!
 //! Invariant: all of it is taken, or nothing.
 
+use std::collections::HashSet;
+
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
@@ -22,12 +24,17 @@ pub(crate) fn chance() -> Result<Key, StartError> {
 /// Reads everyone's login. Takes a few milliseconds for each user of `config.users`.
 pub(crate) fn read(config: &Config, chance: Key) -> Result<Logins, StartError> {
     let mut logins = Vec::new();
+    let mut taken = HashSet::new();
     for user in &config.users {
+        taken.insert(user.name.clone());
         logins.push(at_hand(user, &chance)?);
     }
-    if let Some(path) = &config.password_file {
+    for path in [&config.password_file, &config.kept_passwords]
+        .into_iter()
+        .flatten()
+    {
         for (name, credentials) in disk::read(path)?.users() {
-            if config.users.iter().any(|user| user.name == name) {
+            if !taken.insert(name.to_owned()) {
                 return Err(StartError::TwoPasswords {
                     user: name.to_owned(),
                     path: path.clone(),

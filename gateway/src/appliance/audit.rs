@@ -1,4 +1,4 @@
-//! Who wrote what to which device, or decided about dead letters, and what came of it: one entry in the log for each. Shell.
+//! Who wrote what to which device, decided about dead letters or about clients, and what came of it: one entry in the log for each. Shell.
 //!
 //! Invariant: every command that was sent to a device has its entry. Of those that were refused, a
 //! flood is cut short and counted.
@@ -126,6 +126,27 @@ pub(super) fn rolled_back(version: &str, reason: &str) {
     );
 }
 
+impl Audit {
+    /// Writes that a client got no new certificate.
+    pub(super) fn renewal_refused(
+        &mut self,
+        client: &str,
+        user: Option<&str>,
+        reason: &str,
+        now: Instant,
+    ) {
+        let kind = catalog::RENEWAL_REFUSED;
+        let Some(left_out) = self.refused.admits(now) else {
+            return;
+        };
+        warn!(
+            target: "gateway::audit",
+            message_id = kind.id, kind = kind.name, client = cut(client), identity = user,
+            reason = cut(reason), left_out = (left_out > 0).then_some(left_out), "{}", kind.says
+        );
+    }
+}
+
 /// Writes that a retained message is no command.
 pub(super) fn ignored(topic: &impl Display, payload: &[u8]) {
     warn!(
@@ -172,6 +193,30 @@ pub(super) fn letters(fate: Fate, asked: &str, user: Option<&str>, came_of_it: &
     warn!(
         target: "gateway::audit",
         message_id = kind.id, kind = kind.name, value = cut(asked), identity = user,
+        reason = cut(came_of_it), "{}", kind.says
+    );
+}
+
+/// What happened to a local client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientEvent {
+    Added,
+    Rotated,
+    Revoked,
+    Renewed,
+}
+
+/// Writes what happened to a client, who asked for it, and what came of it.
+pub(super) fn client(event: ClientEvent, name: &str, user: Option<&str>, came_of_it: &str) {
+    let kind = match event {
+        ClientEvent::Added => catalog::CLIENT_ADDED,
+        ClientEvent::Rotated => catalog::CLIENT_ROTATED,
+        ClientEvent::Revoked => catalog::CLIENT_REVOKED,
+        ClientEvent::Renewed => catalog::CLIENT_RENEWED,
+    };
+    warn!(
+        target: "gateway::audit",
+        message_id = kind.id, kind = kind.name, client = cut(name), identity = user,
         reason = cut(came_of_it), "{}", kind.says
     );
 }

@@ -9,6 +9,7 @@
 mod audit;
 pub mod buffer_stats;
 mod bus_tools;
+mod clients;
 mod commands;
 pub mod dead_letters;
 pub mod drain_status;
@@ -19,6 +20,7 @@ mod publisher;
 mod raw;
 pub mod release_status;
 mod releases;
+mod renewals;
 mod status;
 pub mod status_text;
 pub(crate) mod trusted;
@@ -45,6 +47,7 @@ use crate::{
         sparkplug::{Catalog, Latest, Plant},
     },
 };
+use clients::{Desk, Opened};
 use field::Field;
 use releases::{Plant as WatchedPlant, ReleaseBoard, Releases};
 pub use status::{Status, StatusSource};
@@ -69,6 +72,7 @@ pub struct Appliance {
     status: StatusSource,
     trusted: Trusted,
     releases: Option<Releases>,
+    clients: Desk,
     metrics: Option<http::Server>,
     tasks: Vec<JoinHandle<()>>,
     cancel: CancellationToken,
@@ -86,9 +90,11 @@ impl Appliance {
         let buffer =
             Buffer::open(&config.buffer, &config.forwards).context("cannot open the buffer")?;
         let keeper: Arc<dyn Keeper> = Arc::new(buffer.clone());
-        let broker = Broker::start(&config.broker, Some(keeper))
+        let opened = Opened::new(&config, &id, &trusted).await?;
+        let broker = Broker::start(&opened.served(&config.broker), Some(keeper))
             .await
             .context("cannot start the broker")?;
+        let clients = Desk::new(opened, broker.clone(), id.clone(), trusted.clone(), &config);
         let probe = Probe::new(&broker);
 
         let cancel = CancellationToken::new();
@@ -106,6 +112,7 @@ impl Appliance {
             field.clone(),
             trusted.clone(),
             ReleaseBoard::default(),
+            clients.clone(),
         );
         let metrics = serve_metrics(config.metrics.as_ref(), &status).await?;
         let tasks = vec![
@@ -131,6 +138,12 @@ impl Appliance {
                 field.clone(),
                 cancel.clone(),
             )),
+            tokio::spawn(clients.clone().keep(cancel.clone())),
+            tokio::spawn(renewals::serve(
+                broker.local("gateway-clients"),
+                clients.clone(),
+                cancel.clone(),
+            )),
             tokio::spawn(control::serve(
                 config.gateway.control.clone(),
                 status.answerer(),
@@ -149,6 +162,7 @@ impl Appliance {
             status,
             trusted,
             releases: None,
+            clients,
             metrics,
             tasks,
             cancel,
@@ -232,8 +246,10 @@ impl Appliance {
             false => Some(serve_metrics(config.metrics.as_ref(), &self.status).await?),
         };
         // Where its part is the same, too: certificates, revocations and passwords may have changed.
-        let broker = self.broker.reload(&config.broker).await;
-        let broker = broker.context("cannot change the broker")?;
+        let broker = self.clients.reload(&config).await?;
+        if config.clients != self.config.clients {
+            changes.note("clients");
+        }
         if config.broker != self.config.broker {
             changes.note("broker");
         }

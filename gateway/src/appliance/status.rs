@@ -17,9 +17,10 @@ use serde_json::json;
 
 use crate::{
     buffer::{self, Buffer},
+    clients::Listing,
     clock,
     config::KeyPlace,
-    control::Answerer,
+    control::{Answer, Answerer, Question},
     fieldbus::{self, DeviceState, modbus, serial},
     payload,
     reading::Stamp,
@@ -28,7 +29,9 @@ use crate::{
 
 use super::{
     buffer_stats::{self, BufferStats},
-    bus_tools, dead_letters,
+    bus_tools,
+    clients::{self, Desk},
+    dead_letters,
     drain_status::{self, DrainStatus},
     field::Field,
     release_status::ReleaseStatus,
@@ -62,6 +65,19 @@ pub struct Status {
     /// Releases of this system; absent without `[update]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<ReleaseStatus>,
+    /// Local clients that were added, and the authority that certifies them.
+    #[serde(default)]
+    pub clients: ClientsStatus,
+}
+
+/// Local clients at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientsStatus {
+    /// Who they are, and who certifies them.
+    #[serde(flatten)]
+    pub listing: Listing,
+    /// What could not be signed or stored; absent: all is in order.
+    pub trouble: Option<String>,
 }
 
 /// The local broker at one moment.
@@ -343,6 +359,7 @@ struct Sources {
     field: Arc<Field>,
     trusted: Trusted,
     releases: ReleaseBoard,
+    clients: Desk,
     link: RwLock<Option<LinkHandle>>,
 }
 
@@ -356,6 +373,7 @@ impl StatusSource {
         field: Arc<Field>,
         trusted: Trusted,
         releases: ReleaseBoard,
+        clients: Desk,
     ) -> StatusSource {
         let started = clock::now().monotonic;
         let link = RwLock::new(None);
@@ -368,6 +386,7 @@ impl StatusSource {
             field,
             trusted,
             releases,
+            clients,
             link,
         }))
     }
@@ -386,11 +405,24 @@ impl StatusSource {
             "buffer" => json!(source.buffer_stats()).into(),
             "buffer pause" => json!(source.pause(true)).into(),
             "buffer resume" => json!(source.pause(false)).into(),
-            text => match text.strip_prefix(dead_letters::WORDS) {
-                Some(wish) => dead_letters::answer(&source.0.buffer, wish, question.user),
-                None => bus_tools::answer(&source.0.field, question),
-            },
+            text => source.answer(text, question),
         })
+    }
+
+    fn clients(&self) -> ClientsStatus {
+        let (listing, trouble) = self.0.clients.listing();
+        ClientsStatus { listing, trouble }
+    }
+
+    /// Answers what is asked in more words.
+    fn answer(&self, text: &str, question: Question<'_>) -> Answer {
+        if let Some(wish) = text.strip_prefix(dead_letters::WORDS) {
+            return dead_letters::answer(&self.0.buffer, wish, question.user);
+        }
+        match text.strip_prefix(clients::WORDS) {
+            Some(wish) => self.0.clients.answer(wish, question.user),
+            None => bus_tools::answer(&self.0.field, question),
+        }
     }
 
     /// The appliance now.
@@ -410,6 +442,7 @@ impl StatusSource {
             upstream: self.upstream(),
             tpm: self.0.trusted.status(),
             update: self.0.releases.read(),
+            clients: self.clients(),
         }
     }
 

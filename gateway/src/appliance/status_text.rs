@@ -5,12 +5,16 @@ use std::fmt::Write;
 use broker_lite::observe::report::clients_table;
 use settings::Size;
 
-use crate::wording::{about, counted};
+use crate::{
+    clients::Listing,
+    config::KeyPlace,
+    wording::{about, counted},
+};
 
 use super::{
     TpmStatus,
     drain_status::DrainStatus,
-    status::{BufferStatus, BusStatus, SerialStatus, Status, UpstreamStatus},
+    status::{BufferStatus, BusStatus, ClientsStatus, SerialStatus, Status, UpstreamStatus},
     wear,
 };
 
@@ -38,6 +42,7 @@ pub fn render(status: &Status) -> String {
     if let Some(releases) = &status.update {
         text += &releases.text();
     }
+    text += &clients_lines(&status.clients);
     text
 }
 
@@ -50,6 +55,56 @@ fn tpm_line(tpm: &TpmStatus) -> String {
         (_, Some(reason)) => format!("{} TPM: {reason}\n", good(false)),
         (state, None) => format!("{} TPM: {state}\n", good(true)),
     }
+}
+
+/// Nothing where there are neither clients nor an authority.
+fn clients_lines(status: &ClientsStatus) -> String {
+    let Listing {
+        authority, clients, ..
+    } = &status.listing;
+    let mut text = String::new();
+    if let Some(newest) = authority.last() {
+        let (key, safe) = match newest.key {
+            KeyPlace::Tpm => ("in the TPM", true),
+            KeyPlace::File => ("in a file, and whoever copies it makes clients", false),
+        };
+        let _infallible = writeln!(
+            text,
+            "{} clients: {}; their authority ends in {} days, its key is {key}",
+            good(safe),
+            counted(clients.len(), "client", "clients"),
+            newest.days_left
+        );
+    } else if !clients.is_empty() {
+        let known = counted(clients.len(), "client", "clients");
+        let _infallible = writeln!(text, "{} clients: {known}", good(true));
+    }
+    for client in clients
+        .iter()
+        .filter(|client| client.ends_soon)
+        .take(CLIENTS_SHOWN)
+    {
+        let _infallible = match client.days_left {
+            Some(left) if left >= 0 => {
+                writeln!(
+                    text,
+                    "  {} certificate of {} ends in {left} days",
+                    good(false),
+                    client.name
+                )
+            }
+            _ => writeln!(
+                text,
+                "  {} certificate of {} has ended",
+                good(false),
+                client.name
+            ),
+        };
+    }
+    if let Some(trouble) = &status.trouble {
+        let _infallible = writeln!(text, "  {} {trouble}", good(false));
+    }
+    text
 }
 
 fn bus_lines(bus: &BusStatus) -> String {

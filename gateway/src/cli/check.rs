@@ -2,6 +2,7 @@
 //!
 //! Invariant: it changes nothing; what it cannot look at it says.
 
+mod clients;
 mod tpm;
 mod update;
 
@@ -204,7 +205,12 @@ fn bus_credentials(config: &Config, document: &Document, findings: &mut Vec<Prob
 }
 
 fn credentials(config: &Config, document: &Document, findings: &mut Vec<Problem>) {
-    findings.extend(preflight::check(&config.broker, document, "broker."));
+    let office = clients::office(config);
+    // That it cannot be read is said of [clients].
+    let known = office.look().unwrap_or_default();
+    let served = clients::served(config, &office, &known);
+    findings.extend(preflight::check(&served, document, "broker."));
+    findings.extend(clients::findings(config, document));
     bus_credentials(config, document, findings);
     let Some(upstream) = &config.upstream else {
         return;

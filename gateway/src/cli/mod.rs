@@ -5,6 +5,7 @@
 mod buffer;
 mod bus;
 mod check;
+mod client;
 mod consent;
 mod demo;
 mod failure;
@@ -60,6 +61,9 @@ enum Command {
     Status(status::Args),
     /// Show what waits for the upstream, and pause or resume forwarding
     Buffer(buffer::Args),
+    /// Add, list, rotate and revoke clients of the local broker
+    #[command(subcommand)]
+    Client(client::Command),
     /// The gateway's own key and its certificate for the upstream
     #[command(subcommand)]
     Identity(identity::Command),
@@ -124,6 +128,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Bus(command) => bus::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Buffer(args) => buffer::run(&args),
+        Command::Client(command) => client::run(&command),
         Command::Identity(command) => identity::run(&command),
         Command::Tpm(command) => tpm::run(&command),
         Command::Release(command) => release::run(&command),

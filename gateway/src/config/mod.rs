@@ -13,6 +13,8 @@ pub mod profile;
 mod drain;
 mod link;
 
+mod clients;
+
 mod identity;
 
 mod tpm;
@@ -31,6 +33,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use bus::{Bus, BusTls, Device, Echo, Framing, Parity, Publish, Rs485, WriteSingle};
+pub use clients::Clients;
+pub(crate) use clients::OWN;
 pub use drain::{Budget, Drain, Hold, PING_BYTES, Window};
 pub use identity::{Est, Identity, Renew, RenewCommand};
 pub(crate) use link::DEFAULT_TOPIC;
@@ -58,6 +62,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// The local MQTT broker.
     pub broker: broker_lite::config::Config,
+    /// Clients of the local broker that `gateway client` adds.
+    pub clients: Clients,
     /// OpenMetrics over HTTP; absent: none.
     pub metrics: Option<broker_lite::config::Metrics>,
     /// Modbus lines and connections.

@@ -39,5 +39,5 @@ pub(crate) use listing::{Generation, generations};
 pub use refusal::SignError;
 pub(crate) use renewal::Renewer;
 pub use renewal::{Renewal, RenewalError};
-pub(crate) use request::request;
+pub(crate) use request::{Requester, request};
 pub(crate) use rotation::Next;

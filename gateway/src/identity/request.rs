@@ -24,16 +24,22 @@ pub(crate) fn request(
         .push(DnType::CommonName, common_name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.serialize_request(&Requester {
-        key,
-        point: key.public_key(),
-    })
+    params.serialize_request(&Requester::new(key))
 }
 
 /// The device's key as rcgen wants it.
-struct Requester<'a> {
+pub(crate) struct Requester<'a> {
     key: &'a dyn DeviceKey,
     point: [u8; POINT_BYTES],
+}
+
+impl Requester<'_> {
+    pub(crate) fn new(key: &dyn DeviceKey) -> Requester<'_> {
+        Requester {
+            key,
+            point: key.public_key(),
+        }
+    }
 }
 
 impl PublicKeyData for Requester<'_> {
@@ -50,7 +56,7 @@ impl SigningKey for Requester<'_> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         // rcgen's error cannot carry the key's own words; whoever asks has them in the log.
         self.key.sign(message).map_err(|error| {
-            tracing::warn!(%error, "cannot sign a certificate request");
+            tracing::warn!(%error, "cannot sign a certificate or a request for one");
             rcgen::Error::RemoteKeyError
         })
     }

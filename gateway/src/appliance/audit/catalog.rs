@@ -1,5 +1,5 @@
-//! What the gateway tells of commands, and of releases that stay or go: for each kind a message id that never changes, what it means,
-//! and what to do about it. Values.
+//! What the gateway tells of commands, of clients, and of releases that stay or go: for each kind a message id that
+//! never changes, what it means, and what to do about it. Values.
 //!
 //! Invariant: `docs/commands.md` and `systemd/gateway.catalog` say the same; a test writes and
 //! compares them.
@@ -34,6 +34,8 @@ pub(super) enum About {
     Letters,
     /// VERSION, REASON.
     Release,
+    /// CLIENT, IDENTITY, VALUE, REASON.
+    Client,
 }
 
 pub(super) const EXECUTED: Kind = Kind {
@@ -116,13 +118,53 @@ pub(super) const ROLLED_BACK: Kind = Kind {
     about: About::Release,
 };
 
+pub(super) const CLIENT_ADDED: Kind = Kind {
+    name: "client-added",
+    id: "6f1103fa07bb4b6489d4b1b3b575ebe8",
+    says: "somebody added a client of the local broker",
+    remedy: "Nothing to do if IDENTITY meant to; otherwise run gateway client revoke.",
+    about: About::Client,
+};
+
+pub(super) const CLIENT_ROTATED: Kind = Kind {
+    name: "client-rotated",
+    id: "ee155449bb3a44fa8eebaa6e4edabbd8",
+    says: "somebody gave a client of the local broker another certificate or password",
+    remedy: "Nothing to do if IDENTITY meant to; otherwise run gateway client revoke.",
+    about: About::Client,
+};
+
+pub(super) const CLIENT_REVOKED: Kind = Kind {
+    name: "client-revoked",
+    id: "0a747f9fc158426493590d418e719bde",
+    says: "somebody revoked a client of the local broker; its sessions were ended",
+    remedy: "Nothing to do if IDENTITY meant to; REASON says what it made void.",
+    about: About::Client,
+};
+
+pub(super) const CLIENT_RENEWED: Kind = Kind {
+    name: "client-renewed",
+    id: "ff307d575e6a452ca13396b5c1682b05",
+    says: "a client had its certificate renewed over the broker",
+    remedy: "Nothing to do.",
+    about: About::Client,
+};
+
+pub(super) const RENEWAL_REFUSED: Kind = Kind {
+    name: "client-renewal-refused",
+    id: "bb3e00d9ff3041a38cb31b3419b8382f",
+    says: "a client asked for a new certificate and got none",
+    remedy: "Read REASON: the client asks for another's name, too often, or sends no certificate request.",
+    about: About::Client,
+};
+
 #[cfg(test)]
 mod tests {
     use std::{fmt::Write as _, fs, path::Path};
 
     use super::*;
 
-    const KINDS: [Kind; 10] = [
+    const KINDS: [Kind; 15] = [
         EXECUTED,
         REFUSED,
         FAILED,
@@ -133,6 +175,11 @@ mod tests {
         LETTERS_DROPPED,
         COMMITTED,
         ROLLED_BACK,
+        CLIENT_ADDED,
+        CLIENT_ROTATED,
+        CLIENT_REVOKED,
+        CLIENT_RENEWED,
+        RENEWAL_REFUSED,
     ];
     const BEGIN: &str = "<!-- kinds -->\n";
     const END: &str = "<!-- end of kinds -->";
@@ -151,6 +198,7 @@ mod tests {
                 About::Bus => ("bus @BUS@ by @IDENTITY@ (@CLIENT@)", "Outcome: @OUTCOME@\n"),
                 About::Unit => ("bus @BUS@ unit @UNIT@ by @IDENTITY@", "Reason: @REASON@\n"),
                 About::Letters => ("by @IDENTITY@", "Reason: @REASON@\n"),
+                About::Client => ("@CLIENT@ by @IDENTITY@", "Reason: @REASON@\n"),
                 About::Release => ("release @VERSION@", "Reason: @REASON@\n"),
             };
             let value = match kind.about {

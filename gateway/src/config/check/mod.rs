@@ -4,6 +4,7 @@
 //! to write instead.
 
 mod bus;
+mod clients;
 mod drain;
 mod exposed;
 mod identity;
@@ -33,6 +34,7 @@ pub(super) fn check(config: &Config, document: &Document) -> Vec<Problem> {
     findings
         .problems
         .extend(metrics.and_then(|metrics| metrics.check(document, "metrics")));
+    clients::check(config, &mut findings);
     bus::check(config, &mut findings);
     serial::check(config, &mut findings);
     link::check(config, &mut findings);
