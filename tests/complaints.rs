@@ -221,7 +221,7 @@ fn each_complaint_of_the_list_names_tests_that_exist() {
         }
     }
     assert!(
-        complaints.len() >= 14,
+        complaints.len() >= 18,
         "only {} complaints",
         complaints.len()
     );

@@ -201,7 +201,7 @@ fn an_identity_is_enrolled_by_hand_with_openssl_as_the_authority_and_renewed_by_
         let issued = signed(scene, &cloud, &identity(scene, &["csr"])?)?;
         identity(scene, &["enrol", "--certificate", &issued])?;
 
-        let _gateway = Gateway::start(scene, &config, plant.port)?;
+        let mut gateway = Gateway::start(scene, &config, plant.port)?;
         let mut press = Client::new("press-3", plant.port).start(scene)?;
         press.event("connected", |_| true)?;
         press.publish(COUNT, "1")?;
@@ -216,7 +216,17 @@ fn an_identity_is_enrolled_by_hand_with_openssl_as_the_authority_and_renewed_by_
         })?;
         press.publish(COUNT, "2")?;
         observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == "2")?;
-        Ok(())
+
+        gateway.stop()?;
+        gateway.restart()?;
+        let mut press = Client::new("press-4", plant.port).start(scene)?;
+        press.event("connected", |_| true)?;
+        press.publish(COUNT, "3")?;
+        observer.message(&format!("{GATEWAY}/{COUNT}"), |payload| payload == "3")?;
+        until("the second is in use after a restart", LIMIT, || {
+            let status = gateway::ask(scene, &["status"])?;
+            Ok((status["upstream"]["certificate"]["generation"] == 2).then_some(()))
+        })
     });
 }
 

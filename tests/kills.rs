@@ -9,7 +9,7 @@
 //! before it is on its disk, and loses it when it is killed. That is its own promise to break. Ours ends where the upstream
 //! says that it has the message, so a message has arrived when Mosquitto's own PUBACK for it has been read. What is
 //! heard behind Mosquitto is compared for its last life, which nothing cuts short, and the links are let through only while
-//! somebody listens there.
+//! somebody listens there. Beside all that goes what nobody was promised, by a rule that keeps it in memory first.
 //!
 //! `GATEWAY_KILL_ROUNDS` and `GATEWAY_KILL_SEED` make it longer, or the same again as far as chance allows:
 //! `cargo xtask kill gateway --rounds 300`.
@@ -264,6 +264,11 @@ fn as_long_as_it_gets_on(
 /// A gateway without devices, whose buffer is never full.
 fn config(scene: &Scene, port: u16, upstream: u16) -> String {
     let forwards = r#"
+[[forward]]
+filter = "telemetry/fast/#"
+store = "memory-first"
+qos = 0
+
 [[forward]]
 filter = "telemetry/urgent/#"
 priority = "high"

@@ -28,6 +28,7 @@ mod batches;
 mod clients;
 mod commissioning;
 mod dead_letters;
+mod drains;
 mod identity;
 mod logins;
 mod manners;

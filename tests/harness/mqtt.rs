@@ -208,6 +208,14 @@ pub(crate) fn publish(topic: &str, packet_id: u16, payload: &[u8]) -> Vec<u8> {
     packet(0x32, &body)
 }
 
+/// PUBLISH with QoS 0.
+pub(crate) fn publish_at_most_once(topic: &str, payload: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    text(&mut body, topic);
+    body.extend(payload);
+    packet(0x30, &body)
+}
+
 /// PUBACK.
 pub(crate) fn puback(packet_id: u16) -> Vec<u8> {
     packet(0x40, &packet_id.to_be_bytes())

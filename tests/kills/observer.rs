@@ -108,7 +108,9 @@ impl Shared {
                     }
                     kind::PUBLISH => {
                         let publish = frame.publish(4)?;
-                        answers.extend(mqtt::puback(publish.packet_id));
+                        if publish.packet_id > 0 {
+                            answers.extend(mqtt::puback(publish.packet_id));
+                        }
                         if let Some(number) = publishers::number(&publish.payload) {
                             self.lock().insert((publish.topic, number));
                         }

@@ -28,6 +28,8 @@ pub(super) const TOPICS: [&str; 4] = [
     "telemetry/press-3",
     "telemetry/bulk/press-4",
 ];
+/// Below it, each publisher also sends messages that nobody is promised, which wait in memory first.
+pub(super) const UNPROMISED: &str = "telemetry/fast/";
 /// Messages that a publisher leaves unacknowledged.
 pub(super) const WINDOW: usize = 16;
 /// Messages acknowledged here and not yet by the upstream, at which the publishers wait: what may be sent twice after
@@ -216,6 +218,10 @@ impl Publisher {
             self.open.push((packet_id, number));
             self.next += 1;
             output.extend(self.publish(packet_id, number));
+        }
+        if !output.is_empty() {
+            let topic = format!("{UNPROMISED}{}", self.which);
+            output.extend(mqtt::publish_at_most_once(&topic, b"at best"));
         }
         output
     }

@@ -13,7 +13,7 @@ use crate::harness::recorder::Passage;
 
 use super::{
     observer::Heard,
-    publishers::{self, Ledger, MOST_WAITING, TOPICS, WINDOW},
+    publishers::{self, Ledger, MOST_WAITING, TOPICS, UNPROMISED, WINDOW},
 };
 
 /// Messages under way at once (`upstream.in_flight`): so many may come twice when a link is cut.
@@ -53,13 +53,15 @@ pub(super) struct Summary {
 }
 
 impl<'a> Verdict<'a> {
-    /// Sorts the passages; each topic must begin with number 1, leave none out, and repeat only what is the same.
+    /// Sorts the passages; each topic must begin with number 1, leave none out, and repeat only what is the same. What
+    /// nobody was promised, and what is said of it, is only there to stand in the way.
     pub(super) fn of(passages: &'a [Passage]) -> Result<Verdict<'a>> {
         let mut verdict = Verdict {
             topics: BTreeMap::new(),
             repeated: BTreeMap::new(),
         };
-        for passage in passages {
+        let is_promised = |passage: &&Passage| !passage.topic.contains(UNPROMISED);
+        for passage in passages.iter().filter(is_promised) {
             verdict
                 .enter(passage)
                 .with_context(|| format!("{} {:?}", passage.topic, passage.seq))?;

@@ -123,6 +123,8 @@ const LOG_KEPT_BYTES: u64 = 4 << 20;
 pub(super) const BUSY: Duration = Duration::from_millis(250);
 /// Page cache of one connection; negative means KiB.
 const CACHE_KIB: i32 = -4096;
+/// The same while the whole file is walked through: each page is looked at once, and none is worth keeping.
+const CHECK_CACHE_KIB: i32 = -256;
 
 /// Why a file cannot be used as a buffer.
 #[derive(Debug, thiserror::Error)]
@@ -253,7 +255,9 @@ pub(super) fn open_damaged(path: &Path) -> Result<Connection, rusqlite::Error> {
 
 /// SQLite's own check of every page; `Damaged` says what it found first.
 pub(super) fn quick_check(connection: &Connection) -> Result<(), SchemaError> {
+    connection.pragma_update(None, "cache_size", CHECK_CACHE_KIB)?;
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    connection.pragma_update(None, "cache_size", CACHE_KIB)?;
     if verdict == "ok" {
         Ok(())
     } else {
