@@ -190,11 +190,17 @@ fn a_release_under_which_the_plant_works_as_before_stays_and_its_receipt_goes_up
         observer.message("plant-7/state/gateway/update", told("trial"))?;
         site.waits_for_state("b", "good")?;
         observer.message("plant-7/state/gateway/update", told("settled"))?;
-        let nonce = |payload: &str| payload.contains("nonce") && payload.contains(&"44".repeat(32));
-        observer.message("plant-7/state/gateway/receipt", nonce)?;
+        let signed =
+            |payload: &str| payload.contains("statement") && payload.contains(&"44".repeat(32));
+        observer.message("plant-7/state/gateway/receipt", signed)?;
         let status = gateway::ask(scene, &["update", "status"])?;
         ensure!(status["updater"]["default"] == "b", "{status}");
-        ensure!(status["receipt"]["root"] == "44".repeat(32), "{status}");
+        ensure!(
+            status["receipt"]["statement"]
+                .to_string()
+                .contains(&"44".repeat(32)),
+            "{status}"
+        );
         Ok(())
     });
 }

@@ -46,7 +46,7 @@ def answer(path, ask):
         return {"status": status}
     if word == "receipt":
         release = status["slots"][status["booted"]]["release"]
-        return {"receipt": {"receipt": json.dumps({"root": release["root"], "nonce": arguments["nonce"]})}}
+        return {"receipt": {"receipt": json.dumps({"statement": json.dumps({"merkle_root": release["root"]})})}}
     if word not in ("commit", "roll-back"):
         return {"done": {}}
     if not on_trial(status):

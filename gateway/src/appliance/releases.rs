@@ -210,8 +210,8 @@ impl Watch {
         self.status.updater = Some(updater);
         self.teller.rolled_back(&self.status).await;
         self.status.receipt = self.teller.published(&self.status).cloned();
-        if let Some(nonce) = self.teller.wants_receipt(&self.status) {
-            let answer = self.ask(Ask::Receipt { nonce }).await;
+        if self.teller.wants_receipt(&self.status) {
+            let answer = self.ask(Ask::Receipt {}).await;
             self.teller.receipt(&mut self.status, answer).await;
         }
     }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use broker_lite::{
     keeper::Published, message::Message, packet::QoS, server::LocalClient, topic::TopicName,
 };
-use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -34,8 +33,6 @@ const ROLLED_BACK: &str = "alert/update/rolled-back";
 
 /// Changes of a state that stays what it is are told no more often.
 const TELL_EVERY: Duration = Duration::from_secs(30);
-/// Bytes of a receipt's nonce.
-const NONCE_SIZE: usize = 16;
 
 /// See the module's description.
 pub(super) struct Teller {
@@ -106,16 +103,16 @@ impl Teller {
         (committed(status) == Some(root)).then_some(receipt)
     }
 
-    /// A nonce, where the running release has stayed and has no published receipt yet.
-    pub(super) fn wants_receipt(&mut self, status: &ReleaseStatus) -> Option<String> {
-        let root = committed(status)?;
+    /// Whether the running release has stayed, and no receipt of it was published or asked for in this run.
+    pub(super) fn wants_receipt(&mut self, status: &ReleaseStatus) -> bool {
+        let Some(root) = committed(status) else {
+            return false;
+        };
         if self.published(status).is_some() || self.asked_for.as_deref() == Some(root) {
-            return None;
+            return false;
         }
         self.asked_for = Some(root.to_owned());
-        let mut nonce = [0; NONCE_SIZE];
-        SystemRandom::new().fill(&mut nonce).ok()?;
-        Some(nonce.iter().map(|byte| format!("{byte:02x}")).collect())
+        true
     }
 
     /// Publishes the receipt that was asked for.
