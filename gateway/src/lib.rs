@@ -17,6 +17,8 @@ mod wording;
 mod alert;
 mod credentials;
 
+mod whole_file;
+
 pub mod fieldbus;
 
 pub mod reading;

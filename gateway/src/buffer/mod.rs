@@ -88,7 +88,7 @@ use self::{
     store::Limits,
     writer::Writer,
 };
-use crate::config;
+use crate::{config, whole_file::beside};
 
 /// Below this the log, the tables and one batch do not fit beside each other.
 pub const MIN_MAX_SIZE: u64 = 1 << 20;
@@ -472,13 +472,6 @@ fn stage_limits(config: &config::Buffer) -> StageLimits {
         age: config.spill_after.as_duration().min(oldest),
         age_offline: config.spill_offline_after.as_duration().min(oldest),
     }
-}
-
-/// The path with something appended to its file name.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// Zero for a file that is not there.

@@ -7,14 +7,17 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use crate::fieldbus::poll::memory::{Memories, Memory};
+use crate::{
+    fieldbus::poll::memory::{Memories, Memory},
+    whole_file::{self, beside},
+};
 
 /// The file's form; one of another version is kept aside.
 const VERSION: u32 = 1;
@@ -92,7 +95,11 @@ impl LessonsFile {
         if !gone && !memories.iter().any(is_news) {
             return Ok(());
         }
-        match replace(&self.path, &memories) {
+        let content = Written {
+            version: VERSION,
+            devices: memories.clone(),
+        };
+        match whole_file::replace(&self.path, &content) {
             Ok(()) => {
                 self.written = memories;
                 self.fault = None;
@@ -148,28 +155,6 @@ fn keep_aside(path: &Path) {
         Ok(()) => info!(kept = %aside.display(), "it is kept aside"),
         Err(error) => warn!(path = %path.display(), %error, "cannot keep it aside"),
     }
-}
-
-fn replace(path: &Path, memories: &Memories) -> io::Result<()> {
-    let written = Written {
-        version: VERSION,
-        devices: memories.clone(),
-    };
-    let fresh = beside(path, ".new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(&serde_json::to_vec_pretty(&written)?)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => Ok(()),
-    }
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! Invariant: a file is whole at any moment; one that cannot be read is as good as none, and says so.
 
 use std::{
-    fs::{self, DirBuilder, File},
-    io::{self, Read, Write},
+    fs::{DirBuilder, File},
+    io::{self, Read},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -14,6 +14,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::baseline::Baseline;
+use crate::whole_file;
 
 /// Longer files are not of this program.
 const FILE_MAX: u64 = 4 << 20;
@@ -93,17 +94,14 @@ impl Records {
             .recursive(true)
             .mode(DIRECTORY_MODE)
             .create(&self.directory)?;
-        let fresh = self.directory.join(format!("{name}.new"));
-        let mut file = File::create(&fresh)?;
-        file.write_all(&serde_json::to_vec_pretty(content)?)?;
-        file.sync_all()?;
-        fs::rename(&fresh, self.directory.join(name))?;
-        File::open(&self.directory)?.sync_all()
+        whole_file::replace(&self.directory.join(name), content)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
