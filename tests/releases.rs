@@ -329,3 +329,76 @@ fn a_key_in_a_token_signs_without_leaving_it() {
         Ok(())
     });
 }
+
+/// `cargo xtask sbom`, for a board's binary.
+fn components(scene: &Scene) -> Result<PathBuf> {
+    let list = scene.path("gateway.cdx.json");
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let made = Command::new("cargo")
+        .current_dir(top)
+        .args(["run", "--quiet", "--package", "xtask", "--", "sbom"])
+        .arg(&list)
+        .output()?;
+    ensure!(made.status.success(), "{made:?}");
+    Ok(list)
+}
+
+#[test]
+fn vulnerable_components_are_named_before_they_ship() {
+    promise(|scene| {
+        let list = components(scene)?;
+        let valid = peers::script("sbom.py")?.arg(&list).output()?;
+        ensure!(valid.status.success(), "{valid:?}");
+        let again = fs::read(&list)?;
+        ensure!(
+            fs::read(components(scene)?)? == again,
+            "the same lock file makes another list"
+        );
+        let listed: serde_json::Value = serde_json::from_slice(&again)?;
+        let listed = listed["components"].as_array().context("no components")?;
+        let version = |name: &str| listed.iter().find(|one| one["name"] == name);
+        let ring = version("ring").context("ring is not listed")?["version"].as_str();
+        let ring = ring.context("ring has no version")?.to_owned();
+        ensure!(
+            version("proptest").is_none(),
+            "what only tests use is listed"
+        );
+
+        image(scene)?;
+        does(scene, "release keygen --kind file-key --out keys fleet")?;
+        does(
+            scene,
+            "release pack image --out one --product p --version 1 --hardware h --epoch 1 --recipient keys/fleet.key --sbom gateway.cdx.json",
+        )?;
+        let advisory = |ranges: &str| {
+            let record = format!(
+                r#"{{"id":"RUSTSEC-2099-0001","aliases":["CVE-2099-1"],"summary":"wrong","affected":[{{"package":
+                {{"ecosystem":"crates.io","name":"ring"}},"ranges":[{{"type":"SEMVER","events":[{ranges}]}}]}}]}}"#
+            );
+            scene.write("osv.json", &record)
+        };
+        advisory(r#"{"introduced":"0.0.0-0"},{"fixed":"999.0.0"}"#)?;
+        let inspect = ["release", "inspect", "one", "--advisories", "osv.json"];
+        let said = says(scene, 1, &inspect)?;
+        let expected = format!(
+            "ring {ring} is vulnerable: RUSTSEC-2099-0001 = CVE-2099-1, wrong; put right in 999.0.0"
+        );
+        ensure!(said.contains(&expected), "{said}");
+        advisory(&format!(
+            r#"{{"introduced":"0.0.0-0"}},{{"fixed":"{ring}"}}"#
+        ))?;
+        says(scene, 0, &inspect)?;
+
+        let sbom = fs::read_dir(scene.path("one/sbom"))?
+            .next()
+            .context("no list")??
+            .path();
+        fs::write(&sbom, "{}")?;
+        says(scene, 3, &inspect)?;
+        scene.write("other.json", "{}")?;
+        let other = "release pack image --out two --product p --version 1 --hardware h --epoch 1 --recipient keys/fleet.key --sbom other.json";
+        let said = says(scene, 2, &other.split(' ').collect::<Vec<_>>())?;
+        ensure!(said.contains("no list of components"), "{said}");
+        Ok(())
+    });
+}

@@ -6,6 +6,7 @@
 //!         test ───┼── cross (aarch64 …)      the boards' binaries
 //!         bench   ├── fuzz                   libFuzzer on what strangers write
 //!         cross   ├── bench                  broker, field bus and buffer beside others, measured
+//!         sbom    ├── sbom                   what the gateway's binary is made of
 //!         fuzz    └── steps                  what is said about it: start, duration, summary
 //! ```
 //! Invariant: nothing is installed before it has been listed, and nothing at all with `--no-install`. Shell.
@@ -25,6 +26,7 @@ mod steps;
 mod bench;
 mod cross;
 mod fuzz;
+mod sbom;
 mod test;
 
 use std::os::unix::process::CommandExt;
@@ -63,6 +65,14 @@ enum Task {
         check: Option<test::Check>,
         /// Only the tests whose name contains this (for `unit` and `promises`)
         name: Option<String>,
+    },
+    /// List the components of the gateway's binary: CycloneDX, JSON, for `gateway release pack --sbom`
+    Sbom {
+        /// The board's target
+        #[arg(long, default_value = "aarch64-unknown-linux-gnu")]
+        target: String,
+        /// Where the list goes
+        out: std::path::PathBuf,
     },
     /// Fuzz what reads bytes of strangers, with libFuzzer
     Fuzz {
@@ -125,6 +135,7 @@ fn main() -> ExitCode {
         Some(Task::Setup) => setup(consent),
         Some(Task::Demo { args }) => demo(&args, consent),
         Some(Task::Test { check, name }) => test::all_or_one(check, name.as_deref(), consent),
+        Some(Task::Sbom { target, out }) => sbom::write(&target, &out),
         Some(Task::Fuzz { target, time }) => fuzz::long(target.as_deref(), time, consent),
         Some(Task::Kill { what, rounds, seed }) => test::kill(what, rounds, seed, consent),
         Some(Task::Bench {

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a private key is read by the one command that signs with it, and what is published was checked as a device would.
 
+mod advisories;
+mod components;
 mod draft;
 mod inspect;
 pub(super) mod keys;
@@ -10,6 +12,7 @@ mod publish;
 mod published;
 mod sign;
 mod verify;
+mod versions;
 
 use std::{
     fs,
@@ -40,7 +43,7 @@ pub(super) enum Command {
     Pack(pack::Args),
     /// Check an edition as a device would and write it to a folder for any HTTPS server
     Publish(publish::Args),
-    /// Show what a release is and for whom
+    /// Show what a release is and for whom, and which of its components are known to be vulnerable
     Inspect(inspect::Args),
     /// Follow a published repository to a release, and check all of that, as a device would
     Verify(verify::Args),

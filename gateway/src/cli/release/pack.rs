@@ -18,7 +18,9 @@ use update::release::{
 
 use crate::wording;
 
-use super::{super::progress::Progress, Failure, keys, print, read, read_text, refused, usage};
+use super::{
+    super::progress::Progress, Failure, components, keys, print, read, read_text, refused, usage,
+};
 
 /// Bytes of a recipient's key and of an approval at most.
 const KEY_MAX: u64 = 16 * 1024;
@@ -71,6 +73,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Some(path) => Some(read(path, u64::from(SBOM_MAX))?),
         None => None,
     };
+    if let (Some(path), Some(text)) = (&args.sbom, &sbom) {
+        components::read(text).map_err(|wrong| usage(format!("{}: {wrong}", path.display())))?;
+    }
     let mut image = fs::File::open(&args.image)
         .with_context(|| format!("cannot open {}", args.image.display()))?;
     let mut hardware = args.hardware.clone();
