@@ -94,7 +94,6 @@ impl Health {
         match self {
             Health::Silent(silence) if unanswered.is_some() => {
                 silence.unanswered = [unanswered, silence.unanswered[0]];
-                silence.asked_at = now;
             }
             Health::Silent(_) => {}
             Health::Unproven | Health::Online => {
@@ -107,6 +106,14 @@ impl Health {
                     in_order: true,
                 });
             }
+        }
+    }
+
+    /// The unit is offline and did not answer a read between two probes, which keep their pauses.
+    pub(crate) fn still_silent(&mut self, unanswered: Option<Span>, now: Instant) {
+        if let Health::Silent(silence) = self {
+            silence.unanswered = [unanswered, None];
+            silence.asked_at = now;
         }
     }
 

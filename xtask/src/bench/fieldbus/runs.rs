@@ -88,6 +88,13 @@ const UNITS: Layout = Layout {
     points: 50,
     stride: 1,
 };
+/// Many small devices behind one gateway: what counts is how many requests are under way at once.
+const MANY: Layout = Layout {
+    name: "40x10-contiguous",
+    units: 40,
+    points: 10,
+    stride: 1,
+};
 /// 100 points, so that an interval of 100 ms makes 1,000 a second.
 const HUNDRED: Layout = Layout {
     name: "1x100-contiguous",
@@ -140,6 +147,8 @@ pub(crate) fn all() -> Vec<Run> {
             all.push(saturated(answering, layout));
         }
     }
+    // Not beside pymodbus' server, which takes one request at a time.
+    all.push(saturated(Answering::Libmodbus, MANY));
     for (rate, interval) in [(1_000, 100), (10_000, 10)] {
         let interval = Duration::from_millis(interval);
         let mut peers = vec![

@@ -110,8 +110,7 @@ impl Schedule {
         if let Some(reason) = silence(reply, under_way.patience, self.response_timeout) {
             let was_offline = device.health.is_offline();
             if under_way.purpose == Purpose::Knock {
-                // Its probes keep their pauses.
-                device.health.suspect(under_way.read, now.monotonic);
+                device.health.still_silent(under_way.read, now.monotonic);
                 return;
             }
             device.health.failed(
