@@ -192,7 +192,7 @@ fn copy_one(source: &Path, folder: &Path, name: &str, digest: &[u8; 32]) -> Resu
         )));
     }
     let path = folder.join(name);
-    if fs::metadata(&path).is_ok_and(|found| found.len() == bytes.len() as u64) {
+    if fs::read(&path).is_ok_and(|found| found == bytes) {
         return Ok(());
     }
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
