@@ -11,4 +11,5 @@ mod payloads;
 mod provisioning;
 mod simulator;
 mod times;
+mod tls;
 mod vendor;

@@ -1,6 +1,6 @@
 //! How long the TPM takes: printed, never judged.
 //!
-//! `cargo test -p tpm --release --test swtpm -- --ignored --nocapture times`
+//! `cargo xtask bench trust` writes them to `docs/benchmarks/trust.md`.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const ROUNDS: usize = 50;
 
 /// The median of so many rounds.
 #[expect(clippy::print_stdout, reason = "what was measured is what it is for")]
-fn time<T>(what: &str, rounds: usize, mut act: impl FnMut() -> T) {
+pub(crate) fn time<T>(what: &str, rounds: usize, mut act: impl FnMut() -> T) {
     let mut times: Vec<Duration> = (0..rounds)
         .map(|_| {
             let begun = Instant::now();
@@ -52,6 +52,19 @@ fn times_of_the_operations() {
         tpm.create(&keys.storage, &Template::signing()).unwrap()
     });
     let anchors = Anchors::new(vendor.key, Layout::Platform).unwrap();
+    time("attest the security floor (NV_Certify)", ROUNDS, || {
+        tpm.attest_floor(&keys, &anchors, &digest).unwrap()
+    });
+    time("attest a key (Certify)", ROUNDS, || {
+        tpm.attest_key(&keys, &keys.signing, &digest).unwrap()
+    });
+    let made = tpm.create(&keys.storage, &Template::signing()).unwrap();
+    time("load a later key, sign, flush", ROUNDS, || {
+        let key = tpm.load(&keys.storage, &made).unwrap();
+        let signature = tpm.sign(&key, &digest).unwrap();
+        tpm.flush(key.handle()).unwrap();
+        signature
+    });
     time("read the trusted root", ROUNDS, || {
         tpm.trusted_root(&anchors).unwrap()
     });
