@@ -49,7 +49,7 @@ use crate::{
 };
 use clients::{Desk, Opened};
 use field::Field;
-use releases::{Plant as WatchedPlant, ReleaseBoard, Releases};
+use releases::{Plant as WatchedPlant, Releases};
 pub use status::{Status, StatusSource};
 pub use trusted::TpmStatus;
 use trusted::Trusted;
@@ -111,7 +111,6 @@ impl Appliance {
             config.buffer.max_size.as_bytes(),
             field.clone(),
             trusted.clone(),
-            ReleaseBoard::default(),
             clients.clone(),
         );
         let metrics = serve_metrics(config.metrics.as_ref(), &status).await?;

@@ -372,7 +372,6 @@ impl StatusSource {
         max_bytes: u64,
         field: Arc<Field>,
         trusted: Trusted,
-        releases: ReleaseBoard,
         clients: Desk,
     ) -> StatusSource {
         let started = clock::now().monotonic;
@@ -385,7 +384,7 @@ impl StatusSource {
             max_bytes,
             field,
             trusted,
-            releases,
+            releases: ReleaseBoard::default(),
             clients,
             link,
         }))
