@@ -20,8 +20,6 @@ use crate::{
 
 pub mod socket;
 
-pub mod listen;
-
 /// The form of requests and answers. Both ends come from one release; during a trial they still do.
 pub const VERSION: u32 = 1;
 /// Longest request: a reason.
