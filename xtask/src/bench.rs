@@ -10,6 +10,7 @@
 
 pub(crate) mod fieldbus;
 pub(crate) mod store;
+pub(crate) mod trust;
 
 mod brokers;
 mod figures;

@@ -119,6 +119,8 @@ enum Measured {
     Fieldbus(bench::fieldbus::Options),
     /// The gateway's buffer beside Mosquitto's bridge and the ThingsBoard gateway's storage
     Store(bench::store::Options),
+    /// How long the TPM takes, over swtpm
+    Trust(bench::trust::Options),
 }
 
 fn main() -> ExitCode {
@@ -150,6 +152,9 @@ fn main() -> ExitCode {
         Some(Task::Bench {
             what: Measured::Store(options),
         }) => bench::store::store(&options, consent),
+        Some(Task::Bench {
+            what: Measured::Trust(options),
+        }) => bench::trust::trust(&options, consent),
         Some(Task::Cross { target, profile }) => {
             cross::build_and_start(target.as_deref(), &profile, consent)
         }
