@@ -30,6 +30,7 @@ mod commissioning;
 mod dead_letters;
 mod drains;
 mod identity;
+mod installing;
 mod logins;
 mod manners;
 mod memory_first;

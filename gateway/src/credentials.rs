@@ -218,7 +218,7 @@ pub(crate) fn time_not_before(floor: Timestamp) -> Timestamp {
 }
 
 /// When this program was built; 1970 where the build did not know.
-fn built_at() -> Timestamp {
+pub(crate) fn built_at() -> Timestamp {
     let built = env!("BUILT_AT_S").parse().unwrap_or(0);
     Timestamp::from_second(built).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -194,13 +194,6 @@ impl Updater {
         self.job.is_under_way().then(|| self.job.beats())
     }
 
-    /// A restart that somebody wants costs the release on trial none of its starts.
-    pub fn is_restarted_by_hand(&mut self) {
-        if let Err(error) = self.before_restart() {
-            warn!(%error, "this restart costs the release on trial one of its starts");
-        }
-    }
-
     /// Ends an installation where it is; it goes on at the next start.
     pub fn stop(&mut self) {
         self.job.stop();

@@ -12,6 +12,7 @@ mod bus_tools;
 mod clients;
 mod commands;
 pub mod dead_letters;
+mod downloads;
 pub mod drain_status;
 mod field;
 mod metrics;
@@ -34,7 +35,7 @@ use broker_lite::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     buffer::Buffer,
@@ -42,6 +43,7 @@ use crate::{
     control,
     fieldbus::lessons::LessonsFile,
     name,
+    update::agent::Agent,
     upstream::{
         self, Incoming, LinkHandle,
         sparkplug::{Catalog, Latest, Plant},
@@ -73,6 +75,7 @@ pub struct Appliance {
     trusted: Trusted,
     releases: Option<Releases>,
     clients: Desk,
+    agent: Option<Agent>,
     metrics: Option<http::Server>,
     tasks: Vec<JoinHandle<()>>,
     cancel: CancellationToken,
@@ -162,6 +165,7 @@ impl Appliance {
             trusted,
             releases: None,
             clients,
+            agent: None,
             metrics,
             tasks,
             cancel,
@@ -170,6 +174,7 @@ impl Appliance {
         appliance.start_link();
         appliance.start_field().await;
         appliance.start_releases();
+        appliance.start_agent();
         info!(
             id = %appliance.id,
             version = env!("CARGO_PKG_VERSION"),
@@ -222,6 +227,20 @@ impl Appliance {
             &self.status,
         );
         self.releases = Some(Releases::start(config, plant, self.status.releases()));
+    }
+
+    /// Looks for releases, where they are configured. A repository that cannot be used keeps nothing else from running.
+    fn start_agent(&mut self) {
+        let Some(config) = &self.config.update else {
+            return;
+        };
+        match Agent::start(config, self.config.upstream.as_ref()) {
+            Ok((agent, handle)) => {
+                self.status.releases().set_agent(handle);
+                self.agent = Some(agent);
+            }
+            Err(error) => warn!(%error, "no releases are looked for until the next start"),
+        }
     }
 
     /// The devices as a Sparkplug host sees them.
@@ -355,6 +374,9 @@ impl Appliance {
     pub async fn stop(mut self) {
         if let Some(releases) = self.releases.take() {
             releases.stop().await;
+        }
+        if let Some(agent) = self.agent.take() {
+            agent.stop().await;
         }
         self.field.stop().await;
         self.stop_link().await;

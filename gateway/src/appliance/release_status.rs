@@ -12,7 +12,10 @@ use update::{
     protocol::{self, Progress as Writing, Work},
 };
 
-use crate::{update::health::Progress, wording::counted};
+use crate::{
+    update::{agent::DownloadStatus, health::Progress},
+    wording::counted,
+};
 
 /// How releases stand, where `[update]` is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +28,13 @@ pub struct ReleaseStatus {
     pub health: Option<Progress>,
     /// The TPM's signed word for the running release, as it was published.
     pub receipt: Option<Value>,
+    /// What the service does about newer ones.
+    #[serde(default)]
+    pub download: Option<DownloadStatus>,
 }
 
 impl ReleaseStatus {
-    /// `unknown`, `trouble`, `trial`, `installing`, `installed` or `settled`.
+    /// `unknown`, `trouble`, `trial`, `installing`, `downloading`, `installed` or `settled`.
     pub(crate) fn word(&self) -> &'static str {
         let Some(updater) = &self.updater else {
             return "unknown";
@@ -37,9 +43,18 @@ impl ReleaseStatus {
             _ if updater.trouble.is_some() => "trouble",
             _ if updater.is_on_trial() => "trial",
             _ if updater.work.is_under_way() => "installing",
+            _ if self.is_downloading() => "downloading",
             Some(Content::Written { .. }) => "installed",
             _ => "settled",
         }
+    }
+
+    fn is_downloading(&self) -> bool {
+        let state = self
+            .download
+            .as_ref()
+            .map(|download| download.state.as_str());
+        state == Some("downloading")
     }
 
     /// The last release that was refused, or could not be installed, and why.
@@ -78,6 +93,7 @@ impl ReleaseStatus {
             "floor": updater.floor,
             "refused": self.failed().map(|(_, why)| why),
             "trouble": updater.trouble,
+            "download": self.download,
         })
     }
 
@@ -108,6 +124,9 @@ impl ReleaseStatus {
             ),
         }
         text += &work(&updater.work);
+        if let Some(told) = self.download.as_ref().and_then(DownloadStatus::text) {
+            line(&mut text, &told);
+        }
         if self.receipt.is_some() {
             line(
                 &mut text,

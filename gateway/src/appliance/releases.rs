@@ -26,6 +26,7 @@ use update::protocol::{Ask, REASON_MAX, Reply, Status, socket};
 use crate::{
     config,
     update::{
+        agent::AgentHandle,
         baseline::Recorder,
         health::{Gate, Rules, Verdict},
         record::Records,
@@ -47,19 +48,35 @@ const ASK_BUSY: Duration = Duration::from_secs(2);
 
 /// How releases stand, for whoever asks.
 #[derive(Clone, Default)]
-pub(super) struct ReleaseBoard(Arc<RwLock<Option<ReleaseStatus>>>);
+pub(super) struct ReleaseBoard {
+    status: Arc<RwLock<Option<ReleaseStatus>>>,
+    agent: Arc<RwLock<Option<AgentHandle>>>,
+}
 
 impl ReleaseBoard {
     /// How they stand; `None` without `[update]`.
     pub(super) fn read(&self) -> Option<ReleaseStatus> {
-        self.0
+        self.status
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes the agent that looks for releases.
+    pub(super) fn set_agent(&self, agent: AgentHandle) {
+        *self.agent.write().unwrap_or_else(PoisonError::into_inner) = Some(agent);
+    }
+
+    /// The agent that looks for releases, where one runs.
+    pub(super) fn agent(&self) -> Option<AgentHandle> {
+        self.agent
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
     fn write(&self, status: ReleaseStatus) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(status);
+        *self.status.write().unwrap_or_else(PoisonError::into_inner) = Some(status);
     }
 }
 
@@ -152,6 +169,7 @@ impl Watch {
             Some(_) => self.record().await,
             None => {}
         }
+        self.status.download = self.board.agent().map(|agent| agent.status());
         self.board.write(self.status.clone());
         self.teller.state(&self.status, now).await;
     }

@@ -31,7 +31,7 @@ use super::{
     buffer_stats::{self, BufferStats},
     bus_tools,
     clients::{self, Desk},
-    dead_letters,
+    dead_letters, downloads,
     drain_status::{self, DrainStatus},
     field::Field,
     release_status::ReleaseStatus,
@@ -417,6 +417,9 @@ impl StatusSource {
     fn answer(&self, text: &str, question: Question<'_>) -> Answer {
         if let Some(wish) = text.strip_prefix(dead_letters::WORDS) {
             return dead_letters::answer(&self.0.buffer, wish, question.user);
+        }
+        if let Some(wish) = text.strip_prefix(downloads::WORDS) {
+            return downloads::answer(self.releases().agent(), wish, question.user);
         }
         match text.strip_prefix(clients::WORDS) {
             Some(wish) => self.0.clients.answer(wish, question.user),

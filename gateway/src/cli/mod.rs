@@ -19,6 +19,7 @@ mod simulate;
 mod status;
 mod tpm;
 mod update;
+mod updater;
 
 use std::{
     io::{self, Write},
@@ -76,6 +77,8 @@ enum Command {
     /// Releases of this system: how they stand, and which one stays
     #[command(subcommand)]
     Update(update::Command),
+    /// Run the root process that installs, commits and rolls back releases
+    Updater(updater::Args),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Print a completion script for a shell
@@ -133,6 +136,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Tpm(command) => tpm::run(&command),
         Command::Release(command) => release::run(&command),
         Command::Update(command) => update::run(&command),
+        Command::Updater(args) => updater::run(&args),
         Command::Schema => Ok(print(&format!("{:#}\n", config::schema()))?),
         Command::Completions { shell } => Ok(print(&completions(shell))?),
     }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: slots are read and changed by the updater alone; this asks it.
 
+mod download;
+
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -22,6 +24,10 @@ use super::{ConfigPath, Exit, Failure, ask, load, print};
 pub(super) enum Command {
     /// Show the slots, what is in them, and what a release on trial waits for
     Status(StatusArgs),
+    /// Ask the repository which release it offers
+    Check(ConfigPath),
+    /// Download what the offered release lacks here, and have it written to the other slot
+    Install(download::InstallArgs),
     /// Let the release on trial stay, without waiting for its health
     Commit(ConfigPath),
     /// Give up the release on trial: the one before it is started again
@@ -55,6 +61,8 @@ pub(super) struct RollBackArgs {
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Status(args) => status(args),
+        Command::Check(path) => download::check(path),
+        Command::Install(args) => download::install(args),
         Command::Commit(path) => {
             order(&table(path)?.1.socket, Ask::Commit {})?;
             Ok(print("The running release stays.\n")?)

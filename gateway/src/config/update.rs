@@ -31,6 +31,8 @@ pub struct Update {
     /// The first root metadata that is trusted, as the device's maker shipped it.
     #[serde(default = "default_root")]
     pub root: PathBuf,
+    /// The key that opens releases on a device without TPM, readable by root alone; made by `gateway release`.
+    pub key: Option<PathBuf>,
     /// What the service keeps about releases: metadata, and how well the plant ran before.
     #[serde(default = "default_directory")]
     pub directory: PathBuf,

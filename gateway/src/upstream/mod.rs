@@ -17,11 +17,11 @@ mod forwarder;
 mod intake;
 mod lanes;
 
-mod budget;
+pub(crate) mod budget;
 mod gate;
-mod pace;
+pub(crate) mod pace;
 mod progress;
-mod window;
+pub(crate) mod window;
 
 mod suspect;
 

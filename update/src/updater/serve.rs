@@ -35,8 +35,6 @@ pub trait Host {
     /// # Errors
     /// When that could not even be asked for.
     fn restart(&mut self, argument: Option<&str>) -> io::Result<()>;
-    /// Whether the machine is going down because somebody wants it.
-    fn is_going_down(&mut self) -> bool;
 }
 
 /// Serves until a signal comes. `users` may ask beside root; `next` is what the start came to.
@@ -79,9 +77,6 @@ pub fn serve(
     }
     info!("told to stop");
     updater.stop();
-    if host.is_going_down() {
-        updater.is_restarted_by_hand();
-    }
     Ok(())
 }
 
