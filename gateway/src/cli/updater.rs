@@ -135,6 +135,7 @@ fn updater(config: &Config, table: &config::Update) -> Result<Updater, Failure> 
         machine: Arc::new(Mutex::new(machine)),
     };
     let runtime = table.socket.parent().unwrap_or(Path::new("/run"));
+    fs::create_dir_all(runtime).with_context(|| format!("cannot make {}", runtime.display()))?;
     let patience = table.health.deadline.as_duration() + GRACE;
     let gateway = name::gateway_id(&config.gateway).to_string();
     Ok(Updater::new(
