@@ -46,7 +46,7 @@ pub struct Status {
     pub expired: u64,
     /// Messages that the upstream will never take, since the start, each in a gap marker.
     pub dead_letters: u64,
-    /// Nothing is sent upstream until [`Buffer::pause`] is taken back.
+    /// Nothing is sent upstream until [`super::Buffer::pause`] is taken back.
     pub paused: bool,
     /// The disk does not take commits.
     pub fault: Option<Fault>,

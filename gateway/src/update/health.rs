@@ -5,7 +5,7 @@
 //!
 //! Invariant: a release is committed only after all of that has worked for the whole hold without a break,
 //! and after its deadline it is rolled back. Time is watched time: a gap between two looks counts for
-//! [`STEP_MAX`] and no more, so neither a stopped process nor a jump decides anything.
+//! `STEP_MAX` and no more, so neither a stopped process nor a jump decides anything.
 
 use std::{
     collections::BTreeMap,

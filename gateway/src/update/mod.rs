@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Invariant: nothing here writes a slot or the boot loader's state; that is `gateway updater`'s. Cores but for
-//! the drivers that download, and [`mod@record`].
+//! the drivers that download, and `record`.
 
 mod meter;
 
