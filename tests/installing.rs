@@ -18,14 +18,15 @@ use crate::harness::{Gateway, PATIENCE, Plant, Process, Scene, gateway, promise,
 const CHUNK: usize = 256 << 10;
 
 /// A vendor's folder, and a web server that knows nothing of releases.
-struct Vendor<'s> {
+pub(crate) struct Vendor<'s> {
     scene: &'s Scene,
     port: u16,
     _server: Process,
 }
 
 impl<'s> Vendor<'s> {
-    fn new(scene: &'s Scene) -> Result<Vendor<'s>> {
+    /// With keys of its own and nothing published.
+    pub(crate) fn new(scene: &'s Scene) -> Result<Vendor<'s>> {
         let port = scene.free_port()?;
         fs::create_dir(scene.path("repository"))?;
         let mut command = Command::new("python3");
@@ -59,11 +60,13 @@ impl<'s> Vendor<'s> {
         Ok(())
     }
 
-    fn publish(&self, version: &str, image: &[u8]) -> Result<()> {
+    /// A release of this security epoch that devices are offered from here on.
+    pub(crate) fn publish(&self, version: &str, epoch: u64, image: &[u8]) -> Result<()> {
         fs::write(self.scene.path("image"), image)?;
         let folder = format!("release-{version}");
         self.does(&format!(
-            "pack image --out {folder} --product p --version {version} --hardware board --epoch 1 --recipient keys/fleet.key"
+            "pack image --out {folder} --product p --version {version} --hardware board --epoch {epoch} \
+             --recipient keys/fleet.key"
         ))?;
         self.does(&format!(
             "draft targets --repository repository --release {folder} --name board/stable --out targets.json"
@@ -79,17 +82,21 @@ impl<'s> Vendor<'s> {
     }
 }
 
-/// A machine with two slots in files.
-struct Machine<'s> {
+/// A machine with two slots in files, and the plant around it.
+pub(crate) struct Machine<'s> {
     scene: &'s Scene,
-    gateway: Gateway<'s>,
+    /// Its devices.
+    pub(crate) plant: Plant,
+    /// The service.
+    pub(crate) gateway: Gateway<'s>,
     updater: Process,
     /// What is root's alone may not lie below what is the service's.
     _own: TempDir,
 }
 
 impl<'s> Machine<'s> {
-    fn start(scene: &'s Scene, vendor: &Vendor<'_>) -> Result<Machine<'s>> {
+    /// Slot A runs, and slot B is empty.
+    pub(crate) fn start(scene: &'s Scene, vendor: &Vendor<'_>) -> Result<Machine<'s>> {
         let plant = Plant::new(scene)?;
         for slot in ["slot-a", "slot-b"] {
             fs::write(scene.path(slot), "")?;
@@ -110,17 +117,18 @@ updater_directory = "{own}"
 socket = "{folder}/run/updater.sock"
 slots = {{ a = "{folder}/slot-a", b = "{folder}/slot-b", boot = {{ files = "{folder}/boot" }} }}
 staging = {{ directory = "{folder}/staging" }}
-health = {{ hold = "1s", deadline = "5m" }}
+health = {{ hold = "2s", deadline = "5m", polls = 50 }}
 "#,
             own = own.path().display(),
             port = vendor.port,
         );
-        let config = plant.base(scene) + &table;
+        let config = plant.base(scene) + &plant.tank_config("200ms") + &table;
         scene.write("gateway.toml", &config)?;
         let updater = updater(scene)?;
         let gateway = Gateway::start(scene, &config, plant.port)?;
         Ok(Machine {
             scene,
+            plant,
             gateway,
             updater,
             _own: own,
@@ -128,7 +136,7 @@ health = {{ hold = "1s", deadline = "5m" }}
     }
 
     /// Ends both processes, does what a boot loader does, and starts what it chose.
-    fn restart(&mut self) -> Result<()> {
+    pub(crate) fn restart(&mut self) -> Result<()> {
         let status = status(self.scene)?;
         self.updater.signal(Signal::SIGTERM)?;
         self.updater.ended(PATIENCE)?;
@@ -168,12 +176,13 @@ fn ask(scene: &Scene, what: Value) -> Result<Value> {
     Ok(answer["reply"].clone())
 }
 
-fn status(scene: &Scene) -> Result<Value> {
+/// What the updater says of itself and its slots.
+pub(crate) fn status(scene: &Scene) -> Result<Value> {
     Ok(ask(scene, json!({"status": {}}))?["status"].clone())
 }
 
 /// What `gateway update` says, and its exit code.
-fn update(scene: &Scene, words: &[&str]) -> Result<(Option<i32>, String)> {
+pub(crate) fn update(scene: &Scene, words: &[&str]) -> Result<(Option<i32>, String)> {
     let config = scene.path("gateway.toml").display().to_string();
     let output = gateway::run(&[&["update"], words, &["--config", &config]].concat())?;
     let said = [output.stdout, output.stderr].concat();
@@ -200,7 +209,7 @@ fn cost(said: &str) -> Option<usize> {
 }
 
 /// Noise, so that nothing of it compresses.
-fn image(salts: &[u8]) -> Vec<u8> {
+pub(crate) fn image(salts: &[u8]) -> Vec<u8> {
     let chunks = salts.iter().flat_map(|salt| {
         let mut state = u64::from(*salt) + 1;
         let noise = std::iter::repeat_with(move || {
@@ -219,7 +228,7 @@ fn a_release_is_downloaded_installed_tried_and_committed_and_the_next_costs_only
     promise(|scene| {
         let vendor = Vendor::new(scene)?;
         let first = image(&[1, 2, 3, 4, 5, 6]);
-        vendor.publish("1.0", &first)?;
+        vendor.publish("1.0", 1, &first)?;
         let mut machine = Machine::start(scene, &vendor)?;
         let (code, said) = update(scene, &["check"])?;
         ensure!(
@@ -236,7 +245,7 @@ fn a_release_is_downloaded_installed_tried_and_committed_and_the_next_costs_only
         committed(scene, "b")?;
 
         let second = image(&[1, 2, 9, 3, 4, 5, 6]);
-        vendor.publish("1.1", &second)?;
+        vendor.publish("1.1", 1, &second)?;
         let (code, said) = update(scene, &["install", "--restart"])?;
         ensure!(code == Some(0), "{said}");
         ensure!(
@@ -256,7 +265,7 @@ fn a_release_is_downloaded_installed_tried_and_committed_and_the_next_costs_only
 fn a_vendors_tree_that_was_tampered_with_gets_nothing_into_a_slot() {
     promise(|scene| {
         let vendor = Vendor::new(scene)?;
-        vendor.publish("1.0", &image(&[1, 2]))?;
+        vendor.publish("1.0", 1, &image(&[1, 2]))?;
         let _machine = Machine::start(scene, &vendor)?;
         let chunks = scene.path("repository/chunks");
         for entry in fs::read_dir(&chunks)? {

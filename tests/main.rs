@@ -37,6 +37,7 @@ mod memory_first;
 mod metrics;
 mod profiles;
 mod releases;
+mod releases_on_trial;
 mod security;
 mod serial;
 mod sparkplug;
