@@ -81,7 +81,9 @@ fn telemetry_in_memory_survives_a_power_cut_that_is_announced() {
         count(&mut press, 31)?;
         observer.message(UPSTREAM_COUNT, |payload| payload == "31")?;
         let arrived = observer.process()?.events_named("message")?;
-        let ours = arrived.iter().filter(|event| event["topic"] == UPSTREAM_COUNT);
+        let ours = arrived
+            .iter()
+            .filter(|event| event["topic"] == UPSTREAM_COUNT);
         let numbers = ours.filter_map(|event| event["payload"].as_str()?.parse::<u32>().ok());
         let later: Vec<_> = numbers.filter(|number| *number > 20).collect();
         ensure!(later == (21..=31).collect::<Vec<_>>(), "{later:?}");
