@@ -135,22 +135,51 @@ health = {{ hold = "2s", deadline = "5m", polls = 50 }}
         })
     }
 
+    /// Kills both processes, as a power cut does, and starts what the boot loader then chooses; returns that slot.
+    pub(crate) fn lose_power(&mut self) -> Result<String> {
+        self.updater.kill()?;
+        self.gateway.process.kill()?;
+        let next = chosen(&fs::read(self.scene.path("boot/state"))?)?;
+        self.starts(&next)?;
+        Ok(next)
+    }
+
     /// Ends both processes, does what a boot loader does, and starts what it chose.
     pub(crate) fn restart(&mut self) -> Result<()> {
-        let status = status(self.scene)?;
+        let next = self.shut_down()?;
+        self.starts(&next)
+    }
+
+    /// Ends both processes; returns the slot that a boot loader then starts.
+    pub(crate) fn shut_down(&mut self) -> Result<String> {
         self.updater.signal(Signal::SIGTERM)?;
         self.updater.ended(PATIENCE)?;
         self.gateway.stop()?;
-        let next = match status["trial"]["slot"].as_str() {
-            Some(slot) => slot.to_owned(),
-            None => status["default"].as_str().context("no default")?.to_owned(),
-        };
-        fs::write(self.scene.path("boot/started"), next)?;
+        chosen(&fs::read(self.scene.path("boot/state"))?)
+    }
+
+    /// Starts both processes in this slot.
+    pub(crate) fn starts(&mut self, slot: &str) -> Result<()> {
+        fs::write(self.scene.path("boot/started"), slot)?;
         // What a start of the machine clears away.
         fs::remove_dir_all(self.scene.path("run"))?;
         self.updater = updater(self.scene)?;
         self.gateway.restart()
     }
+}
+
+/// The slot that a boot loader starts, by the newer of the two copies in `update/src/slots/environment.rs`' format.
+fn chosen(state: &[u8]) -> Result<String> {
+    let (first, second) = state.split_at(state.len() / 2);
+    let variable = |copy: &[u8], name: &str| {
+        let text = String::from_utf8_lossy(copy.get(5..)?).into_owned();
+        let mut entries = text.split('\0').filter_map(|entry| entry.split_once('='));
+        entries.find_map(|(key, value)| (key == name).then(|| value.to_owned()))
+    };
+    let is_newer = second[4].wrapping_sub(first[4]) == 1;
+    let copy = if is_newer { second } else { first };
+    let slot = variable(copy, "gateway_trial").or_else(|| variable(copy, "gateway_slot"));
+    slot.context("the boot loader's state names no slot")
 }
 
 fn updater(scene: &Scene) -> Result<Process> {

@@ -2,13 +2,13 @@
 //!
 //! The updater is the real one; the test plays the boot loader and the power switch.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    harness::{PATIENCE, Scene, gateway, promise, until},
+    harness::{PATIENCE, Process, Scene, gateway, promise, until},
     installing::{Machine, Vendor, image, status, update},
 };
 
@@ -79,8 +79,10 @@ fn a_release_on_which_a_device_is_silent_is_rolled_back_and_the_slot_before_star
         let config = fs::read_to_string(scene.path("gateway.toml"))?;
         let hurried = config.replace("deadline = \"5m\"", "deadline = \"4s\"");
         scene.write("gateway.toml", &hurried)?;
+        let slot = machine.shut_down()?;
+        // Only now, so that what is remembered is how the plant was under the release before.
         machine.plant.tank.kill()?;
-        machine.restart()?;
+        machine.starts(&slot)?;
         let bad = until("slot b is given up", PATIENCE, || {
             let status = status(scene)?;
             let over = status["trial"].is_null() && status["slots"]["b"]["state"] == "bad";
@@ -100,6 +102,66 @@ fn a_release_on_which_a_device_is_silent_is_rolled_back_and_the_slot_before_star
             .says(&["a new release was not healthy in time", "tank-1"])?;
         let told = gateway::ask(scene, &["update", "status"])?;
         ensure!(told["updater"]["slots"]["b"]["reason"] == *reason, "{told}");
+        Ok(())
+    });
+}
+
+/// How far a release in slot B has come.
+const STEPS: [&str; 5] = ["empty", "writing", "written", "trying", "good"];
+
+fn step(status: &Value) -> Result<usize> {
+    let state = status["slots"]["b"]["state"].as_str();
+    let found = STEPS.iter().position(|step| state == Some(step));
+    found.with_context(|| format!("slot b is in no step of a good release: {status}"))
+}
+
+fn begin_install(scene: &Scene) -> Result<Process> {
+    let mut command = Command::new(gateway::binary()?);
+    command.args(["update", "install", "--restart", "--config"]);
+    command.arg(scene.path("gateway.toml"));
+    Process::start("install", &scene.log_path("install"), command)
+}
+
+/// Has the release installed, again and again if need be, until it has come so far.
+fn comes_to(scene: &Scene, wanted: &str) -> Result<()> {
+    let mut installer: Option<Process> = None;
+    until(&format!("slot b is {wanted}"), PATIENCE, || {
+        let step = step(&status(scene)?)?;
+        if STEPS.iter().position(|step| *step == wanted) <= Some(step) {
+            return Ok(Some(()));
+        }
+        let runs = match &mut installer {
+            Some(process) => process.is_running()?,
+            None => false,
+        };
+        if !runs {
+            installer = Some(begin_install(scene)?);
+        }
+        Ok(None)
+    })
+}
+
+#[test]
+fn a_machine_that_loses_power_while_it_installs_and_tries_starts_a_whole_release_and_ends_with_the_new_one()
+ {
+    promise(|scene| {
+        let vendor = Vendor::new(scene)?;
+        let release = image(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        vendor.publish("1.0", 1, &release)?;
+        let mut machine = Machine::start(scene, &vendor)?;
+        is_remembered(scene)?;
+        let floor = status(scene)?["floor"].as_u64().context("a floor")?;
+        for wanted in ["empty", "writing", "written", "trying", "trying"] {
+            comes_to(scene, wanted)?;
+            let slot = machine.lose_power()?;
+            let status = status(scene)?;
+            ensure!(status["booted"] == *slot, "{status}");
+            ensure!(fs::read(scene.path("slot-a"))?.is_empty(), "slot a changed");
+            let whole = fs::read(scene.path("slot-b"))? == release;
+            ensure!(slot == "a" || whole && step(&status)? >= 3, "{status}");
+        }
+        let settled = stays(scene, "b", floor)?;
+        ensure!(settled["floor"] == 1, "{settled}");
         Ok(())
     });
 }
