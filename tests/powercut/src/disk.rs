@@ -62,6 +62,15 @@ enum Naming {
     Renamed(PathBuf, PathBuf, usize),
 }
 
+impl Naming {
+    /// The name that it is about.
+    fn path(&self) -> &Path {
+        match self {
+            Naming::Named(path, _) | Naming::Gone(path) | Naming::Renamed(_, path, _) => path,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct File {
     durable: Vec<u8>,
@@ -151,10 +160,14 @@ impl Disk {
                     change.apply(&mut file.durable);
                 }
             }
-            // The directory that holds them all.
+            // A directory, and the names in it alone.
             None => {
-                for naming in self.unsynced_names.drain(..) {
-                    name(&mut self.durable_names, &naming);
+                let unsynced = std::mem::take(&mut self.unsynced_names);
+                for naming in unsynced {
+                    match naming.path().parent() == Some(path) {
+                        true => name(&mut self.durable_names, &naming),
+                        false => self.unsynced_names.push(naming),
+                    }
                 }
             }
         }

@@ -133,7 +133,9 @@ impl Scene {
             let name = path.strip_prefix(self.disk()).unwrap();
             // The log's index is made anew after a power cut.
             if !name.to_string_lossy().ends_with("-shm") {
-                fs::write(image.join(name), content).unwrap();
+                let path = image.join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, content).unwrap();
             }
         }
         image

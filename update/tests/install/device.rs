@@ -30,7 +30,7 @@ use update::{
     trust::Trust,
 };
 
-use crate::repository::{Vendor as Repository, now};
+use crate::repository::{Vendor as Repository, now, seeded_key};
 
 pub(crate) const TARGET: &str = "board/release.index";
 pub(crate) const HARDWARE: &str = "board";
@@ -50,8 +50,19 @@ pub(crate) struct Vendor {
 
 impl Vendor {
     pub(crate) fn new() -> Vendor {
+        Vendor::with(Repository::new())
+    }
+
+    /// The same one in every process.
+    pub(crate) fn seeded() -> Vendor {
+        let root_keys = (1..=3).map(seeded_key).collect();
+        let keys = [4, 5, 6].map(seeded_key);
+        Vendor::with(Repository::with_keys(root_keys, keys, None))
+    }
+
+    fn with(repository: Repository) -> Vendor {
         Vendor {
-            repository: Repository::new(),
+            repository,
             folder: tempfile::tempdir().unwrap(),
             epoch: 1,
             hardware: HARDWARE,
@@ -118,20 +129,39 @@ pub(crate) fn image(salt: &[u8]) -> Vec<u8> {
 
 /// Runs release 1 in slot A.
 pub(crate) struct Device {
-    pub(crate) folder: TempDir,
+    folder: PathBuf,
     pub(crate) kit: Kit,
     gateway_floor: MemoryFloor,
+    /// Gone with the device, where it is the device's own.
+    _own: Option<TempDir>,
 }
+
+/// What a file system may have forgotten of an empty directory.
+const FOLDERS: [&str; 7] = [
+    "boot",
+    "staging",
+    "updater",
+    "run",
+    "staging/metadata",
+    "staging/roots",
+    "staging/chunks",
+];
 
 impl Device {
     pub(crate) fn new(vendor: &Vendor) -> Device {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        for name in ["boot", "staging", "updater"] {
-            fs::create_dir(path(name)).unwrap();
+        let device = Device::at(folder.path(), vendor);
+        Device {
+            _own: Some(folder),
+            ..device
         }
-        for name in ["staging/roots", "staging/chunks"] {
-            fs::create_dir(path(name)).unwrap();
+    }
+
+    /// One whose files are to be there.
+    pub(crate) fn at(folder: &Path, vendor: &Vendor) -> Device {
+        let path = |name: &str| folder.join(name);
+        for name in FOLDERS {
+            fs::create_dir_all(path(name)).unwrap();
         }
         for name in ["slot-a", "slot-b"] {
             fs::write(path(name), b"").unwrap();
@@ -139,12 +169,38 @@ impl Device {
         fs::write(path("root.json"), vendor.repository.first_root()).unwrap();
         fs::write(path("key"), file_key().to_text()).unwrap();
         Files::create(&path("boot")).unwrap();
-        let kit = Device::kit(folder.path());
+        Device::again(folder)
+    }
+
+    /// One whose files are there.
+    pub(crate) fn again(folder: &Path) -> Device {
         Device {
-            folder,
-            kit,
+            folder: folder.to_owned(),
+            kit: Device::kit(folder),
             gateway_floor: MemoryFloor::default(),
+            _own: None,
         }
+    }
+
+    /// Makes a device of files that were another's elsewhere.
+    pub(crate) fn moved(folder: &Path) {
+        for name in FOLDERS {
+            fs::create_dir_all(folder.join(name)).unwrap();
+        }
+        let places = folder.join("boot/places");
+        let text = fs::read_to_string(&places).unwrap();
+        let old = text.split("/state ").next().unwrap();
+        let here = folder.join("boot").display().to_string();
+        fs::write(&places, text.replace(old, &here)).unwrap();
+    }
+
+    /// As a new process finds it.
+    pub(crate) fn reopen(&mut self) {
+        self.kit = Device::kit(&self.folder);
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.clone()
     }
 
     fn kit(folder: &Path) -> Kit {
@@ -175,7 +231,7 @@ impl Device {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     pub(crate) fn staged(&self, index: &Index, number: usize) -> PathBuf {
@@ -276,7 +332,7 @@ impl Device {
         let boot = self.seen().boot;
         let started = boot.on_trial().unwrap_or(boot.default);
         fs::write(self.path("boot/started"), started.to_string()).unwrap();
-        self.kit = Device::kit(self.folder.path());
+        self.reopen();
     }
 
     /// Every file in staging by its path.

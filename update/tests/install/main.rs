@@ -19,3 +19,5 @@ mod attacks;
 mod interruptions;
 
 mod updater;
+
+mod power_cut;

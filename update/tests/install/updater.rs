@@ -1,6 +1,6 @@
 //! The root process: installs, tries, commits, and rolls back what nobody commits.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use update::{
     journal::Content,
@@ -13,9 +13,8 @@ use crate::device::{Device, Vendor, image};
 
 const PATIENT: Duration = Duration::from_secs(3600);
 
-fn updater(device: &Device, patience: Duration) -> Updater {
+pub(crate) fn updater(device: &Device, patience: Duration) -> Updater {
     let runtime = device.path("run");
-    fs::create_dir_all(&runtime).unwrap();
     Updater::new(device.kit.clone(), "plant-7".into(), 3, runtime, patience)
 }
 
