@@ -35,7 +35,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     };
     let runtime = runtime()?;
     let summary = runtime.block_on(demo::run(options))?;
-    if summary.lost > 0 || summary.taken == 0 {
+    if summary.taken == 0 {
+        let why = anyhow!("it ended before the first reading was taken");
+        return Err(Failure::new(Exit::Failed, why));
+    }
+    if summary.lost > 0 {
         return Err(Failure::new(
             Exit::Failed,
             anyhow!(
